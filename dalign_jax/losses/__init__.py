@@ -1,0 +1,33 @@
+"""Pure losses: jit-able, differentiable, importable into any JAX code.
+
+Arguments come in the order (target or teacher, prediction), knobs are keyword-only. Per-example
+losses return `[B]` without reduction (`weighted_mean` reduces them). Distribution losses return a
+scalar and take `weights` and `axis_name`: inside pmap, vmap or shard_map with that axis they return
+the value for the global batch, and the caller's `pmean` of the gradients is the global gradient.
+"""
+
+from dalign_jax.losses._alignment import (
+  basis_rank,
+  dimensional_alignment,
+  principal_basis,
+  principal_projector,
+  second_moment,
+)
+from dalign_jax.losses._classification import cross_entropy
+from dalign_jax.losses._distillation import distillation, self_distillation
+from dalign_jax.losses._reduction import weighted_mean
+from dalign_jax.losses._regularization import l1, quadratic
+
+__all__ = [
+  'basis_rank',
+  'cross_entropy',
+  'dimensional_alignment',
+  'distillation',
+  'l1',
+  'principal_basis',
+  'principal_projector',
+  'quadratic',
+  'second_moment',
+  'self_distillation',
+  'weighted_mean',
+]

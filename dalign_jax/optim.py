@@ -1,0 +1,79 @@
+"""An optax transformation that alternates between phases."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class AlternatingState(NamedTuple):
+  """The current phase (-1 before the first update) and each phase's own state."""
+
+  phase: jax.Array
+  inner: dict[str, optax.OptState]
+
+
+def alternating(
+  *, reset_on_switch: bool = True, **transforms: optax.GradientTransformation
+) -> optax.GradientTransformationExtraArgs:
+  """One transformation for training that alternates between phases, as forget and recover do.
+
+  Each phase has its own inner transformation, state and step count, so that its schedule advances
+  only in its own updates. `update` takes the keyword argument `phase`, an integer (possibly traced)
+  that indexes the names in the order given. The state is a plain pytree: it works under jit, scan
+  and pmap, and is saved by orbax.
+
+  Args:
+    reset_on_switch: start a phase's momenta afresh whenever the phase changes. Its step count
+      starts afresh too, as part of its state.
+    **transforms: an optax transformation for each phase, by name.
+
+  Returns:
+    A transformation whose `update(updates, state, params, *, phase)` applies that phase's
+    transformation and leaves the other phases' states as they are.
+
+  Raises:
+    ValueError: if no transformation is given.
+
+  Example:
+    >>> import jax.numpy as jnp, optax
+    >>> tx = alternating(forget=optax.sgd(1.0), recover=optax.sgd(0.1))
+    >>> state = tx.init({'w': jnp.ones(1)})
+    >>> updates, state = tx.update({'w': jnp.ones(1)}, state, phase=1)
+    >>> round(float(updates['w'][0]), 3)
+    -0.1
+
+  References:
+    Seo, Kim, Han: Revisiting Machine Unlearning with Dimensional Alignment (alternating training).
+    https://arxiv.org/abs/2407.17710
+  """
+  if not transforms:
+    raise ValueError('alternating needs at least one phase, got none')
+  names = tuple(transforms)
+  inner = {name: optax.with_extra_args_support(tx) for name, tx in transforms.items()}
+
+  def init(params):
+    return AlternatingState(
+      phase=jnp.full((), -1, jnp.int32), inner={name: tx.init(params) for name, tx in inner.items()}
+    )
+
+  def update(updates, state, params=None, *, phase, **extra_args):
+    phase = jnp.asarray(phase, jnp.int32)
+    switched = (phase != state.phase) & (state.phase >= 0)
+
+    def branch(name):
+      def apply(states):
+        current = states[name]
+        if reset_on_switch:
+          fresh = inner[name].init(updates if params is None else params)
+          current = jax.tree.map(lambda f, c: jnp.where(switched, f, c), fresh, current)
+        new_updates, new_state = inner[name].update(updates, current, params, **extra_args)
+        return new_updates, {**states, name: new_state}
+
+      return apply
+
+    new_updates, states = jax.lax.switch(phase, [branch(name) for name in names], state.inner)
+    return new_updates, AlternatingState(phase, states)
+
+  return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,179 @@
+"""The few types that the whole library shares.
+
+Words used everywhere: `original` is the model trained on all training data, `gold` the model
+retrained without the forgotten data, `unlearned` what a method returns. The training data is the
+disjoint union of `retain` and `forget`; `validation` and `test` were never trained on.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+Array = jax.Array | np.ndarray
+PyTree = Any
+
+
+class Outputs(NamedTuple):
+  """What a classifier returns: `logits [B, C]` and penultimate `features [B, D]`."""
+
+  logits: Array
+  features: Array
+
+
+class ModelState(NamedTuple):
+  """All that a model is: its `params` and its (possibly empty) `batch_stats`."""
+
+  params: PyTree
+  batch_stats: PyTree
+
+
+class TrainState(NamedTuple):
+  """A model in training: model state, optimizer state and the number of steps taken."""
+
+  params: PyTree
+  batch_stats: PyTree
+  opt_state: PyTree
+  step: Array
+
+  @property
+  def model(self) -> ModelState:
+    return ModelState(self.params, self.batch_stats)
+
+
+class ApplyFn(Protocol):
+  """A network as a plain function, so that any network library fits.
+
+  Images are float32 `[B, H, W, C]` in [0, 1]: normalisation is the network's own first step.
+  With `train=True` normalisation layers use the batch's statistics (synchronised over the mapped
+  axis `'devices'`) and the returned state holds the updated running statistics; with
+  `train=False` the returned state is the given one.
+  """
+
+  def __call__(
+    self, state: ModelState, images: Array, *, train: bool
+  ) -> tuple[Outputs, PyTree]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+  """A labelled image set held whole in host memory (or memory-mapped).
+
+  Attributes:
+    images: `[N, H, W, C]` uint8.
+    labels: `[N]` int32 class indices.
+    ids: `[N]` unique strings; what a deletion request names.
+    group: `[N]` int32 group (person) indices, or None.
+  """
+
+  images: np.ndarray
+  labels: np.ndarray
+  ids: np.ndarray
+  group: np.ndarray | None = None
+
+  def __post_init__(self):
+    if self.images.ndim != 4 or self.images.dtype != np.uint8:
+      raise ValueError(
+        f'images must be uint8 [N, H, W, C], got {self.images.dtype} {list(self.images.shape)}'
+      )
+    n = len(self.images)
+    for name in ('labels', 'ids', 'group'):
+      value = getattr(self, name)
+      if value is not None and value.shape != (n,):
+        raise ValueError(f'{name} must have shape [{n}] like images, got {list(value.shape)}')
+    for name in ('labels', 'group'):
+      value = getattr(self, name)
+      if value is not None and value.dtype != np.int32:
+        raise ValueError(f'{name} must be int32, got {value.dtype}')
+
+  def __len__(self) -> int:
+    return len(self.labels)
+
+  def take(self, indices: np.ndarray) -> 'Dataset':
+    """The rows `indices`, in that order."""
+    group = None if self.group is None else self.group[indices]
+    return Dataset(self.images[indices], self.labels[indices], self.ids[indices], group)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+  """How original and gold are trained: SGD with momentum and a warm-up + cosine schedule.
+
+  Attributes:
+    num_epochs: passes over the training set.
+    batch_size: global batch, over all devices.
+    learning_rate: peak learning rate.
+    momentum: heavy-ball momentum, Nesterov form.
+    weight_decay: L2 coefficient added to the gradient (as in PyTorch's SGD).
+    warmup_epochs: length of the linear warm-up, in epochs.
+    augmentation: 'none', 'crop' (pad 1/8 of the side, random crop) or 'crop_flip' (+ mirror).
+  """
+
+  num_epochs: int = 10
+  batch_size: int = 128
+  learning_rate: float = 0.1
+  momentum: float = 0.9
+  weight_decay: float = 5e-4
+  warmup_epochs: float = 1.0
+  augmentation: str = 'none'
+
+
+class Monitor:
+  """Watches a run: told of steps and epochs, it may report them, and keep and give back states.
+
+  This base class does nothing; `experiments` shows progress, writes JSON lines and saves
+  checkpoints with it. `state` is a host pytree.
+  """
+
+  def restore(self, template: PyTree) -> tuple[int, PyTree] | None:
+    """The number of finished epochs and the state after them, or None to start at the start."""
+    del template
+
+  def on_start(self, num_epochs: int) -> None:
+    """The run will have `num_epochs` epochs."""
+
+  def on_step(self, phase: str, done: int, total: int) -> None:
+    """`done` of `total` steps of the epoch's phase `phase` were queued."""
+
+  def on_epoch(self, epoch: int, get_state: Callable[[], PyTree], metrics: Mapping) -> None:
+    """Epoch `epoch` (from 0) ended; `get_state()` fetches the state."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Problem:
+  """Everything a method may see. It holds neither gold nor test data, so that none can peek.
+
+  Attributes:
+    apply_fn: the network.
+    init_fn: `key -> ModelState`, a fresh initialisation.
+    original: the model to unlearn from.
+    retain: training data to keep.
+    forget: training data to forget.
+    validation: held-out data, never trained on.
+    num_classes: number of classes C.
+    recipe: how the original was trained; `retrain` follows it.
+    head_path: where `original.params` keeps the final linear layer (`{'kernel': [D, C],
+      'bias': [C]}`); only `head_only` needs it.
+    devices: devices to use, None for all of them.
+    monitor: watches the run.
+  """
+
+  apply_fn: ApplyFn
+  init_fn: Callable[[jax.Array], ModelState]
+  original: ModelState
+  retain: Dataset
+  forget: Dataset
+  validation: Dataset
+  num_classes: int
+  recipe: Recipe = Recipe()
+  head_path: Sequence[str] = ('head',)
+  devices: tuple[jax.Device, ...] | None = None
+  monitor: Monitor = Monitor()
+
+
+class UnlearnFn(Protocol):
+  """An unlearning method with its hyper-parameters fixed."""
+
+  def __call__(self, problem: Problem, key: jax.Array) -> ModelState: ...

@@ -1,0 +1,1 @@
+"""The benchmark: flags, folders, stages and reports around the library."""

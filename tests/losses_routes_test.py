@@ -1,0 +1,118 @@
+"""Losses with an `axis_name` agree, in value and gradient, on every route to several devices."""
+
+import inspect
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+import numpy as np
+import pytest
+
+from dalign_jax import losses
+
+AXIS = 'devices'
+DEVICES = 4
+SIZE, DIM = 12, 5
+
+_rng = np.random.default_rng(0)
+X = _rng.normal(size=(SIZE, DIM)).astype(np.float32)
+WEIGHTS = _rng.uniform(0.0, 1.0, SIZE).astype(np.float32).round()  # uneven over devices
+KERNEL = _rng.normal(size=(DIM, DIM)).astype(np.float32)
+BASIS = losses.principal_basis(losses.second_moment(_rng.normal(size=(30, DIM))), energy=0.7)
+PROBE = _rng.normal(size=(DIM, DIM)).astype(np.float32)
+
+# name -> scalar of (features [B, D], weights [B], axis_name)
+CASES = {
+  'weighted_mean': lambda z, w, axis: losses.weighted_mean(
+    jnp.sum(z**2, axis=1), w, axis_name=axis
+  ),
+  'second_moment': lambda z, w, axis: jnp.sum(
+    losses.second_moment(z, weights=w, axis_name=axis) * PROBE
+  ),
+  'dimensional_alignment': lambda z, w, axis: losses.dimensional_alignment(
+    z, BASIS, weights=w, axis_name=axis
+  ),
+}
+
+
+def _loss(case, axis):
+  """A function of a linear layer's kernel, so that gradients are those of replicated parameters."""
+  return lambda kernel, x, w: CASES[case](x @ kernel, w, axis)
+
+
+def _local_step(case):
+  def step(kernel, x, w):
+    value, gradient = jax.value_and_grad(_loss(case, AXIS))(kernel, x, w)
+    return value, jax.lax.pmean(gradient, AXIS)
+
+  return step
+
+
+def _split(array):
+  return array.reshape(DEVICES, -1, *array.shape[1:])
+
+
+def _mesh():
+  return jax.make_mesh((DEVICES,), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def _plain(case):
+  return jax.jit(jax.value_and_grad(_loss(case, None)))(KERNEL, X, WEIGHTS)
+
+
+def _sharded_jit(case):
+  rows = NamedSharding(_mesh(), PartitionSpec(AXIS))
+  whole = NamedSharding(_mesh(), PartitionSpec())
+  arguments = jax.device_put((KERNEL, X, WEIGHTS), (whole, rows, rows))
+  return jax.jit(jax.value_and_grad(_loss(case, None)))(*arguments)
+
+
+def _vmap(case):
+  step = jax.vmap(_local_step(case), in_axes=(None, 0, 0), axis_name=AXIS)
+  return jax.tree.map(lambda x: x[0], step(KERNEL, _split(X), _split(WEIGHTS)))
+
+
+def _pmap(case):
+  step = jax.pmap(_local_step(case), in_axes=(None, 0, 0), axis_name=AXIS)
+  return jax.tree.map(lambda x: np.asarray(x)[0], step(KERNEL, _split(X), _split(WEIGHTS)))
+
+
+def _shard_map(check_vma):
+  def route(case):
+    step = jax.shard_map(
+      _local_step(case),
+      mesh=_mesh(),
+      in_specs=(PartitionSpec(), PartitionSpec(AXIS), PartitionSpec(AXIS)),
+      out_specs=PartitionSpec(),
+      check_vma=check_vma,
+    )
+    return jax.jit(step)(KERNEL, X, WEIGHTS)
+
+  return route
+
+
+ROUTES = {
+  'sharded_jit': _sharded_jit,
+  'vmap': _vmap,
+  'pmap': _pmap,
+  'shard_map': _shard_map(check_vma=True),
+  'shard_map_unchecked': _shard_map(check_vma=False),
+}
+
+
+@pytest.mark.parametrize('route', ROUTES)
+@pytest.mark.parametrize('case', CASES)
+def test_route_equals_plain_jit(case, route):
+  expected = _plain(case)
+  assert float(jnp.abs(expected[1]).max()) > 1e-3
+  chex.assert_trees_all_close(ROUTES[route](case), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_no_loss_with_an_axis_is_missing():
+  with_axis = {
+    name
+    for name in losses.__all__
+    if 'axis_name' in inspect.signature(getattr(losses, name)).parameters
+  }
+  assert with_axis == set(CASES)
