@@ -1,10 +1,12 @@
-"""An optax transformation that alternates between phases."""
+"""Optimizers: SGD as in the papers, its schedule, and one that alternates between phases."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from dalign_jax import types
 
 
 class AlternatingState(NamedTuple):
@@ -77,3 +79,29 @@ def alternating(
     return new_updates, AlternatingState(phase, states)
 
   return optax.GradientTransformationExtraArgs(init, update)
+
+
+def sgd(
+  learning_rate: optax.ScalarOrSchedule,
+  *,
+  momentum: float = 0.9,
+  weight_decay: float = 0.0,
+  nesterov: bool = False,
+) -> optax.GradientTransformation:
+  """SGD with weight decay added to the gradient, before momentum, as in PyTorch."""
+  return optax.chain(
+    optax.add_decayed_weights(weight_decay),
+    optax.sgd(learning_rate, momentum=momentum or None, nesterov=nesterov and bool(momentum)),
+  )
+
+
+def warmup_cosine(recipe: types.Recipe, num_examples: int) -> optax.Schedule:
+  """The learning rate of a recipe for a set of that size: linear warm-up, then cosine to 0."""
+  steps_per_epoch = -(-num_examples // recipe.batch_size)
+  total = max(1, recipe.num_epochs * steps_per_epoch)
+  return optax.warmup_cosine_decay_schedule(
+    init_value=0.0,
+    peak_value=recipe.learning_rate,
+    warmup_steps=min(round(recipe.warmup_epochs * steps_per_epoch), total - 1),
+    decay_steps=total,
+  )

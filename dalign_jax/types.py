@@ -97,6 +97,14 @@ class Dataset:
     return Dataset(self.images[indices], self.labels[indices], self.ids[indices], group)
 
 
+def concatenate(first: Dataset, second: Dataset) -> Dataset:
+  """The rows of both sets, in that order."""
+  fields = [field.name for field in dataclasses.fields(Dataset)]
+  pairs = {name: (getattr(first, name), getattr(second, name)) for name in fields}
+  has_both = lambda pair: pair[0] is not None and pair[1] is not None
+  return Dataset(**{n: np.concatenate(p) if has_both(p) else None for n, p in pairs.items()})
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
   """How original and gold are trained: SGD with momentum and a warm-up + cosine schedule.

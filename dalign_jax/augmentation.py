@@ -1,0 +1,42 @@
+"""Random crops and mirrors of image batches, inside a mapped step."""
+
+import jax
+import jax.numpy as jnp
+
+from dalign_jax import parallel
+
+AUGMENTATIONS = ('none', 'crop', 'crop_flip')
+
+
+def augment(images, key, kind: str):
+  """Augments a device's batch; what an image gets does not depend on how the batch is cut.
+
+  Args:
+    images: `[B, H, W, C]` float.
+    key: the step's key, equal on all devices.
+    kind: 'none'; 'crop' (zero-pad 1/8 of the side, crop at random); 'crop_flip' (and mirror).
+
+  Returns:
+    `[B, H, W, C]`.
+
+  Raises:
+    ValueError: if the kind is unknown.
+  """
+  if kind not in AUGMENTATIONS:
+    raise ValueError(f'augmentation must be one of {", ".join(AUGMENTATIONS)}, got {kind!r}')
+  if kind == 'none':
+    return images
+  keys = parallel.example_keys(key, len(images))
+  return jax.vmap(lambda image, key: _crop(image, key, flip=kind == 'crop_flip'))(images, keys)
+
+
+def _crop(image, key, *, flip):
+  height, width, channels = image.shape
+  crop_key, flip_key = jax.random.split(key)
+  pad_h, pad_w = height // 8, width // 8
+  padded = jnp.pad(image, ((pad_h, pad_h), (pad_w, pad_w), (0, 0)))
+  offset = jax.random.randint(crop_key, (2,), 0, jnp.array([2 * pad_h + 1, 2 * pad_w + 1]))
+  cropped = jax.lax.dynamic_slice(padded, (*offset, 0), (height, width, channels))
+  if not flip:
+    return cropped
+  return jnp.where(jax.random.bernoulli(flip_key), cropped[:, ::-1], cropped)

@@ -1,0 +1,164 @@
+"""Orbax checkpoints: finished models, and training states to resume from.
+
+Each save is atomic: a killed process leaves the earlier checkpoints as they were. States are host
+pytrees, so that a checkpoint written on one set of devices restores on any other. Only process 0 of
+a run writes; all may read.
+"""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from dalign_jax import types
+
+
+class CheckpointError(ValueError):
+  """A checkpoint is missing, damaged, or of another model."""
+
+
+def save(directory: str | pathlib.Path, model: types.ModelState, metadata: dict) -> None:
+  """Saves a finished model, replacing one that is there.
+
+  Args:
+    directory: where to; made if missing.
+    model: host model state.
+    metadata: what JSON can hold, given back by `restore`.
+  """
+  with _manager(directory, max_to_keep=1) as manager:
+    step = 0 if manager.latest_step() is None else manager.latest_step() + 1
+    manager.save(step, args=_save_args(model._asdict(), metadata))
+
+
+def restore(
+  directory: str | pathlib.Path, template: types.ModelState | None = None
+) -> tuple[types.ModelState, dict]:
+  """Restores a finished model.
+
+  Args:
+    directory: where it was saved.
+    template: a state (arrays or `jax.ShapeDtypeStruct`) that the model must equal in structure,
+      shapes and dtypes; None takes what is there.
+
+  Returns:
+    The model on the host, and its metadata.
+
+  Raises:
+    CheckpointError: if there is none, it cannot be read, or it does not fit the template.
+  """
+  found = _newest(directory, None)
+  if found is None:
+    raise CheckpointError(f'no checkpoint in {directory}')
+  _, tree, metadata = found
+  if template is not None:
+    _check_equal(directory, tree, template._asdict())
+  return types.ModelState(tree['params'], tree['batch_stats']), metadata
+
+
+def exists(directory: str | pathlib.Path) -> bool:
+  """Whether a finished save is there."""
+  return latest_epoch(directory) is not None
+
+
+def save_training(directory: str | pathlib.Path, epoch: int, state: Any, metadata: dict) -> None:
+  """Saves the state after `epoch` epochs; the last two are kept.
+
+  Args:
+    directory: where to; made if missing.
+    epoch: number of finished epochs.
+    state: host pytree.
+    metadata: what JSON can hold.
+  """
+  with _manager(directory, max_to_keep=2) as manager:
+    if epoch in manager.all_steps():  # left by a run that was found damaged and was repeated
+      manager.delete(epoch)
+    manager.save(epoch, args=_save_args(state, metadata))
+
+
+def restore_training(directory: str | pathlib.Path, template: Any) -> tuple[int, Any, dict] | None:
+  """The newest training state that can be read: `(epoch, state, metadata)`, or None.
+
+  Args:
+    directory: where states were saved.
+    template: pytree that the state must equal in structure, shapes and dtypes.
+  """
+  try:
+    return _newest(directory, template)
+  except CheckpointError:
+    return None
+
+
+def latest_epoch(directory: str | pathlib.Path) -> int | None:
+  """Number of finished epochs of the newest training state, or None."""
+  directory = pathlib.Path(directory)
+  if not directory.is_dir():
+    return None
+  with _manager(directory) as manager:
+    return manager.latest_step()
+
+
+def _newest(directory, target):
+  directory = pathlib.Path(directory)
+  if not directory.is_dir():
+    return None
+  error = None
+  with _manager(directory) as manager:
+    for step in sorted(manager.all_steps(), reverse=True):
+      try:
+        restored = manager.restore(step, args=_restore_args(target))
+        state = jax.tree.map(np.asarray, restored.state)
+        if target is not None:
+          _check_equal(directory, state, target)
+        return step, state, restored.metadata
+      except Exception as e:  # orbax and tensorstore raise many types on damaged files
+        error = error or e
+  if error is not None:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    raise CheckpointError(f'unreadable checkpoint in {directory}: {reason}') from error
+  return None
+
+
+def _check_equal(directory, tree, target):
+  """Compares every leaf (Orbax itself restores a leaf of another shape silently)."""
+  found, wanted = _describe(tree), _describe(target)
+  for path in sorted(found.keys() | wanted.keys()):
+    if found.get(path) != wanted.get(path):
+      raise CheckpointError(
+        f'checkpoint {directory} is of another model: {path} is {found.get(path, "missing")} '
+        f'there, but {wanted.get(path, "missing")} in the model'
+      )
+
+
+def _describe(tree) -> dict[str, str]:
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {jax.tree_util.keystr(p): f'{x.dtype}{list(x.shape)}' for p, x in leaves}
+
+
+def _manager(directory, *, max_to_keep: int | None = None) -> ocp.CheckpointManager:
+  directory = pathlib.Path(directory).absolute()
+  if max_to_keep:  # opened for writing; orbax makes no folders for a subset of the processes
+    directory.mkdir(parents=True, exist_ok=True)
+  process = jax.process_index()
+  return ocp.CheckpointManager(
+    directory,
+    options=ocp.CheckpointManagerOptions(
+      enable_async_checkpointing=False,
+      create=False,
+      max_to_keep=max_to_keep,
+      multiprocessing_options=ocp.options.MultiprocessingOptions(
+        primary_host=process,
+        active_processes={process},
+        barrier_sync_key_prefix=f'process_{process}',
+      ),
+    ),
+  )
+
+
+def _save_args(tree, metadata):
+  return ocp.args.Composite(state=ocp.args.StandardSave(tree), metadata=ocp.args.JsonSave(metadata))
+
+
+def _restore_args(target):
+  return ocp.args.Composite(state=ocp.args.StandardRestore(target), metadata=ocp.args.JsonRestore())

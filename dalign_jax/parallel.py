@@ -1,0 +1,137 @@
+"""The one place that knows devices and processes.
+
+One SPMD program runs on every device under `jax.pmap` with the axis name `'devices'`. The global
+batch is cut along that axis, states and data are replicated: one device and many give the same
+result to rounding.
+"""
+
+from collections.abc import Callable, Sequence
+import os
+
+from flax import jax_utils
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+AXIS = 'devices'
+
+Devices = Sequence[jax.Device] | None
+
+# Training steps compile to faster code on the CPU backend with these (measured by
+# experiments/benchmarks/training_step.py): the first keeps optimization barriers until fusion, the
+# second leaves convolutions to Eigen.
+CPU_FLAGS = (
+  '--xla_disable_hlo_passes=cse_barrier_expander',
+  '--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE',
+)
+
+
+def tune_cpu() -> None:
+  """Puts `CPU_FLAGS` into XLA_FLAGS; to be called before the first use of a device.
+
+  XLA aborts the process on a flag that it does not know, so this is for versions of JAX that are
+  known to have them (0.10 to 0.12); the caller must know that the backend will be the CPU.
+  """
+  if not (0, 10) <= jax.__version_info__[:2] <= (0, 12):
+    return
+  present = os.environ.get('XLA_FLAGS', '').split()
+  os.environ['XLA_FLAGS'] = ' '.join(present + [f for f in CPU_FLAGS if f not in present])
+
+
+def initialize(coordinator_address: str, num_processes: int, process_id: int) -> None:
+  """Joins a run of several processes; every process then runs the same program.
+
+  Args:
+    coordinator_address: `host:port` of process 0.
+    num_processes: how many processes take part.
+    process_id: this process's index, from 0.
+  """
+  jax.distributed.initialize(coordinator_address, num_processes, process_id)
+
+
+def is_main_process() -> bool:
+  """Whether this process is the one that writes files and prints."""
+  return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+  """Waits until every process has come here."""
+  if jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+
+    multihost_utils.sync_global_devices(name)
+
+
+def num_devices(devices: Devices = None) -> int:
+  """How many devices share a global batch, over all processes."""
+  return len(devices) if devices else jax.device_count()
+
+
+def pmap(fn: Callable, *, devices: Devices = None, donate_argnums=()) -> Callable:
+  """`jax.pmap` over `devices` (None: all) with the axis name `'devices'`."""
+  return jax.pmap(
+    fn,
+    axis_name=AXIS,
+    devices=list(devices) if devices else None,
+    donate_argnums=donate_argnums,
+  )
+
+
+def replicate(tree, devices: Devices = None):
+  """Copies a host pytree to each of this process's devices: leaves get a leading device axis."""
+  return jax_utils.replicate(tree, devices=local_devices(devices))
+
+
+def fetch(tree):
+  """A replicated pytree back on the host: NumPy leaves without the device axis."""
+  first = jax.tree.map(lambda x: x.addressable_shards[0].data, tree)
+  return jax.tree.map(lambda x: np.asarray(x)[0], jax.device_get(first))
+
+
+def shard(batch: np.ndarray, devices: Devices = None) -> np.ndarray:
+  """Cuts a host array `[..., B]` of the global batch into `[local devices, ..., B / devices]`.
+
+  Raises:
+    ValueError: if the batch cannot be cut into equal parts.
+  """
+  total = num_devices(devices)
+  if batch.shape[-1] % total:
+    raise ValueError(f'batch_size must be a multiple of the {total} devices, got {batch.shape[-1]}')
+  parts = np.split(batch, total, axis=-1)
+  everyone = list(devices) if devices else jax.devices()
+  mine = jax.process_index()
+  return np.stack(
+    [part for part, d in zip(parts, everyone, strict=True) if d.process_index == mine]
+  )
+
+
+def example_keys(key: jax.Array, local_batch: int) -> jax.Array:
+  """A key for each example of this device's batch, the same however the global batch is cut.
+
+  To be called inside a function mapped by `pmap`.
+  """
+  start = jax.lax.axis_index(AXIS) * local_batch
+  return jax.vmap(lambda i: jax.random.fold_in(key, i))(start + jnp.arange(local_batch))
+
+
+def steps_per_call() -> int:
+  """How many training steps one compiled call should scan over on this backend.
+
+  Many steps spare the dispatch on accelerators; on the CPU backend a convolution inside a loop is
+  slower than the loop saves.
+  """
+  return 1 if jax.default_backend() == 'cpu' else 16
+
+
+def must_block(devices: Devices = None) -> bool:
+  """Whether each step must be awaited before the next is queued.
+
+  Queued collectives of several CPU devices can deadlock (seen on jax 0.10.2).
+  """
+  return jax.default_backend() == 'cpu' and num_devices(devices) > 1
+
+
+def local_devices(devices: Devices = None) -> list[jax.Device]:
+  """This process's part of the devices."""
+  everyone = devices if devices else jax.devices()
+  return [d for d in everyone if d.process_index == jax.process_index()]

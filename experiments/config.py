@@ -1,0 +1,102 @@
+"""All settings of a run. Each field is a flag of `experiments.run`, with its help."""
+
+import dataclasses
+import os
+
+STAGES = ('prepare', 'train_original', 'train_gold', 'unlearn', 'evaluate', 'report')
+
+
+def _flag(default, help_text: str, group: str):
+  return dataclasses.field(default=default, metadata={'help': help_text, 'group': group})
+
+
+def _problem(default, help_text):
+  """A setting that original and gold depend on: it must not change inside a problem folder."""
+  return _flag(default, help_text, 'problem')
+
+
+def _run(default, help_text):
+  """A setting of this run alone."""
+  return _flag(default, help_text, 'run')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+  """Settings, in the order in which they matter."""
+
+  workdir: str = _run('runs', 'Folder for all results.')
+  problem: str = _run('', 'Name of the problem folder; default: <dataset>-<model>-<forget>.')
+  stages: tuple[str, ...] = _run(STAGES, f'Stages to run, of: {", ".join(STAGES)}.')
+
+  dataset: str = _problem(
+    'mnist5k', 'mnist5k or digits (embedded), npz:PATH, folder:PATH, or a TFDS name.'
+  )
+  data_dir: str = _run('', 'Where TFDS keeps its data; default: TFDS decides.')
+  train_split: str = _problem('train', 'TFDS split to train on.')
+  test_split: str = _problem('', 'TFDS split to test on; default: a part of the train split.')
+  image_key: str = _problem('image', 'TFDS feature that holds the image.')
+  label_key: str = _problem('label', 'TFDS feature to classify.')
+  group_key: str = _problem('', 'TFDS feature that says who is in the image.')
+  id_key: str = _problem('', 'TFDS feature that identifies an example; default: its number.')
+  image_size: int = _problem(0, 'Resize images of folder: to this side; 0: as they are.')
+  max_examples: int = _problem(0, 'Use a stratified subset of this size; 0: all.')
+  validation_fraction: float = _problem(0.1, 'Share of the examples held out for validation.')
+  test_fraction: float = _problem(0.1, 'Share held out for testing, without --test_split.')
+  forget: str = _problem(
+    'class:3',
+    'What to forget: class:3, classes:3,5, random:0.1, group:NAME_OR_COUNT or ids:FILE.',
+  )
+  split_seed: int = _problem(0, 'Seed of subset, splits and random forget sets.')
+
+  model: str = _problem('cnn', 'Network; see dalign_jax.models.MODELS.')
+  norm: str = _problem('batch', 'Normalisation: batch, group or none.')
+  width_multiplier: float = _problem(1.0, 'Multiplies the number of channels.')
+  stem: str = _problem('cifar', 'First layers of a ResNet: cifar or imagenet.')
+
+  num_epochs: int = _problem(10, 'Epochs of original and gold.')
+  batch_size: int = _problem(128, 'Global batch of original and gold, over all devices.')
+  learning_rate: float = _problem(0.1, 'Peak learning rate of original and gold.')
+  momentum: float = _problem(0.9, 'Momentum of original and gold.')
+  weight_decay: float = _problem(5e-4, 'Weight decay of original and gold.')
+  warmup_epochs: float = _problem(1.0, 'Length of the linear warm-up, in epochs.')
+  augmentation: str = _problem('none', 'Augmentation of training: none, crop or crop_flip.')
+  original_seed: int = _problem(0, 'Seed of the original model.')
+  gold_seed: int = _problem(100, 'Seed of the first gold model; the others count on from it.')
+
+  num_gold: int = _run(2, 'Gold models: the first is the reference, the second the noise floor.')
+  methods: tuple[str, ...] = _run(('muda',), 'Methods; see dalign_jax.methods.METHODS.')
+  hparam: tuple[str, ...] = _run(
+    (), 'A hyper-parameter, as muda.da_weight=5. May be given several times.'
+  )
+  unlearn_seed: int = _run(0, 'Seed of the unlearning methods.')
+  evaluation_seed: int = _run(0, 'Seed of attacks, probes and clusterings.')
+  da_energy: float = _run(0.9, 'Share of the spectrum that the DA metric keeps.')
+
+  num_devices: int = _run(0, 'Devices to use; 0: all.')
+  cpu_tuning: bool = _run(True, 'Faster compiler settings on the CPU; they change bits.')
+  compilation_cache_dir: str = _run(
+    os.path.join('~', '.cache', 'dalign_jax', 'compiled'),
+    'Where compiled programs are kept; empty: nowhere.',
+  )
+  data_cache_dir: str = _run(
+    os.path.join('~', '.cache', 'dalign_jax', 'data'),
+    'Where decoded data are kept; empty: nowhere.',
+  )
+  coordinator_address: str = _run('', 'host:port of process 0, for a run of several processes.')
+  num_processes: int = _run(1, 'Processes that take part in the run.')
+  process_id: int = _run(0, 'Number of this process.')
+
+  def problem_settings(self) -> dict:
+    """The settings that may not change inside a problem folder."""
+    fields = dataclasses.fields(self)
+    return {f.name: getattr(self, f.name) for f in fields if f.metadata['group'] == 'problem'}
+
+  def problem_name(self) -> str:
+    """Name of the problem folder."""
+    if self.problem:
+      return self.problem
+    kind, _, value = self.forget.partition(':')
+    forget = f'{kind}_{os.path.basename(value)}'
+    dataset = os.path.basename(self.dataset.rstrip('/')).replace(':', '_')
+    name = f'{dataset}-{self.model}-{forget}'
+    return ''.join(c if c.isalnum() or c in '-_.,' else '_' for c in name)

@@ -1,0 +1,84 @@
+"""Files of a work folder: nothing is ever half-written, and only one process works in a folder."""
+
+from collections.abc import Iterator
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+
+import numpy as np
+
+from experiments import errors
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+  """Writes a file so that it is there whole or not at all."""
+  _replace(path, lambda temporary: temporary.write_text(text, encoding='utf-8'))
+
+
+def write_json(path: pathlib.Path, value) -> None:
+  """Writes JSON, whole or not at all."""
+  write_text(path, json.dumps(value, indent=2) + '\n')
+
+
+def read_json(path: pathlib.Path):
+  """Reads JSON.
+
+  Raises:
+    errors.UserError: if the file is damaged.
+  """
+  try:
+    return json.loads(path.read_text(encoding='utf-8'))
+  except ValueError as error:
+    raise errors.UserError(
+      f'{path} is damaged ({error}); delete it to have it made again'
+    ) from None
+
+
+def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+  """Writes an .npz, whole or not at all."""
+
+  def write(temporary):
+    with open(temporary, 'wb') as file:
+      np.savez_compressed(file, **arrays)
+
+  _replace(path, write)
+
+
+def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """Reads an .npz."""
+  with np.load(path, allow_pickle=False) as arrays:
+    return dict(arrays)
+
+
+def _replace(path, write):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+  try:
+    write(temporary)
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def lock(folder: pathlib.Path) -> Iterator[None]:
+  """Holds the folder for this process; the lock dies with the process.
+
+  Raises:
+    errors.UserError: if another process holds it, or the folder cannot be written.
+  """
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = open(folder / '.lock', 'a')
+  except OSError as error:
+    raise errors.UserError(f'--workdir: cannot write in {folder}: {error.strerror}') from None
+  with file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise errors.UserError(
+        f'--workdir: another process is at work in {folder}; wait for it or use another --problem'
+      ) from None
+    yield

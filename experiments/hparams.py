@@ -1,0 +1,70 @@
+"""Hyper-parameters from the command line: `--hparam=muda.da_weight=5`."""
+
+import ast
+import inspect
+from typing import get_args
+
+from dalign_jax import methods
+from experiments import errors
+
+
+def resolve(names: tuple[str, ...], settings: tuple[str, ...]) -> dict[str, dict]:
+  """The full hyper-parameters of each method, defaults included.
+
+  Args:
+    names: methods of this run.
+    settings: `method.name=value` strings.
+
+  Raises:
+    errors.UserError: for an unknown method or hyper-parameter, or a value of the wrong type.
+  """
+  for name in names:
+    if name not in methods.METHODS:
+      raise errors.UserError(
+        f'--methods: unknown method {name!r}; known: {", ".join(sorted(methods.METHODS))}'
+      )
+  resolved = {name: defaults(name) for name in names}
+  for setting in settings:
+    target, equals, text = setting.partition('=')
+    method, dot, name = target.partition('.')
+    if not equals or not dot:
+      raise errors.UserError(f'--hparam: {setting!r} is not of the form method.name=value')
+    if method not in resolved:
+      raise errors.UserError(
+        f'--hparam: {setting!r} is for {method!r}, which is not in --methods={",".join(names)}'
+      )
+    if name not in resolved[method]:
+      known = ', '.join(resolved[method]) or 'none'
+      raise errors.UserError(f'--hparam: {method} has no {name!r}; it has: {known}')
+    resolved[method][name] = _parse(setting, method, name, text)
+  return resolved
+
+
+def defaults(method: str) -> dict:
+  """A method's hyper-parameters at their defaults."""
+  parameters = inspect.signature(methods.METHODS[method].make).parameters
+  return {name: p.default for name, p in parameters.items()}
+
+
+def label(method: str, hparams: dict) -> str:
+  """A run's name: the method, and the hyper-parameters that are not at their defaults."""
+  usual = defaults(method)
+  changed = [f'{name}={value}' for name, value in hparams.items() if value != usual[name]]
+  return ','.join([method, *changed])
+
+
+def _parse(setting, method, name, text):
+  annotation = inspect.signature(methods.METHODS[method].make).parameters[name].annotation
+  allowed = get_args(annotation) or (annotation,)
+  try:
+    value = ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    value = text
+  if str in allowed and not isinstance(value, str) and value is not None:
+    value = text
+  if float in allowed and type(value) is int:
+    value = float(value)
+  if type(value) not in allowed:
+    names = ' or '.join(t.__name__.replace('NoneType', 'None') for t in allowed)
+    raise errors.UserError(f'--hparam: {setting!r}: {name} must be {names}, got {text!r}')
+  return value

@@ -1,0 +1,112 @@
+"""The report's figures, as self-contained SVG images."""
+
+import base64
+import io
+import json
+import pathlib
+
+import matplotlib
+
+matplotlib.use('agg')
+from matplotlib import figure
+import numpy as np
+
+from experiments import evaluation
+
+_COLORS = matplotlib.colormaps['tab10'].colors
+_STYLES = {
+  'original': ('black', '-'),
+  'gold': ('goldenrod', '-'),
+  'second gold': ('goldenrod', ':'),
+}
+
+
+def spectrum(rows: list[evaluation.Row]) -> str:
+  """Eigenvalues of the retain features' second moment."""
+  fig, ax = _axes()
+  for i, row in enumerate(rows):
+    values = row.arrays['spectrum']
+    ax.semilogy(np.arange(1, len(values) + 1), np.maximum(values, 1e-8), **_style(row, i))
+  ax.set(xlabel='eigenvalue number', ylabel='share of the trace', xscale='log')
+  ax.legend(fontsize=7)
+  return _svg(fig)
+
+
+def alignment(rows: list[evaluation.Row], energy: float) -> str:
+  """DA against the share of the spectrum kept."""
+  fig, ax = _axes()
+  for i, row in enumerate(rows):
+    ax.plot(row.arrays['energies'], row.arrays['alignment'], marker='.', **_style(row, i))
+  ax.axvline(energy, color='gray', linewidth=0.5)
+  ax.set(xlabel='energy (share of the spectrum kept)', ylabel='dimensional alignment')
+  ax.legend(fontsize=7)
+  return _svg(fig)
+
+
+def training_curves(logs: dict[str, pathlib.Path]) -> str:
+  """Losses by epoch, from the runs' `train.jsonl`."""
+  fig, ax = _axes()
+  for name, path in logs.items():
+    records = [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
+    for key in sorted({k for r in records for k in r if k.endswith('loss')}):
+      label = name if key == 'loss' else f'{name}: {key}'
+      ax.plot([r['epoch'] for r in records], [r[key] for r in records], marker='.', label=label)
+  ax.set(xlabel='epoch', ylabel='mean loss (nats)')
+  ax.legend(fontsize=7)
+  return _svg(fig)
+
+
+def class_accuracy(rows: list[evaluation.Row], class_names: tuple[str, ...]) -> str:
+  """Test accuracy by class."""
+  fig, ax = _axes(width=8)
+  places, width = np.arange(len(class_names)), 0.85 / len(rows)
+  for i, row in enumerate(rows):
+    style = _style(row, i)
+    offset = (i - (len(rows) - 1) / 2) * width
+    ax.bar(
+      places + offset,
+      100 * np.nan_to_num(row.arrays['class_accuracy']),
+      width,
+      color=style['color'],
+      label=row.name,
+      alpha=0.6 if style['linestyle'] == ':' else 1.0,
+    )
+  ax.set(ylabel='test accuracy (%)', xticks=places, xlabel='class')
+  ax.set_xticklabels(class_names, rotation=0 if len(class_names) <= 10 else 90, fontsize=7)
+  ax.legend(fontsize=7, ncols=4, loc='lower center', bbox_to_anchor=(0.5, 1.0))
+  return _svg(fig)
+
+
+def projection(rows: list[evaluation.Row]) -> str:
+  """First two principal components of training features, the forget set in black."""
+  count = len(rows)
+  columns = min(count, 4)
+  lines = -(-count // columns)
+  fig = figure.Figure(figsize=(2.4 * columns, 2.5 * lines), layout='constrained')
+  for i, row in enumerate(rows):
+    ax = fig.add_subplot(lines, columns, i + 1)
+    points, forget = row.arrays['projection'], row.arrays['projection_is_forget'].astype(bool)
+    labels = row.arrays['projection_labels']
+    ax.scatter(*points[~forget].T, s=4, c=[_COLORS[c % 10] for c in labels[~forget]])
+    ax.scatter(*points[forget].T, s=8, c='black', marker='x', linewidths=0.7)
+    ax.set_title(row.name, fontsize=8)
+    ax.set(xticks=[], yticks=[])
+  return _svg(fig)
+
+
+def _axes(width: float = 4.6):
+  fig = figure.Figure(figsize=(width, 3.2), layout='constrained')
+  return fig, fig.add_subplot()
+
+
+def _style(row, i):
+  kind = row.kind if row.kind in _STYLES else None
+  color, line = _STYLES.get(kind, (_COLORS[i % 10], '-'))
+  return {'color': color, 'linestyle': line, 'label': row.name}
+
+
+def _svg(fig) -> str:
+  out = io.BytesIO()
+  with matplotlib.rc_context({'svg.hashsalt': 'dalign_jax'}):
+    fig.savefig(out, format='svg', metadata={'Date': None})
+  return 'data:image/svg+xml;base64,' + base64.b64encode(out.getvalue()).decode()

@@ -1,0 +1,208 @@
+"""The problem of a run: its data, splits and network, fixed in a folder of its own."""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import pathlib
+
+import jax
+
+from dalign_jax import data as data_lib
+from dalign_jax import models, parallel, types
+from experiments import config as config_lib
+from experiments import errors, files
+
+_RECIPE_FIELDS = tuple(f.name for f in dataclasses.fields(types.Recipe))
+_PACKAGES = ('dalign-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+  """A problem and the run's settings: what every stage works on."""
+
+  config: config_lib.Config
+  folder: pathlib.Path
+  sets: dict[str, types.Dataset]  # retain, forget, validation, test
+  class_names: tuple[str, ...]
+  forgets_classes: tuple[int, ...]  # classes without retain examples
+  apply_fn: types.ApplyFn
+  init_fn: object
+  recipe: types.Recipe
+  devices: tuple[jax.Device, ...] | None
+
+  @property
+  def num_classes(self) -> int:
+    return len(self.class_names)
+
+  @property
+  def training_set(self) -> types.Dataset:
+    return types.concatenate(self.sets['retain'], self.sets['forget'])
+
+  @property
+  def template(self) -> types.ModelState:
+    """A state of the problem's network, to check checkpoints against."""
+    return self.init_fn(jax.random.key(0))
+
+  @property
+  def original_folder(self) -> pathlib.Path:
+    return self.folder / 'original' / f'seed_{self.config.original_seed}'
+
+  @property
+  def gold_seeds(self) -> list[int]:
+    """Seeds of the gold models; the first is the reference, the others the noise floor."""
+    return [self.config.gold_seed + i for i in range(self.config.num_gold)]
+
+  def gold_folder(self, seed: int) -> pathlib.Path:
+    """Where the gold of a seed is."""
+    return self.folder / 'gold' / f'seed_{seed}'
+
+
+def prepare(config: config_lib.Config, folder: pathlib.Path) -> Job:
+  """Loads data, makes or reads the splits, and checks that the folder is of this problem."""
+  source = _load(config, config.train_split)
+  split = _split(config, source, folder)
+  sets = {
+    name: source.dataset.take(getattr(split, name))
+    for name in ('retain', 'forget', 'validation', 'test')
+  }
+  if config.test_split:
+    sets['test'] = _load(config, config.test_split).dataset
+  for flag, name in (('validation_fraction', 'validation'), ('test_fraction', 'test')):
+    if not len(sets[name]):
+      raise errors.UserError(f'--{flag}: leaves no {name} examples; use a larger share')
+  apply_fn, init_fn = _network(config, source)
+  recipe = types.Recipe(**{name: getattr(config, name) for name in _RECIPE_FIELDS})
+  job = Job(
+    config=config,
+    folder=folder,
+    sets=sets,
+    class_names=source.class_names,
+    forgets_classes=tuple(
+      sorted(set(sets['forget'].labels.tolist()) - set(sets['retain'].labels.tolist()))
+    ),
+    apply_fn=apply_fn,
+    init_fn=init_fn,
+    recipe=recipe,
+    devices=_devices(config),
+  )
+  _check_recipe(job)
+  _fix(job, data_lib.content_hash(source.dataset), split)
+  return job
+
+
+def _load(config, split):
+  with errors.blame('dataset'):
+    return data_lib.load(
+      config.dataset,
+      data_dir=os.path.expanduser(config.data_dir) or None,
+      split=split,
+      image_key=config.image_key,
+      label_key=config.label_key,
+      group_key=config.group_key or None,
+      id_key=config.id_key or None,
+      image_size=config.image_size or None,
+      cache_dir=os.path.expanduser(config.data_cache_dir) or None,
+    )
+
+
+def _split(config, source, folder):
+  path = folder / 'splits.npz'
+  if path.exists():
+    with errors.blame('workdir'):
+      return data_lib.load_split(path)
+  with errors.blame('forget'):
+    return data_lib.split_dataset(
+      source.dataset,
+      validation_fraction=config.validation_fraction,
+      test_fraction=0.0 if config.test_split else config.test_fraction,
+      forget=config.forget,
+      seed=config.split_seed,
+      class_names=source.class_names,
+      group_names=source.group_names,
+      max_examples=config.max_examples or None,
+    )
+
+
+def _network(config, source):
+  images = source.dataset.images
+  with errors.blame('model'):
+    return models.build(
+      config.model,
+      num_classes=len(source.class_names),
+      image_shape=images.shape[1:],
+      norm=config.norm,
+      width_multiplier=config.width_multiplier,
+      stem=config.stem,
+      axis_name=parallel.AXIS,
+    )
+
+
+def _devices(config):
+  if not config.num_devices:
+    return None
+  available = jax.devices()
+  if config.num_devices > len(available):
+    raise errors.UserError(
+      f'--num_devices: {config.num_devices} wanted, {len(available)} available'
+    )
+  return tuple(available[: config.num_devices])
+
+
+def _check_recipe(job):
+  devices = parallel.num_devices(job.devices)
+  if job.recipe.batch_size < 1 or job.recipe.batch_size % devices:
+    raise errors.UserError(
+      f'--batch_size: must be a positive multiple of the {devices} devices, '
+      f'got {job.recipe.batch_size}'
+    )
+  if job.config.num_gold < 2:
+    raise errors.UserError(
+      f'--num_gold: must be at least 2 (reference and noise floor), got {job.config.num_gold}'
+    )
+  if job.recipe.num_epochs < 1:
+    raise errors.UserError(f'--num_epochs: must be at least 1, got {job.recipe.num_epochs}')
+
+
+def _fix(job, data_hash, split):
+  """Writes `problem.json` and `splits.npz`, or compares with those that are there."""
+  settings = job.config.problem_settings()
+  if job.config.forget.startswith('ids:'):
+    settings['forget'] = f'ids:{len(job.sets["forget"])} examples'
+  path = job.folder / 'problem.json'
+  if path.exists():
+    found = files.read_json(path)
+    wanted = {**settings, 'data_hash': data_hash}
+    there = {**found['settings'], 'data_hash': found['data_hash']}
+    differing = [n for n in sorted(wanted.keys() | there.keys()) if wanted.get(n) != there.get(n)]
+    if differing:
+      lines = [f'{n}: {there.get(n)!r} there, {wanted.get(n)!r} now' for n in differing]
+      raise errors.UserError(
+        f'--workdir: {job.folder} holds another problem ({"; ".join(lines)}); '
+        'use another --problem or --workdir'
+      )
+    return
+  if not parallel.is_main_process():
+    return
+  data_lib.save_split(job.folder / 'splits.npz', split)
+  files.write_json(
+    path,
+    {
+      'settings': json.loads(json.dumps(settings)),
+      'data_hash': data_hash,
+      'sizes': {name: len(d) for name, d in job.sets.items()},
+      'class_names': list(job.class_names),
+      'versions': versions(),
+    },
+  )
+
+
+def versions() -> dict[str, str]:
+  """Versions of the packages that a result depends on."""
+  found = {}
+  for name in _PACKAGES:
+    try:
+      found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      found[name] = 'not installed'
+  return found

@@ -1,0 +1,184 @@
+"""Writes `report.html` (one file, works offline), `report.md` and `report.csv`."""
+
+import html
+
+from experiments import evaluation, files, plots, problems, progress, table
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 0 auto; padding: 1rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap;
+         border-bottom: 1px solid #8884; }
+th:first-child, td:first-child { text-align: left; }
+td.floor { background: #2a02; }
+td small { display: block; opacity: .65; }
+tr.gold td { background: #da32; }
+figure { display: inline-block; margin: .5rem 1rem .5rem 0; vertical-align: top; max-width: 100%; }
+figure img { max-width: 100%; background: white; border-radius: 4px; }
+figcaption { max-width: 34rem; opacity: .8; }
+.warning { border-left: 4px solid #d80; padding-left: .8rem; }
+"""
+
+_READING = (
+  'Every number is to be read beside the same number of gold, the model retrained without the '
+  'forget set: nearer to gold is better, higher or lower is not. "=" marks a gap to gold no larger '
+  'than the gap between two golds (the floor). Avg Gap: mean absolute gap to gold over forget, '
+  'retain and test accuracy and the attack, in points. ToW: product of one minus the three '
+  'accuracy gaps, 1 is gold. '
+  'Seconds without compilation; "of gold" is the share of the time that training gold took.'
+)
+
+
+def write(job: problems.Job) -> None:
+  """Writes the three reports and prints the table and where they are."""
+  rows = evaluation.read_rows(job)
+  notes = warnings(rows)
+  text = table.markdown(rows)
+  title = f'Unlearning {job.config.forget} from {job.config.model} on {job.config.dataset}'
+  files.write_text(job.folder / 'report.csv', table.to_csv(rows))
+  files.write_text(job.folder / 'report.md', _markdown(job, rows, title, text, notes))
+  files.write_text(job.folder / 'report.html', _html(job, rows, title, notes))
+  progress.say(f'\n{text}\n\n= within the gold-gold floor')
+  for note in notes:
+    progress.say(f'warning: {note}')
+  progress.say(f'report: {job.folder / "report.html"}')
+
+
+def warnings(rows: list[evaluation.Row]) -> list[str]:
+  """What a reader must know before trusting the table."""
+  notes = []
+  apart = table.separation(rows)
+  for key, name in (
+    ('activation_distance', 'activation distance'),
+    ('dimensional_alignment', 'DA'),
+  ):
+    if apart[key] < 3:
+      notes.append(
+        f'original and gold are only {apart[key]:.1f} floors apart in {name} (three are needed to '
+        'rank methods by it); train longer, without augmentation or with a wider network'
+      )
+  for row in rows:
+    if row.kind == 'unlearned' and not row.values['changed']:
+      notes.append(f"{row.name} had no effect: its outputs on the forget set are the original's")
+  return notes
+
+
+def verdict(rows: list[evaluation.Row]) -> str:
+  """The table in words."""
+  lines = [line for line in table.lines(rows) if line.row.kind == 'unlearned']
+  if not lines:
+    return 'No method has been run yet.'
+  best = {
+    'output (activation distance)': min(lines, key=lambda x: x.row.values['activation_distance']),
+    'features (DA)': min(lines, key=lambda x: x.cells['dimensional_alignment'].gap),
+    'accuracies and attack (Avg Gap)': min(lines, key=lambda x: x.average_gap),
+  }
+  parts = [f'{line.row.name} in {what}' for what, line in best.items()]
+  return 'Nearest to gold: ' + '; '.join(parts) + '.'
+
+
+def _facts(job, rows) -> list[str]:
+  sizes = ', '.join(f'{name} {len(d):,}' for name, d in job.sets.items())
+  gold = rows[1]
+  return [
+    f'Sets: {sizes}. Recipe: {job.recipe}.',
+    f'DA keeps {job.config.da_energy:.0%} of the spectrum: rank {gold.values["da_rank"]:.0f} for '
+    f'gold, {rows[0].values["da_rank"]:.0f} for the original. Attack: chance is 0.5, equal laws at '
+    f'these sizes stay within {gold.values["mia_floor"]:.3f} of it.',
+    f'Made on {gold.record["devices"]}; versions: '
+    + ', '.join(f'{k} {v}' for k, v in gold.record['versions'].items())
+    + '.',
+  ]
+
+
+def _markdown(job, rows, title, text, notes) -> str:
+  parts = [f'# {title}', verdict(rows)]
+  parts += [f'**Warning:** {note}.' for note in notes]
+  parts += [text, _READING]
+  parts += ['\n'.join(f'- {c.head}: {c.meaning}' for c in table.columns(rows))]
+  parts += _facts(job, rows)
+  return '\n\n'.join(parts) + '\n'
+
+
+def _html(job, rows, title, notes) -> str:
+  escape = html.escape
+  body = [f'<h1>{escape(title)}</h1>', f'<p>{escape(verdict(rows))}</p>']
+  body += [f'<p class="warning">Warning: {escape(n)}.</p>' for n in notes]
+  body += [_html_table(rows), f'<p>{escape(_READING)}</p>']
+  body += ['<h2>Figures</h2>', *_figures(job, rows)]
+  body += ['<h2>What the columns say</h2><dl>']
+  body += [f'<dt>{escape(c.head)}</dt><dd>{escape(c.meaning)}</dd>' for c in table.columns(rows)]
+  body += ['</dl><h2>How it was made</h2>', *(f'<p>{escape(f)}</p>' for f in _facts(job, rows))]
+  links = []
+  for path in sorted((job.folder / 'runs').glob('*/*/flags.txt')):
+    target, name = escape(str(path.relative_to(job.folder))), escape(path.parent.parent.name)
+    links.append(f'<li><a href="{target}">{name}</a></li>')
+  body += ['<p>Resolved flags of each run:</p><ul>', *links, '</ul>']
+  return (
+    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+    '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    f'<title>{escape(title)}</title><style>{_STYLE}</style></head><body>'
+    + '\n'.join(body)
+    + '</body></html>\n'
+  )
+
+
+def _html_table(rows) -> str:
+  shown = table.columns(rows)
+  meanings = {c.head: c.meaning for c in shown}
+  head = ''.join(
+    f'<th title="{html.escape(meanings.get(h, ""))}">{html.escape(h)}</th>'
+    for h in table.heads(shown)
+  )
+  body = []
+  for line in table.lines(rows):
+    text = table.texts(line, shown)
+    cells = [f'<td>{html.escape(text[0])}</td>']
+    for column, cell_text in zip(shown, text[1:], strict=False):
+      cell = line.cells[column.key]
+      gap = (
+        ''
+        if cell.gap is None or column.is_distance
+        else (f'<small>gap {cell.gap * column.scale:.{column.digits}f}</small>')
+      )
+      cells.append(
+        f'<td{" class=floor" if cell.at_floor else ""}>{html.escape(cell_text)}{gap}</td>'
+      )
+    cells += [f'<td>{html.escape(t)}</td>' for t in text[1 + len(shown) :]]
+    kind = ' class=gold' if line.row.kind.endswith('gold') else ''
+    body.append(f'<tr{kind}>{"".join(cells)}</tr>')
+  rows_html = ''.join(body)
+  return (
+    f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
+    f'<tbody>{rows_html}</tbody></table></div>'
+  )
+
+
+def _figures(job, rows) -> list[str]:
+  logs = {
+    'original': job.original_folder / 'train.jsonl',
+    'gold': job.gold_folder(job.gold_seeds[0]) / 'train.jsonl',
+  }
+  unlearning = {
+    p.parent.parent.name: p for p in sorted((job.folder / 'runs').glob('*/*/train.jsonl'))
+  }
+  drawn = [
+    (plots.alignment(rows, job.config.da_energy), 'DA against the share of the spectrum kept.'),
+    (plots.spectrum(rows), "Eigenvalue spectrum of the retain features' second moment."),
+    (plots.training_curves(logs), 'Training of original and gold.'),
+    (plots.class_accuracy(rows, job.class_names), 'Test accuracy by class.'),
+    (
+      plots.projection(rows),
+      'Training features of each model on their own first two principal components; '
+      'crosses: the forget set.',
+    ),
+  ]
+  if unlearning:
+    drawn.insert(3, (plots.training_curves(unlearning), 'Losses while unlearning.'))
+  return [
+    f'<figure><img src="{src}" alt="{html.escape(caption)}"><figcaption>{html.escape(caption)}'
+    '</figcaption></figure>'
+    for src, caption in drawn
+  ]

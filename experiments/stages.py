@@ -1,0 +1,195 @@
+"""The stages of a run, in order; each skips what is done and resumes what was interrupted."""
+
+from collections.abc import Callable
+import contextlib
+import dataclasses
+import os
+import pathlib
+
+import jax
+
+from dalign_jax import checkpoints, methods, parallel, training, types
+from experiments import config as config_lib
+from experiments import errors, evaluation, files, hparams, problems, progress, report, timing
+
+
+def run(config: config_lib.Config) -> None:
+  """Runs the stages named in the configuration."""
+  hyper_parameters = hparams.resolve(config.methods, config.hparam)
+  folder = pathlib.Path(os.path.expanduser(config.workdir)) / config.problem_name()
+  with files.lock(folder) if parallel.is_main_process() else contextlib.nullcontext():
+    job = problems.prepare(config, folder)
+    parallel.barrier('prepare')
+    _announce(job)
+    runs = [_Run.of(job, name, values) for name, values in hyper_parameters.items()]
+    if 'train_original' in config.stages:
+      train_original(job)
+    if 'train_gold' in config.stages:
+      train_gold(job)
+    if 'unlearn' in config.stages:
+      for r in runs:
+        unlearn(job, r)
+    if 'evaluate' in config.stages and parallel.is_main_process():
+      evaluation.evaluate(job, {r.label: r.folder for r in runs})
+    if 'report' in config.stages and parallel.is_main_process():
+      report.write(job)
+    parallel.barrier('done')
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+  """One method with its hyper-parameters, and where its result goes."""
+
+  method: str
+  hparams: dict
+  label: str
+  folder: pathlib.Path
+
+  @classmethod
+  def of(cls, job: problems.Job, method: str, values: dict) -> '_Run':
+    if methods.METHODS[method].class_only and not job.forgets_classes:
+      raise errors.UserError(
+        f'--methods: {method} forgets whole classes, but --forget={job.config.forget} does not'
+      )
+    label = hparams.label(method, values)
+    return cls(
+      method, values, label, job.folder / 'runs' / label / f'seed_{job.config.unlearn_seed}'
+    )
+
+
+def train_original(job: problems.Job) -> None:
+  """Trains the model that will have to forget, on retain and forget."""
+  seed = job.config.original_seed
+  _train(job, job.original_folder, job.training_set, seed, 'original')
+
+
+def train_gold(job: problems.Job) -> None:
+  """Trains the gold models, on retain alone: the reference and the noise floor."""
+  for seed in job.gold_seeds:
+    _train(job, job.gold_folder(seed), job.sets['retain'], seed, f'gold (seed {seed})')
+
+
+def unlearn(job: problems.Job, run: _Run) -> None:
+  """Runs one method from the original."""
+  folder = job.original_folder
+  if not checkpoints.exists(folder / 'model'):
+    raise errors.UserError(f'--stages: no original in {folder}; run train_original first')
+  with errors.blame('workdir'):
+    original, _ = checkpoints.restore(folder / 'model', job.template)
+  with errors.blame('hparam'):
+    unlearn_fn = methods.METHODS[run.method].make(**run.hparams)
+  record = {
+    'method': run.method,
+    'hparams': run.hparams,
+    'seed': job.config.unlearn_seed,
+    'sees': methods.METHODS[run.method].sees,
+  }
+
+  def compute(monitor):
+    problem = types.Problem(
+      apply_fn=job.apply_fn,
+      init_fn=job.init_fn,
+      original=original,
+      retain=job.sets['retain'],
+      forget=job.sets['forget'],
+      validation=job.sets['validation'],
+      num_classes=job.num_classes,
+      recipe=job.recipe,
+      devices=job.devices,
+      monitor=monitor,
+    )
+    return unlearn_fn(problem, jax.random.key(job.config.unlearn_seed))
+
+  _make_model(run.folder, 'unlearned', compute, record, f'unlearn: {run.label}')
+  if parallel.is_main_process():
+    files.write_text(run.folder / 'flags.txt', _flag_file(job.config, run))
+
+
+def _train(job, folder, dataset, seed, title):
+  def compute(monitor):
+    init_key, fit_key = jax.random.split(jax.random.key(seed))
+    return training.fit(
+      job.apply_fn,
+      job.init_fn(init_key),
+      dataset,
+      job.recipe,
+      fit_key,
+      devices=job.devices,
+      monitor=monitor,
+    )
+
+  record = {'seed': seed, 'examples': len(dataset)}
+  _make_model(folder, 'model', compute, record, f'train {title}')
+
+
+def _make_model(
+  folder: pathlib.Path,
+  name: str,
+  compute: Callable[[types.Monitor], types.ModelState],
+  record: dict,
+  title: str,
+) -> None:
+  """Computes a model and saves it with a record of how it was made, unless it is there."""
+  if checkpoints.exists(folder / name):
+    with errors.blame('workdir'):
+      _, found = checkpoints.restore(folder / name)
+    changed = [k for k in record if found.get(k) != record[k]]
+    if changed:
+      raise errors.UserError(
+        f'--workdir: {folder} was made with other settings ({", ".join(changed)}: '
+        f'{[found.get(k) for k in changed]} there, {[record[k] for k in changed]} now)'
+      )
+    progress.say(f'{title}: done before ({found["seconds"]:.1f} s)')
+    return
+  with progress.bar(title) as shown:
+    monitor = progress.RunMonitor(folder, shown, timing.compile_seconds)
+    try:
+      model = compute(monitor)
+    except training.NonFiniteLossError as error:
+      last = checkpoints.latest_epoch(folder / 'training')
+      kept = f'the state after epoch {last} is kept' if last else 'no epoch was finished'
+      raise errors.UserError(
+        f'{title}: {error}; {kept} in {folder}. Try a lower learning rate.'
+      ) from None
+    spent = monitor.seconds()
+  if parallel.is_main_process():
+    checkpoints.save(folder / name, model, {**record, **spent, **environment()})
+  monitor.close()
+  parallel.barrier(str(folder))
+  progress.say(
+    f'{title}: {spent["seconds"]:.1f} s, and {spent["compile_seconds"]:.1f} s of compilation'
+  )
+
+
+def environment() -> dict:
+  """Where a model was made: what its bits and its seconds depend on."""
+  return {
+    'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+    'processes': jax.process_count(),
+    'xla_flags': os.environ.get('XLA_FLAGS', ''),
+    'versions': problems.versions(),
+  }
+
+
+def _announce(job):
+  sizes = ', '.join(f'{name} {len(d)}' for name, d in job.sets.items())
+  devices = parallel.num_devices(job.devices)
+  progress.say(f'{job.folder}: {sizes}; {devices} x {jax.devices()[0].device_kind}')
+
+
+def _flag_file(config, run) -> str:
+  """A flag file that makes this one run again."""
+  config = dataclasses.replace(
+    config,
+    methods=(run.method,),
+    hparam=tuple(f'{run.method}.{name}={value}' for name, value in run.hparams.items()),
+  )
+  lines = [f'# python -m experiments.run --flagfile=<this file>: {run.label}']
+  for name, value in dataclasses.asdict(config).items():
+    if name == 'hparam':
+      lines += [f'--hparam={v}' for v in value]
+    elif isinstance(value, bool):
+      lines.append(f'--{name}' if value else f'--no{name}')
+    else:
+      lines.append(f'--{name}={",".join(value) if isinstance(value, tuple) else value}')
+  return '\n'.join(lines) + '\n'
