@@ -149,7 +149,7 @@ def _measure(job, outputs, gold, original, *, is_gold) -> dict[str, float | None
   )
   values['mia_floor'] = metrics.attack_null_spread(
     len(forget_rows), len(unseen_rows), seed=seed
-  ).maximum
+  ).p95
   features = {name: o.features for name, o in outputs.items()}
   alignment = metrics.dimensional_alignment(features['forget'], features['retain'], energy=energy)
   values['dimensional_alignment'], values['da_rank'] = alignment.value, alignment.rank

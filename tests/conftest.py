@@ -4,3 +4,23 @@ import jax
 
 jax.config.update('jax_num_cpu_devices', 4)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+import pytest
+
+from dalign_jax import training, types
+from tests import tiny
+
+
+@pytest.fixture(scope='session')
+def tiny_problem() -> types.Problem:
+  """The tiny problem with a trained original."""
+  problem = tiny.problem()
+  original = training.fit(
+    problem.apply_fn,
+    problem.original,
+    types.concatenate(problem.retain, problem.forget),
+    types.Recipe(num_epochs=8, batch_size=64),
+    jax.random.key(1),
+    devices=problem.devices,
+  )
+  return tiny.problem(original)

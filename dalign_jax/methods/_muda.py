@@ -1,5 +1,8 @@
 """MUDA: unlearning by dimensional alignment, self-distillation and alternating training."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -86,108 +89,149 @@ def muda(
   Deviation: losses, schedule and the treatment of batch norm are our reconstruction; the paper's
   text was not readable to us.
   """
-  _check_choice('teacher', teacher, TEACHERS)
-  _check_choice('basis_source', basis_source, BASIS_SOURCES)
-  _check_choice('normalization', normalization, NORMALIZATIONS)
+  settings = _Settings(
+    da_weight, energy, teacher, temperature, basis_source, differentiate_basis, normalization
+  )
   if not 0 < retain_fraction <= 1:
     raise ValueError(f'retain_fraction must be in (0, 1], got {retain_fraction}')
-  if not 0 < energy <= 1:
-    raise ValueError(f'energy must be in (0, 1], got {energy}')
-  if differentiate_basis and basis_source != 'batch':
-    raise ValueError(f"differentiate_basis needs basis_source='batch', got {basis_source!r}")
   sgd = lambda rate: optim.sgd(rate, momentum=momentum, weight_decay=weight_decay)
   tx = optim.alternating(
     forget=sgd(learning_rate),
     recover=sgd(learning_rate if recover_learning_rate is None else recover_learning_rate),
     reset_on_switch=reset_on_switch,
   )
-  subspace = losses.principal_projector if differentiate_basis else losses.principal_basis
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
-    apply_fn, devices = problem.apply_fn, problem.devices
+    devices = problem.devices
     subset_key, batch_key = jax.random.split(key)
     retain = _subset(problem.retain, retain_fraction, subset_key)
-    has_batch_stats = bool(jax.tree.leaves(problem.original.batch_stats))
-    mode = normalization
-    if mode == 'auto':
-      mode = 'companions' if has_batch_stats else 'forget_only'
-
-    def forget_loss(params, batch_stats, batch, basis, key):
-      del key
-      forget, companions = batch['forget'], batch['retain']
-      images, count = forget['images'], len(forget['images'])
-      if mode == 'companions' or basis_source == 'batch':
-        images = jnp.concatenate([images, companions['images']])
-      outputs, batch_stats = apply_fn(
-        types.ModelState(params, batch_stats), images, train=mode != 'frozen'
-      )
-      logits, features = outputs.logits[:count], outputs.features[:count]
-      if basis_source == 'batch':
-        moment = losses.second_moment(outputs.features[count:], axis_name=parallel.AXIS)
-        basis = subspace(moment, energy=energy)
-      if teacher == 'unmasked':
-        distance = losses.distillation(forget['teacher_logits'], logits, temperature=temperature)
-      else:
-        teacher_logits = forget['teacher_logits'] if teacher == 'original' else logits
-        distance = losses.self_distillation(
-          teacher_logits, logits, forget['labels'], temperature=temperature
-        )
-      alignment = losses.dimensional_alignment(features, basis, axis_name=parallel.AXIS)
-      return jnp.mean(distance) + da_weight * alignment, batch_stats
-
-    def recover_loss(params, batch_stats, batch, constants, key):
-      del constants, key
-      model = types.ModelState(params, batch_stats)
-      outputs, batch_stats = apply_fn(model, batch['retain']['images'], train=True)
-      return jnp.mean(losses.cross_entropy(batch['retain']['labels'], outputs.logits)), batch_stats
-
-    def basis_of(model):
-      moment = prediction.second_moment(apply_fn, model, retain.images, devices=devices)
-      return parallel.replicate(losses.principal_basis(moment, energy=energy), devices)
-
-    forget_step = training.make_step(forget_loss, tx, devices=devices, phase=0)
-    recover_step = training.make_step(recover_loss, tx, devices=devices, phase=1)
-    teacher_logits = prediction.predict(
-      apply_fn, problem.original, problem.forget.images, devices=devices
-    ).logits
+    forget_step = training.make_step(_forget_loss(problem, settings), tx, devices=devices, phase=0)
+    recover_step = training.make_step(_recover_loss(problem), tx, devices=devices, phase=1)
     data = training.put_data(
       {'forget': problem.forget, 'retain': retain},
       devices,
-      forget={'teacher_logits': teacher_logits},
+      forget={'teacher_logits': _original_logits(problem)},
     )
-    fixed_basis = None if basis_source == 'epoch' else basis_of(problem.original)
+
+    def basis_of(model):
+      moment = prediction.second_moment(problem.apply_fn, model, retain.images, devices=devices)
+      return parallel.replicate(losses.principal_basis(moment, energy=energy), devices)
+
+    original_basis = basis_of(problem.original)
 
     def round_fn(state, epoch):
       rng = training.epoch_rng(batch_key, epoch)
-      basis = basis_of(parallel.fetch(state.model)) if fixed_basis is None else fixed_basis
-      batches = _repeat_epochs(len(problem.forget), batch_size, rng, forget_epochs)
-      companions = data_lib.epoch_batches(len(retain), batch_size, rng, num_batches=len(batches))
-      state, forget_value = training.run_steps(
+      basis = original_basis
+      if basis_source == 'epoch' and epoch:
+        basis = basis_of(parallel.fetch(state.model))
+      forget = _epochs(len(problem.forget), batch_size, rng, forget_epochs)
+      companions = data_lib.epoch_batches(len(retain), batch_size, rng, num_batches=len(forget))
+      run = functools.partial(training.run_steps, monitor=problem.monitor)
+      state, forget_loss = run(
         forget_step,
         state,
         data,
-        {'forget': batches, 'retain': companions},
+        {'forget': forget, 'retain': companions},
         batch_key,
         constants=basis,
         phase='forget',
-        monitor=problem.monitor,
       )
-      batches = _repeat_epochs(len(retain), batch_size, rng, recover_epochs)
-      state, recover_value = training.run_steps(
-        recover_step,
-        state,
-        data,
-        {'retain': batches},
-        batch_key,
-        phase='recover',
-        monitor=problem.monitor,
-      )
-      return state, {'forget_loss': forget_value, 'recover_loss': recover_value}
+      recover = {'retain': _epochs(len(retain), batch_size, rng, recover_epochs)}
+      state, recover_loss = run(recover_step, state, data, recover, batch_key, phase='recover')
+      return state, {'forget_loss': forget_loss, 'recover_loss': recover_loss}
 
     state = training.init_state(problem.original, tx)
     return training.run_epochs(round_fn, state, rounds, monitor=problem.monitor, devices=devices)
 
   return unlearn
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+  """What the forget loss depends on."""
+
+  da_weight: float
+  energy: float
+  teacher: str
+  temperature: float
+  basis_source: str
+  differentiate_basis: bool
+  normalization: str
+
+  def __post_init__(self):
+    choices = {
+      'teacher': TEACHERS,
+      'basis_source': BASIS_SOURCES,
+      'normalization': NORMALIZATIONS,
+    }
+    for name, allowed in choices.items():
+      if getattr(self, name) not in allowed:
+        raise ValueError(f'{name} must be one of {", ".join(allowed)}, got {getattr(self, name)!r}')
+    if not 0 < self.energy <= 1:
+      raise ValueError(f'energy must be in (0, 1], got {self.energy}')
+    if self.differentiate_basis and self.basis_source != 'batch':
+      raise ValueError(f"differentiate_basis needs basis_source='batch', got {self.basis_source!r}")
+
+
+def _forget_loss(problem, settings):
+  """Self-distillation and alignment on the forget rows."""
+  normalization = settings.normalization
+  if normalization == 'auto':
+    has_batch_stats = bool(jax.tree.leaves(problem.original.batch_stats))
+    normalization = 'companions' if has_batch_stats else 'forget_only'
+  with_companions = normalization == 'companions' or settings.basis_source == 'batch'
+
+  def loss_fn(params, batch_stats, batch, basis, key):
+    del key
+    forget, companions = batch['forget'], batch['retain']
+    images, count = forget['images'], len(forget['images'])
+    if with_companions:
+      images = jnp.concatenate([images, companions['images']])
+    model = types.ModelState(params, batch_stats)
+    outputs, batch_stats = problem.apply_fn(model, images, train=normalization != 'frozen')
+    if settings.basis_source == 'batch':
+      basis = _batch_basis(outputs.features[count:], settings)
+    distance = _teacher_distance(forget, outputs.logits[:count], settings)
+    alignment = losses.dimensional_alignment(
+      outputs.features[:count], basis, axis_name=parallel.AXIS
+    )
+    return jnp.mean(distance) + settings.da_weight * alignment, batch_stats
+
+  return loss_fn
+
+
+def _teacher_distance(forget, logits, settings):
+  if settings.teacher == 'unmasked':
+    return losses.distillation(forget['teacher_logits'], logits, temperature=settings.temperature)
+  teacher_logits = forget['teacher_logits'] if settings.teacher == 'original' else logits
+  return losses.self_distillation(
+    teacher_logits, logits, forget['labels'], temperature=settings.temperature
+  )
+
+
+def _batch_basis(retain_features, settings):
+  moment = losses.second_moment(retain_features, axis_name=parallel.AXIS)
+  if settings.differentiate_basis:
+    return losses.principal_projector(moment, energy=settings.energy)
+  return losses.principal_basis(moment, energy=settings.energy)
+
+
+def _recover_loss(problem):
+  """Cross-entropy on the retain rows."""
+
+  def loss_fn(params, batch_stats, batch, constants, key):
+    del constants, key
+    model = types.ModelState(params, batch_stats)
+    outputs, batch_stats = problem.apply_fn(model, batch['retain']['images'], train=True)
+    return jnp.mean(losses.cross_entropy(batch['retain']['labels'], outputs.logits)), batch_stats
+
+  return loss_fn
+
+
+def _original_logits(problem):
+  return prediction.predict(
+    problem.apply_fn, problem.original, problem.forget.images, devices=problem.devices
+  ).logits
 
 
 def _subset(dataset, fraction, key):
@@ -196,11 +240,6 @@ def _subset(dataset, fraction, key):
   return dataset.take(rng.permutation(len(dataset))[:size])
 
 
-def _repeat_epochs(num_examples, batch_size, rng, epochs):
+def _epochs(num_examples, batch_size, rng, epochs):
   num_batches = epochs * -(-num_examples // batch_size)
   return data_lib.epoch_batches(num_examples, batch_size, rng, num_batches=num_batches)
-
-
-def _check_choice(name, value, choices):
-  if value not in choices:
-    raise ValueError(f'{name} must be one of {", ".join(choices)}, got {value!r}')

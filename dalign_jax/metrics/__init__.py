@@ -1,0 +1,98 @@
+"""Metrics of unlearning: functions of output arrays, to be read beside gold and a null floor."""
+
+from dalign_jax.metrics._accuracy import accuracy, per_class_accuracy
+from dalign_jax.metrics._aggregate import average_gap, tug_of_war
+from dalign_jax.metrics._curves import AttackResult, attack_figures
+from dalign_jax.metrics._distances import (
+  activation_distance,
+  agreement,
+  js_divergence,
+  linear_cka,
+  zrf,
+)
+from dalign_jax.metrics._distributional import (
+  ForgettingQuality,
+  Klom,
+  forgetting_quality,
+  forgetting_quality_floor,
+  klom,
+  klom_floor,
+)
+from dalign_jax.metrics._features import (
+  Alignment,
+  AlignmentCurve,
+  alignment_curve,
+  dimensional_alignment,
+  dimensional_alignment_from_moments,
+  spectrum,
+  subspace_overlap,
+)
+from dalign_jax.metrics._lira import lira, rmia, u_lira
+from dalign_jax.metrics._membership import attack_efficacy, match_classes, population_attack
+from dalign_jax.metrics._nomus import (
+  NullSpread,
+  attack_null_spread,
+  forgetting_score,
+  nomus,
+  one_feature_attack,
+)
+from dalign_jax.metrics._probes import (
+  ClusteringScores,
+  ProbeResult,
+  clustering_scores,
+  linear_probe,
+)
+from dalign_jax.metrics._scores import (
+  confidence,
+  cross_entropy_scores,
+  entropy,
+  logit_scaled_confidence,
+  modified_entropy,
+)
+
+__all__ = [
+  'Alignment',
+  'AlignmentCurve',
+  'AttackResult',
+  'ClusteringScores',
+  'ForgettingQuality',
+  'Klom',
+  'NullSpread',
+  'ProbeResult',
+  'accuracy',
+  'activation_distance',
+  'agreement',
+  'alignment_curve',
+  'attack_efficacy',
+  'attack_figures',
+  'attack_null_spread',
+  'average_gap',
+  'clustering_scores',
+  'confidence',
+  'cross_entropy_scores',
+  'dimensional_alignment',
+  'dimensional_alignment_from_moments',
+  'entropy',
+  'forgetting_quality',
+  'forgetting_quality_floor',
+  'forgetting_score',
+  'js_divergence',
+  'klom',
+  'klom_floor',
+  'linear_cka',
+  'linear_probe',
+  'lira',
+  'logit_scaled_confidence',
+  'match_classes',
+  'modified_entropy',
+  'nomus',
+  'one_feature_attack',
+  'per_class_accuracy',
+  'population_attack',
+  'rmia',
+  'spectrum',
+  'subspace_overlap',
+  'tug_of_war',
+  'u_lira',
+  'zrf',
+]

@@ -1,0 +1,210 @@
+"""Distances between the laws of unlearned and gold models, example by example, over ensembles."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dalign_jax.metrics import _checks
+
+_FLOOR_EXAMPLES = 1000
+
+
+class Klom(NamedTuple):
+  """KL divergence of margins: `mean` and 95th percentile over `per_example [N]`."""
+
+  mean: float
+  p95: float
+  per_example: np.ndarray
+
+
+class ForgettingQuality(NamedTuple):
+  """Forgetting quality `value` in [0, 1], and the `epsilons [N]` behind it."""
+
+  value: float
+  epsilons: np.ndarray
+
+
+def klom(
+  unlearned_margins: np.ndarray,
+  gold_margins: np.ndarray,
+  *,
+  num_bins: int = 20,
+  limit: float = 100.0,
+  smoothing: float = 1e-5,
+) -> Klom:
+  r"""KL divergence of each example's margin over unlearned models from that over gold models.
+
+  .. math:: KL(h_u \| h_g) = \sum_b h_u(b) \log \frac{h_u(b)}{h_g(b)}
+
+  of histograms over common bins, which span the clipped margins of both.
+
+  Args:
+    unlearned_margins: `[K, N]` margins (`logit_scaled_confidence`) of K unlearned models.
+    gold_margins: `[L, N]` margins of L gold models.
+    num_bins: number of bins.
+    limit: margins are clipped to [-limit, limit].
+    smoothing: added to every bin's share.
+
+  Returns:
+    Mean, 95th percentile and per-example values in nats; 0 is never reached: see `klom_floor`.
+
+  Raises:
+    ValueError: for an empty, non-finite or wrongly shaped argument, or a number out of range.
+
+  Example:
+    >>> margins = np.linspace(-1, 1, 40)[:, None]
+    >>> klom(margins, margins).mean, klom(margins, margins + 9).mean > 5
+    (0.0, True)
+
+  References:
+    Kristian Georgiev, Roy Rinberg, Sung Min Park, Shivam Garg, Andrew Ilyas, Aleksander Madry,
+    Seth Neel, "Attribute-to-Delete: Machine Unlearning via Datamodel Matching",
+    https://arxiv.org/abs/2410.23232.
+  """
+  unlearned, gold = _ensembles('margins', unlearned_margins, gold_margins)
+  _checks.at_least('num_bins', num_bins, 2)
+  for name, value in (('limit', limit), ('smoothing', smoothing)):
+    if not 0 < value < np.inf:
+      raise ValueError(f'{name} must be positive and finite, got {value}')
+  unlearned, gold = np.clip(unlearned, -limit, limit), np.clip(gold, -limit, limit)
+  low = np.minimum(unlearned.min(0), gold.min(0))
+  width = np.maximum(unlearned.max(0), gold.max(0)) - low
+  width[width == 0] = 1
+  shares = []
+  for margins in (unlearned, gold):
+    bins = np.minimum((margins - low) / width * num_bins, num_bins - 1).astype(np.int64)
+    columns = np.arange(margins.shape[1]) * num_bins
+    counts = np.bincount((bins + columns).ravel(), minlength=len(columns) * num_bins)
+    shares.append(counts.reshape(-1, num_bins) / len(margins) + smoothing)
+  values = np.sum(shares[0] * np.log(shares[0] / shares[1]), axis=1)
+  return Klom(float(values.mean()), float(np.quantile(values, 0.95)), values)
+
+
+def klom_floor(num_unlearned: int, num_gold: int, *, seed: int) -> Klom:
+  """What `klom` gives for equal laws (normal ones), by simulation.
+
+  Args:
+    num_unlearned: unlearned models K.
+    num_gold: gold models L.
+    seed: of the simulated margins.
+
+  Returns:
+    As `klom`, over 1000 simulated examples.
+
+  Raises:
+    ValueError: for less than one model.
+
+  Example:
+    >>> abs(klom_floor(100, 100, seed=0).mean - 0.35) < 0.03
+    True
+  """
+  return klom(*_equal_laws(num_unlearned, num_gold, seed))
+
+
+def forgetting_quality(
+  unlearned_scores: np.ndarray, gold_scores: np.ndarray, *, delta: float = 1e-5
+) -> ForgettingQuality:
+  r"""How indistinguishable unlearned models are from gold ones, for each forget example.
+
+  With FPR and FNR of threshold attacks on the score,
+
+  .. math::
+    \varepsilon = \max\{\log\tfrac{1 - \delta - FPR}{FNR}, \log\tfrac{1 - \delta - FNR}{FPR}\},
+    \quad F = \frac1N \sum_x 2^{-\lfloor \varepsilon_x / 0.5 \rfloor}
+
+  where :math:`\varepsilon_x` is the largest over thresholds on the score, in both directions, and
+  on its distance from the pooled median. Attacks with one rate zero are dropped; both zero means
+  infinity, which is cut to 50.
+
+  Args:
+    unlearned_scores: `[K, N]` margins of K unlearned models on forget examples.
+    gold_scores: `[L, N]` margins of L gold models.
+    delta: failure probability, in [0, 1).
+
+  Returns:
+    F and the epsilons; F stays far below 1 for equal laws: see `forgetting_quality_floor`.
+
+  Raises:
+    ValueError: for an empty, non-finite or wrongly shaped argument, or a delta out of range.
+
+  Example:
+    >>> scores = np.linspace(0, 1, 8)[:, None]
+    >>> [round(forgetting_quality(scores, scores + shift).value, 9) for shift in (0, 2)]
+    [1.0, 0.0]
+
+  References:
+    Eleni Triantafillou et al., "Are We Making Progress in Unlearning? Findings from the First
+    NeurIPS Unlearning Competition", https://arxiv.org/abs/2406.09073.
+
+  Deviation: the two-sided attack, by the distance from the pooled median, is a reconstruction.
+  """
+  unlearned, gold = _ensembles('scores', unlearned_scores, gold_scores)
+  if not 0 <= delta < 1:
+    raise ValueError(f'delta must be in [0, 1), got {delta}')
+  median = np.median(np.concatenate([unlearned, gold]), axis=0)
+  one_sided = _epsilons(unlearned, gold, delta)
+  two_sided = _epsilons(np.abs(unlearned - median), np.abs(gold - median), delta)
+  epsilons = np.clip(np.maximum(one_sided, two_sided), 0, 50)
+  return ForgettingQuality(float(np.mean(0.5 ** np.floor(epsilons / 0.5))), epsilons)
+
+
+def forgetting_quality_floor(num_unlearned: int, num_gold: int, *, seed: int) -> float:
+  """What `forgetting_quality` gives for equal laws (normal ones), by simulation.
+
+  Args:
+    num_unlearned: unlearned models K.
+    num_gold: gold models L.
+    seed: of the simulated scores.
+
+  Returns:
+    The mean over 1000 simulated examples.
+
+  Raises:
+    ValueError: for less than one model.
+
+  Example:
+    >>> abs(forgetting_quality_floor(64, 64, seed=0) - 0.17) < 0.02
+    True
+  """
+  return forgetting_quality(*_equal_laws(num_unlearned, num_gold, seed)).value
+
+
+def _epsilons(unlearned, gold, delta):
+  """`[N]` largest epsilon over thresholds, in both directions."""
+  pooled = np.concatenate([unlearned, gold])
+  order = np.argsort(pooled, axis=0)
+  pooled = np.take_along_axis(pooled, order, axis=0)
+  below_unlearned = np.cumsum(order < len(unlearned), axis=0)
+  below_gold = np.cumsum(order >= len(unlearned), axis=0)
+  between = np.ones(pooled.shape, bool)  # a threshold lies only between distinct scores
+  between[:-1] = pooled[1:] > pooled[:-1]
+  u, g = below_unlearned / len(unlearned), below_gold / len(gold)
+  above = _epsilon(1 - g, u, delta)
+  below = _epsilon(g, 1 - u, delta)
+  return np.max(np.where(between, np.maximum(above, below), 0), axis=0)
+
+
+def _epsilon(fpr, fnr, delta):
+  """Epsilon of attacks; 0 where one rate is zero, infinite where both are."""
+  used = (fpr > 0) & (fnr > 0)
+  log = lambda rates: np.log(np.maximum(rates, 1e-300))
+  first = log(1 - delta - fpr) - log(fnr)
+  second = log(1 - delta - fnr) - log(fpr)
+  perfect = np.where((fpr == 0) & (fnr == 0), np.inf, 0)
+  return np.where(used, np.maximum(first, second), perfect)
+
+
+def _ensembles(what, unlearned, gold):
+  unlearned = _checks.as_array(f'unlearned_{what}', unlearned, ('K', 'N'))
+  gold = _checks.as_array(f'gold_{what}', gold, ('L', 'N'))
+  _checks.same_columns(f'unlearned_{what}', unlearned, f'gold_{what}', gold)
+  return unlearned, gold
+
+
+def _equal_laws(num_unlearned, num_gold, seed):
+  rng = np.random.default_rng(seed)
+  sizes = (
+    _checks.at_least('num_unlearned', num_unlearned, 1),
+    _checks.at_least('num_gold', num_gold, 1),
+  )
+  return [rng.normal(size=(size, _FLOOR_EXAMPLES)) for size in sizes]

@@ -1,0 +1,103 @@
+"""What every method promises, whatever it does."""
+
+import dataclasses
+import inspect
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from dalign_jax import methods, prediction, types
+
+KEY = jax.random.key(7)
+QUICK = {'num_epochs': 2, 'rounds': 2}
+
+
+def _lengths(name):
+  parameters = inspect.signature(methods.METHODS[name].make).parameters
+  return [p for p in QUICK if p in parameters]
+
+
+def _make(name, **changes):
+  hparams = {p: QUICK[p] for p in _lengths(name)}
+  return methods.METHODS[name].make(**{**hparams, **changes})
+
+
+def _forget_logits(problem, model):
+  return prediction.predict(
+    problem.apply_fn, model, problem.forget.images, devices=problem.devices
+  ).logits
+
+
+@pytest.fixture(scope='module')
+def results(tiny_problem):
+  """Each method's result on one device, computed once."""
+  cache = {}
+
+  def result(name) -> types.ModelState:
+    if name not in cache:
+      cache[name] = _make(name)(tiny_problem, KEY)
+    return cache[name]
+
+  return result
+
+
+@pytest.mark.parametrize('name', methods.METHODS)
+class TestContract:
+  def test_result_is_a_finite_model_of_the_same_kind(self, name, results, tiny_problem):
+    result = results(name)
+    chex.assert_trees_all_equal_shapes_and_dtypes(result, tiny_problem.original)
+    chex.assert_tree_all_finite(result)
+
+  def test_result_differs_from_the_original_on_the_forget_set(self, name, results, tiny_problem):
+    before = _forget_logits(tiny_problem, tiny_problem.original)
+    after = _forget_logits(tiny_problem, results(name))
+    assert np.abs(after - before).max() > 1e-3
+
+  def test_original_is_left_untouched(self, name, tiny_problem):
+    kept = jax.tree.map(np.array, tiny_problem.original)
+    _make(name)(tiny_problem, KEY)
+    chex.assert_trees_all_equal(tiny_problem.original, kept)
+
+  def test_same_key_gives_the_same_bits(self, name, results, tiny_problem):
+    chex.assert_trees_all_equal(_make(name)(tiny_problem, KEY), results(name))
+
+  def test_four_devices_equal_one(self, name, results, tiny_problem):
+    several = dataclasses.replace(tiny_problem, devices=tuple(jax.devices()))
+    chex.assert_trees_all_close(_make(name)(several, KEY), results(name), rtol=2e-3, atol=2e-4)
+
+  def test_zero_epochs_return_the_original(self, name, tiny_problem):
+    if not _lengths(name):
+      pytest.skip('has no epochs of its own')
+    zero = _make(name, **{p: 0 for p in _lengths(name)})(tiny_problem, KEY)
+    chex.assert_trees_all_equal(zero, tiny_problem.original)
+
+  def test_more_epochs_compile_nothing_more(self, name, tiny_problem):
+    if not _lengths(name):
+      pytest.skip('has no epochs of its own')
+
+    def traces(epochs):
+      count = 0
+
+      def apply_fn(state, images, *, train):
+        nonlocal count
+        count += 1
+        return tiny_problem.apply_fn(state, images, train=train)
+
+      problem = dataclasses.replace(tiny_problem, apply_fn=apply_fn)
+      _make(name, **{p: epochs for p in _lengths(name)})(problem, KEY)
+      return count
+
+    assert 0 < traces(1) == traces(3)
+
+  def test_hyper_parameters_are_keyword_only_with_defaults(self, name, tiny_problem):
+    del tiny_problem
+    for parameter in inspect.signature(methods.METHODS[name].make).parameters.values():
+      assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
+      assert parameter.default is not inspect.Parameter.empty
+
+
+def test_typo_in_a_hyper_parameter_fails():
+  with pytest.raises(TypeError, match='da_wieght'):
+    methods.muda(da_wieght=1.0)
