@@ -1,0 +1,22 @@
+"""Data: image sources, disjoint seeded splits with forget requests, and batches by index."""
+
+from dalign_jax.data._base import Source
+from dalign_jax.data._batches import epoch_batches
+from dalign_jax.data._cache import content_hash
+from dalign_jax.data._forget import parse as parse_forget
+from dalign_jax.data._sources import SOURCES, load
+from dalign_jax.data._splits import Split, check_split, load_split, save_split, split_dataset
+
+__all__ = [
+  'SOURCES',
+  'Source',
+  'Split',
+  'check_split',
+  'content_hash',
+  'epoch_batches',
+  'load',
+  'load_split',
+  'parse_forget',
+  'save_split',
+  'split_dataset',
+]

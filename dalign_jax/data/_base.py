@@ -1,0 +1,178 @@
+"""What every source is asked and gives back, and the steps that sources share."""
+
+from collections.abc import Callable, Iterable
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+import PIL.Image
+
+from dalign_jax import types
+
+_BLOCK = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A data set with the names that its numbers stand for.
+
+  Attributes:
+    dataset: the rows.
+    class_names: name of each label.
+    group_names: name of each group, None where the rows have no groups.
+    splits: the splits that `load` can be asked for.
+    notes: what a report should say about the reading, such as rows that were left out.
+  """
+
+  dataset: types.Dataset
+  class_names: tuple[str, ...]
+  group_names: tuple[str, ...] | None = None
+  splits: tuple[str, ...] = ('train',)
+  notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+  """The arguments of `load`; `path` is the name without a prefix such as `npz:`."""
+
+  name: str
+  path: str
+  data_dir: str | None = None
+  split: str = 'train'
+  label_key: str = 'label'
+  group_key: str | None = None
+  id_key: str | None = None
+  image_key: str = 'image'
+  image_size: int | None = None
+
+
+class Opened(NamedTuple):
+  """A source that was found: what its content depends on, and how to decode it.
+
+  Attributes:
+    fingerprint: what JSON can hold; equal fingerprints mean equal content.
+    read: decodes everything; its argument is told `(rows done, rows in all)`.
+  """
+
+  fingerprint: dict
+  read: Callable[[Callable[[int, int], None]], Source]
+
+
+def require_defaults(request: Request, splits: Iterable[str] = ('train',)) -> None:
+  """Raises where keys or a split were asked for that this kind of source does not have."""
+  for field in dataclasses.fields(Request):
+    value = getattr(request, field.name)
+    if field.name.endswith('_key') and value != field.default:
+      raise ValueError(
+        f'--{field.name}={value} names a feature of a TFDS data set; --dataset={request.name} '
+        'has none: leave it out'
+      )
+  require_split(request, request.split, splits)
+
+
+def require_split(request: Request, split: str, splits: Iterable[str]) -> None:
+  """Raises unless the split is one of `splits`."""
+  if split not in splits:
+    known = ', '.join(splits)
+    raise ValueError(f'--dataset={request.name} has no split {request.split!r}; it has: {known}')
+
+
+def blocks(count: int, progress: Callable[[int, int], None]) -> Iterable[range]:
+  """The row numbers in blocks, telling `progress` after each."""
+  for start in range(0, count, _BLOCK):
+    stop = min(count, start + _BLOCK)
+    yield range(start, stop)
+    progress(stop, count)
+
+
+class ImageStack:
+  """Gathers images of one shape into one array that is allocated once."""
+
+  def __init__(self, request: Request, capacity: int):
+    self._request, self._capacity, self._size = request, capacity, 0
+    self._images = np.empty((0, 0, 0, 0), np.uint8)
+
+  def append(self, row: str, image: np.ndarray) -> None:
+    """Adds an image, resized where the request says so; `row` names it in errors."""
+    image = image[..., None] if image.ndim == 2 else image
+    if image.ndim != 3 or image.dtype != np.uint8:
+      raise ValueError(
+        f'--dataset={self._request.name}: images must be uint8 [H, W, C], {row} is '
+        f'{image.dtype} {list(image.shape)}'
+      )
+    if self._request.image_size is not None:
+      image = resize(image, self._request.image_size)
+    if self._size == 0:
+      self._images = np.empty((self._capacity, *image.shape), np.uint8)
+    if image.shape != self._images.shape[1:]:
+      raise ValueError(
+        f'--dataset={self._request.name}: images must have one shape, {row} is '
+        f'{list(image.shape)} and those before it {list(self._images.shape[1:])}; '
+        '--image_size=N makes all of them N x N'
+      )
+    self._images[self._size] = image
+    self._size += 1
+
+  def array(self) -> np.ndarray:
+    """The images added so far, `[N, H, W, C]`."""
+    return self._images[: self._size]
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+  """The uint8 `[H, W, C]` image as `[size, size, C]`: bilinear, antialiased."""
+  if image.shape[:2] == (size, size):
+    return image
+  channels = [PIL.Image.fromarray(channel) for channel in np.moveaxis(image, -1, 0)]
+  bilinear = PIL.Image.Resampling.BILINEAR
+  return np.stack([np.asarray(c.resize((size, size), bilinear)) for c in channels], axis=-1)
+
+
+def index(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+  """Numbers the values in sorted order.
+
+  Args:
+    values: `[N]` integers or strings.
+
+  Returns:
+    `[N]` int32 indices and the names of the distinct values.
+  """
+  distinct, indices = np.unique(values, return_inverse=True)
+  return indices.astype(np.int32), tuple(str(value) for value in distinct)
+
+
+def note_unknown(label_key: str, before: int, after: int) -> tuple[str, ...]:
+  """The note that rows with the label -1 were left out, none where there are no such rows."""
+  if before == after:
+    return ()
+  return (f'{before - after} of {before} rows with {label_key} -1 (unknown) left out',)
+
+
+def build(
+  request: Request,
+  images: np.ndarray,
+  labels: np.ndarray,
+  ids: np.ndarray,
+  group: np.ndarray | None = None,
+  *,
+  class_names: tuple[str, ...] | None = None,
+  group_names: tuple[str, ...] | None = None,
+  splits: tuple[str, ...] = ('train',),
+  notes: tuple[str, ...] = (),
+) -> Source:
+  """Checks the arrays and numbers labels and groups that have no names yet."""
+  if not len(labels):
+    raise ValueError(f'--dataset={request.name} has no labelled row in split {request.split!r}')
+  if class_names is None:
+    labels, class_names = index(labels)
+  if group is not None and group_names is None:
+    group, group_names = index(group)
+  distinct, counts = np.unique(ids, return_counts=True)
+  if len(distinct) < len(ids):
+    repeated = distinct[counts > 1]
+    raise ValueError(
+      f'--dataset={request.name}: ids must be unique, {len(repeated)} occur more than once, '
+      f'such as {str(repeated[0])!r}'
+    )
+  group = None if group is None else np.asarray(group, np.int32)
+  dataset = types.Dataset(images, np.asarray(labels, np.int32), ids, group)
+  return Source(dataset, tuple(class_names), group_names, tuple(splits), tuple(notes))

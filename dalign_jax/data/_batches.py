@@ -1,0 +1,55 @@
+"""Batches as arrays of indices, made on the host; the device gathers the rows."""
+
+import numpy as np
+
+
+def epoch_batches(
+  num_examples: int,
+  batch_size: int,
+  rng: np.random.Generator,
+  *,
+  num_batches: int | None = None,
+) -> np.ndarray:
+  """Random batches of indices, all of them full, in which every example comes equally often.
+
+  The indices follow one random permutation after another. Where a batch reaches into the next
+  permutation, it takes from there first what it does not hold yet: no index comes twice in a batch
+  unless the batch is larger than the set.
+
+  Args:
+    num_examples: size N of the set.
+    batch_size: rows in a batch.
+    rng: source of randomness; it is advanced.
+    num_batches: how many batches, None for one epoch: N / batch_size, rounded up.
+
+  Returns:
+    `[num_batches, batch_size]` int32 indices in [0, N). With `num_batches=None` each index comes
+    at least once, in the first N places.
+
+  Raises:
+    ValueError: if a number is too small.
+
+  Example:
+    >>> batches = epoch_batches(10, 4, np.random.default_rng(0))
+    >>> batches.shape, len(np.unique(batches))
+    ((3, 4), 10)
+  """
+  for name, value in (('num_examples', num_examples), ('batch_size', batch_size)):
+    if value < 1:
+      raise ValueError(f'{name} must be 1 or more, got {value}')
+  if num_batches is None:
+    num_batches = -(-num_examples // batch_size)
+  if num_batches < 0:
+    raise ValueError(f'num_batches must be 0 or more, got {num_batches}')
+  total = num_batches * batch_size
+  indices = np.empty(-(-total // num_examples) * num_examples, np.int32)
+  for start in range(0, len(indices), num_examples):
+    batch = indices[start - start % batch_size : start]  # what the batch at hand holds so far
+    room = batch_size - len(batch)
+    permutation = rng.permutation(num_examples)
+    if len(batch):
+      uses = np.bincount(batch, minlength=num_examples)[permutation]
+      first = np.argsort(uses, kind='stable')[:room]
+      permutation = np.concatenate([permutation[first], np.delete(permutation, first)])
+    indices[start : start + num_examples] = permutation
+  return indices[:total].reshape(num_batches, batch_size)

@@ -1,0 +1,125 @@
+"""Decoded sources kept on disk as memory-mapped arrays, and the hash that names their content."""
+
+from collections.abc import Callable
+import errno
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+
+import numpy as np
+
+from dalign_jax import types
+from dalign_jax.data import _base
+
+_FORMAT = 1
+_ROWS = 4096
+
+
+def content_hash(dataset: types.Dataset) -> str:
+  """SHA-256 over everything in a data set, in blocks: memory-mapped sets are never loaded whole.
+
+  Args:
+    dataset: the rows; the same rows in another order have another hash.
+
+  Returns:
+    64 hexadecimal digits.
+
+  Example:
+    >>> from dalign_jax import types
+    >>> images, labels = np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 1], np.int32)
+    >>> content_hash(types.Dataset(images, labels, np.array(['a', 'b'])))[:8]
+    'ecac9a87'
+  """
+  digest = hashlib.sha256()
+  for name in ('images', 'labels', 'group'):
+    array = getattr(dataset, name)
+    digest.update(f'{name} {"none" if array is None else list(array.shape)}\n'.encode())
+    for start in range(0, 0 if array is None else len(array), _ROWS):
+      rows = array[start : start + _ROWS]
+      digest.update(np.ascontiguousarray(rows, rows.dtype.newbyteorder('<')))
+  digest.update('\0'.join(dataset.ids.tolist()).encode())  # no matter how wide the array's items
+  return digest.hexdigest()
+
+
+def cached(cache_dir: str | pathlib.Path, key: dict, read: Callable[[], _base.Source]):
+  """The source kept under `key`, decoded and stored first where it is missing or damaged.
+
+  Args:
+    cache_dir: folder of all caches; made if missing.
+    key: what JSON can hold; equal keys mean equal content.
+    read: decodes the source.
+
+  Returns:
+    The source, its images memory-mapped read-only.
+
+  Raises:
+    ValueError: if the folder cannot be written.
+  """
+  text = json.dumps({'format': _FORMAT, **key}, sort_keys=True)
+  folder = pathlib.Path(cache_dir) / hashlib.sha256(text.encode()).hexdigest()[:24]
+  source = _restore(folder)
+  if source is not None:
+    return source
+  source = read()
+  try:
+    _store(folder, source, key)
+  except OSError as error:
+    raise ValueError(
+      f'cannot write the decoded images to {folder} ({error}); name a folder with room to write '
+      'to with --cache_dir'
+    ) from error
+  return _restore(folder) or source
+
+
+def _restore(folder: pathlib.Path) -> _base.Source | None:
+  """The source stored there, or None if it is missing or not what was stored."""
+  try:
+    meta = json.loads((folder / 'source.json').read_text())
+    images = np.load(folder / 'images.npy', mmap_mode='r', allow_pickle=False)
+    rest = {
+      name: np.load(folder / f'{name}.npy', allow_pickle=False) if name in meta['arrays'] else None
+      for name in ('labels', 'ids', 'group')
+    }
+    dataset = types.Dataset(images, **rest)
+    if content_hash(dataset) != meta['content_hash']:
+      return None
+    group_names = None if meta['group_names'] is None else tuple(meta['group_names'])
+    names, splits, notes = (tuple(meta[name]) for name in ('class_names', 'splits', 'notes'))
+    return _base.Source(dataset, names, group_names, splits, notes)
+  except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
+    return None
+
+
+def _store(folder: pathlib.Path, source: _base.Source, key: dict) -> None:
+  """Writes to a folder beside and renames it: others see all of it or nothing."""
+  folder.parent.mkdir(parents=True, exist_ok=True)
+  temporary = pathlib.Path(tempfile.mkdtemp(prefix='tmp_', dir=folder.parent))
+  try:
+    dataset = source.dataset
+    arrays = {'images': dataset.images, 'labels': dataset.labels, 'ids': dataset.ids}
+    if dataset.group is not None:
+      arrays['group'] = dataset.group
+    for name, array in arrays.items():
+      np.save(temporary / f'{name}.npy', array, allow_pickle=False)
+    meta = {
+      'key': key,
+      'arrays': sorted(arrays),
+      'content_hash': content_hash(dataset),
+      'class_names': source.class_names,
+      'group_names': source.group_names,
+      'splits': source.splits,
+      'notes': source.notes,
+    }
+    (temporary / 'source.json').write_text(json.dumps(meta, indent=1))
+    if folder.exists() and _restore(folder) is None:
+      shutil.rmtree(folder, ignore_errors=True)
+    try:
+      os.replace(temporary, folder)
+    except OSError as error:  # another process was first: its folder is as good as ours
+      if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+        raise
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,118 @@
+"""The table of sources, and `load`, which reads any of them by name."""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from dalign_jax.data import _base, _cache, _embedded, _files
+
+
+def _tfds(request: _base.Request) -> _base.Opened:
+  from dalign_jax.data import _tfds as tfds_source  # half a second that only TFDS names pay
+
+  return tfds_source.tfds(request)
+
+
+SOURCES: dict[str, Callable[[_base.Request], _base.Opened]] = {
+  'mnist5k': _embedded.mnist5k,
+  'digits': _embedded.digits,
+  'npz': _files.npz,
+  'folder': _files.folder,
+  'tfds': _tfds,
+}
+_WITH_PATH = ('npz', 'folder', 'tfds')
+
+
+def load(
+  name: str,
+  *,
+  data_dir: str | pathlib.Path | None = None,
+  split: str = 'train',
+  label_key: str = 'label',
+  group_key: str | None = None,
+  id_key: str | None = None,
+  image_key: str = 'image',
+  image_size: int | None = None,
+  cache_dir: str | pathlib.Path | None = None,
+  class_names: Sequence[str] | None = None,
+  progress: Callable[[int, int], None] | None = None,
+) -> _base.Source:
+  """Reads a data set: `mnist5k`, `digits`, any TFDS name, `npz:PATH` or `folder:PATH`.
+
+  The two embedded sets need no network. TFDS names are read without TensorFlow, from data prepared
+  in the array_record format. An npz file holds `images` (uint8 `[N, H, W, C]` or `[N, H, W]`),
+  `labels` (integers) and perhaps `ids` and `group`. A folder holds one folder of images a class,
+  or such folders inside `train`, `validation` and `test`; ids are the relative paths. Rows with
+  label -1 (unknown) are left out, and a note says how many.
+
+  Args:
+    name: what to read; a TFDS name may end in a configuration and a version (`name/config:1.0.0`).
+    data_dir: where TFDS data lies, None for the default of TFDS.
+    split: which split; TFDS takes slices such as `train[:1000]`.
+    label_key: TFDS feature with one integer a row, `outer/inner` where nested.
+    group_key: TFDS feature that says to which group (person) a row belongs.
+    id_key: TFDS feature that names the row; None takes `id`, else split and position.
+    image_key: TFDS feature with the image.
+    image_size: side in pixels to which all images are resized (bilinear, antialiased; not
+      cropped); None keeps them, and they must then have one shape.
+    cache_dir: where decoded arrays are kept, to be memory-mapped from then on; None keeps none.
+    class_names: the classes in order, so that a test split gets the numbers of its training split.
+    progress: told `(rows done, rows in all)` while images are decoded.
+
+  Returns:
+    The data set, with the names of classes and groups.
+
+  Raises:
+    ValueError: for anything unknown, missing, unreadable or of the wrong shape.
+
+  Example:
+    >>> source = load('digits')
+    >>> source.dataset.images.shape, source.class_names[-1], str(source.dataset.ids[0])
+    ((1797, 8, 8, 1), '9', 'digits_00000')
+  """
+  if image_size is not None and (int(image_size) != image_size or image_size < 1):
+    raise ValueError(f'--image_size={image_size} must be a number of pixels, 1 or more')
+  kind, path = _parse(name)
+  request = _base.Request(
+    name=name,
+    path=path,
+    data_dir=str(data_dir) if data_dir else None,
+    split=split,
+    label_key=label_key,
+    group_key=group_key,
+    id_key=id_key,
+    image_key=image_key,
+    image_size=None if image_size is None else int(image_size),
+  )
+  opened = SOURCES[kind](request)
+  read = lambda: opened.read(progress or (lambda done, total: None))
+  key = dataclasses.asdict(request) | opened.fingerprint
+  source = _cache.cached(cache_dir, key, read) if cache_dir else read()
+  return source if class_names is None else _renumber(source, tuple(class_names), name)
+
+
+def _parse(name: str) -> tuple[str, str]:
+  """The kind of source and the rest of the name."""
+  prefix, _, path = name.partition(':')
+  if prefix in _WITH_PATH:
+    if not path:
+      raise ValueError(f'--dataset={name} needs a name or path: {prefix}:PATH')
+    return prefix, path
+  return (name, '') if name in SOURCES else ('tfds', name)
+
+
+def _renumber(source: _base.Source, class_names: tuple[str, ...], name: str) -> _base.Source:
+  """The source with labels that follow `class_names`."""
+  present = np.unique(source.dataset.labels)
+  unknown = [source.class_names[k] for k in present if source.class_names[k] not in class_names]
+  if unknown:
+    raise ValueError(
+      f'--dataset={name}: {len(unknown)} classes are not among the {len(class_names)} known ones, '
+      f'such as {unknown[0]!r}; known: {", ".join(class_names[:10])}'
+    )
+  numbers = np.zeros(len(source.class_names), np.int32)
+  numbers[present] = [class_names.index(source.class_names[k]) for k in present]
+  dataset = dataclasses.replace(source.dataset, labels=numbers[source.dataset.labels])
+  return dataclasses.replace(source, dataset=dataset, class_names=class_names)

@@ -1,0 +1,76 @@
+"""Who may import whom."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+RANKS = (
+  {'dalign_jax.types'},
+  {'losses', 'metrics', 'data', 'models', 'optim', 'parallel', 'checkpoints'},
+  {'augmentation'},
+  {'training'},
+  {'prediction'},
+  {'methods'},
+  {'experiments'},
+  {'tests', 'colab'},
+)
+FORBIDDEN = {
+  'losses': {'flax', 'optax', 'numpy', 'sklearn', 'scipy', 'orbax', 'tensorflow_datasets'},
+  'metrics': {'jax', 'flax', 'optax'},
+  'methods': {'dalign_jax.metrics', 'dalign_jax.models', 'dalign_jax.checkpoints'},
+}
+
+
+def _part(module: str) -> str:
+  """'dalign_jax.losses._x' -> 'losses'; 'experiments.run' -> 'experiments'."""
+  names = module.split('.')
+  if names[:2] == ['dalign_jax', 'types']:
+    return 'dalign_jax.types'
+  return names[1] if names[0] == 'dalign_jax' and len(names) > 1 else names[0]
+
+
+def _rank(part: str) -> int:
+  return next((i for i, rank in enumerate(RANKS) if part in rank), -1)
+
+
+def _imports(path):
+  for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert not node.level, f'{path}: relative import'
+      yield from (f'{node.module}.{alias.name}' for alias in node.names)
+
+
+FILES = sorted(p for d in ('dalign_jax', 'experiments') for p in (ROOT / d).rglob('*.py'))
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_down_only(path):
+  own = _part('.'.join(path.relative_to(ROOT).with_suffix('').parts))
+  for module in _imports(path):
+    part = _part(module)
+    if _rank(part) >= 0 and part != own:
+      assert _rank(part) <= _rank(own), f'{path.name} imports {module}'
+    for name in FORBIDDEN.get(own, ()):
+      assert module != name and not module.startswith(f'{name}.'), f'{path.name}: {module}'
+
+
+def test_methods_do_not_import_each_other():
+  for path in (ROOT / 'dalign_jax' / 'methods').glob('_[a-z]*.py'):
+    assert not [m for m in _imports(path) if m.startswith('dalign_jax.methods')]
+
+
+@pytest.mark.parametrize('module', ['dalign_jax', 'dalign_jax.losses'])
+def test_light_imports_stay_light(module):
+  code = (
+    f'import sys, {module}; '
+    "heavy = {'flax', 'optax', 'orbax', 'sklearn', 'scipy.stats', 'tensorflow_datasets'}; "
+    'print(sorted(heavy & set(sys.modules)))'
+  )
+  run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+  assert run.stdout.strip() == '[]'

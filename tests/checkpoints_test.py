@@ -1,0 +1,98 @@
+"""Checkpoints: whole or not at all, of this model or an error."""
+
+import pathlib
+
+import chex
+import jax
+import numpy as np
+import optax
+import pytest
+
+from dalign_jax import checkpoints, training, types
+from tests import tiny
+
+MODEL = tiny.init_fn(jax.random.key(0))
+
+
+def _damage(folder: pathlib.Path) -> None:
+  """Cuts every data file short."""
+  for path in folder.rglob('*'):
+    if path.is_file() and path.parent.name == 'd':
+      path.write_bytes(path.read_bytes()[:10])
+
+
+def test_model_comes_back_with_its_metadata(tmp_path):
+  checkpoints.save(tmp_path / 'model', MODEL, {'seed': 3})
+  restored, metadata = checkpoints.restore(tmp_path / 'model', MODEL)
+  chex.assert_trees_all_equal(restored, MODEL)
+  assert metadata == {'seed': 3}
+  assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(restored))
+  chex.assert_trees_all_equal(checkpoints.restore(tmp_path / 'model')[0], MODEL)
+
+
+def test_saving_again_replaces(tmp_path):
+  other = jax.tree.map(lambda x: x + 1, MODEL)
+  for model in (MODEL, other):
+    checkpoints.save(tmp_path, model, {})
+  chex.assert_trees_all_equal(checkpoints.restore(tmp_path)[0], other)
+  assert len([p for p in tmp_path.iterdir() if p.name.isdigit()]) == 1
+
+
+def test_exists_only_after_a_finished_save(tmp_path):
+  assert not checkpoints.exists(tmp_path / 'model')
+  (tmp_path / 'model' / '0.orbax-checkpoint-tmp').mkdir(parents=True)
+  assert not checkpoints.exists(tmp_path / 'model')
+  checkpoints.save(tmp_path / 'model', MODEL, {})
+  assert checkpoints.exists(tmp_path / 'model')
+
+
+@pytest.mark.parametrize(
+  ('template', 'message'),
+  [
+    (
+      types.ModelState({**MODEL.params, 'head': {'kernel': np.zeros((2, 2), np.float32)}}, {}),
+      'another model',
+    ),
+    (MODEL._replace(batch_stats={}), r"\['batch_stats'\]\['mean'\] is float32\[24\] there"),
+    (jax.tree.map(lambda x: x.astype(np.float16), MODEL), r'float16\[.*\] in the model'),
+  ],
+)
+def test_checkpoint_of_another_model_is_refused(tmp_path, template, message):
+  checkpoints.save(tmp_path, MODEL, {})
+  with pytest.raises(checkpoints.CheckpointError, match=message):
+    checkpoints.restore(tmp_path, template)
+
+
+def test_missing_and_damaged_checkpoints_are_named(tmp_path):
+  with pytest.raises(checkpoints.CheckpointError, match='no checkpoint in'):
+    checkpoints.restore(tmp_path / 'nowhere')
+  checkpoints.save(tmp_path / 'model', MODEL, {})
+  _damage(tmp_path / 'model')
+  with pytest.raises(checkpoints.CheckpointError, match='unreadable checkpoint in'):
+    checkpoints.restore(tmp_path / 'model')
+
+
+def _training_state(step):
+  tx = optax.adam(0.1)
+  state = training.init_state(MODEL, tx)._replace(step=np.int32(step))
+  return jax.tree.map(np.asarray, state)
+
+
+def test_newest_training_state_comes_back(tmp_path):
+  assert checkpoints.restore_training(tmp_path / 'none', _training_state(0)) is None
+  for epoch in (1, 2, 3):
+    checkpoints.save_training(tmp_path, epoch, _training_state(epoch * 10), {'seconds': epoch})
+  epoch, state, metadata = checkpoints.restore_training(tmp_path, _training_state(0))
+  assert (epoch, int(state.step), metadata) == (3, 30, {'seconds': 3})
+  assert jax.tree.structure(state) == jax.tree.structure(_training_state(0))
+  assert checkpoints.latest_epoch(tmp_path) == 3
+
+
+def test_damaged_newest_state_falls_back_and_is_replaced(tmp_path):
+  for epoch in (1, 2):
+    checkpoints.save_training(tmp_path, epoch, _training_state(epoch), {})
+  _damage(tmp_path / '2')
+  assert checkpoints.restore_training(tmp_path, _training_state(0))[0] == 1
+  checkpoints.save_training(tmp_path, 2, _training_state(7), {})
+  epoch, state, _ = checkpoints.restore_training(tmp_path, _training_state(0))
+  assert (epoch, int(state.step)) == (2, 7)

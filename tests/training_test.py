@@ -1,0 +1,168 @@
+"""The training step, epochs that resume, and prediction: on one device and on several."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dalign_jax import augmentation, models, parallel, prediction, training, types
+from tests import tiny
+
+KEY = jax.random.key(5)
+ONE, FOUR = tuple(jax.devices()[:1]), tuple(jax.devices())
+
+
+class Recorder(types.Monitor):
+  """Keeps states in memory and can stop a run, as a killed process would."""
+
+  def __init__(self, stop_after=None):
+    self.saved, self.steps, self.stop_after = None, [], stop_after
+
+  def restore(self, template):
+    chex.assert_trees_all_equal_shapes(template, self.saved[1] if self.saved else template)
+    return self.saved
+
+  def on_step(self, phase, done, total):
+    self.steps.append((phase, done, total))
+
+  def on_epoch(self, epoch, get_state, metrics):
+    del metrics
+    self.saved = (epoch + 1, get_state())
+    if self.stop_after == epoch + 1:
+      raise KeyboardInterrupt
+
+
+def _fit(problem, *, devices=ONE, monitor=None, model=None, **recipe):
+  recipe = types.Recipe(**{'num_epochs': 3, 'batch_size': 64, **recipe})
+  model = model or problem.original
+  return training.fit(
+    problem.apply_fn, model, problem.retain, recipe, KEY, devices=devices, monitor=monitor
+  )
+
+
+def test_fit_learns():
+  problem = tiny.problem()
+  model = _fit(problem, num_epochs=8)
+  logits = prediction.predict(problem.apply_fn, model, problem.validation.images).logits
+  kept = problem.validation.labels != 3
+  assert np.mean(logits.argmax(1)[kept] == problem.validation.labels[kept]) > 0.93
+
+
+def test_same_key_same_bits_and_other_key_other_bits():
+  problem = tiny.problem()
+  chex.assert_trees_all_equal(_fit(problem), _fit(problem))
+  recipe = types.Recipe(num_epochs=3, batch_size=64)
+  other = training.fit(
+    problem.apply_fn, problem.original, problem.retain, recipe, jax.random.key(6), devices=ONE
+  )
+  assert not np.array_equal(_fit(problem).params['head']['kernel'], other.params['head']['kernel'])
+
+
+@pytest.mark.parametrize('kind', ['none', 'crop_flip'])
+def test_four_devices_equal_one(kind):
+  problem = tiny.problem()
+  one, four = (_fit(problem, devices=d, augmentation=kind) for d in (ONE, FOUR))
+  chex.assert_trees_all_close(four, one, rtol=1e-3, atol=1e-4)
+
+
+def test_four_devices_equal_one_with_the_librarys_batch_norm():
+  data = tiny.problem()
+  apply_fn, init_fn = models.build('cnn', num_classes=10, image_shape=(8, 8, 1))
+  recipe = types.Recipe(num_epochs=1, batch_size=256, learning_rate=0.02)
+  one, four = (
+    training.fit(apply_fn, init_fn(KEY), data.retain, recipe, KEY, devices=d) for d in (ONE, FOUR)
+  )
+  chex.assert_trees_all_close(four, one, rtol=1e-2, atol=1e-3)
+
+
+def test_interrupted_and_resumed_equals_uninterrupted():
+  problem, recorder = tiny.problem(), Recorder(stop_after=2)
+  with pytest.raises(KeyboardInterrupt):
+    _fit(problem, monitor=recorder)
+  resumed = Recorder()
+  resumed.saved = recorder.saved
+  chex.assert_trees_all_equal(_fit(problem, monitor=resumed), _fit(problem))
+  steps_of_an_epoch = resumed.steps[0][2]
+  assert len(resumed.steps) == steps_of_an_epoch
+
+
+def test_scanned_steps_equal_single_steps():
+  problem = tiny.problem()
+  data = training.put_data({'train': problem.retain}, ONE)
+  batches = {'train': np.arange(7 * 16, dtype=np.int32).reshape(7, 16)}
+
+  def loss_fn(params, batch_stats, batch, constants, key):
+    del constants, key
+    outputs, batch_stats = problem.apply_fn(
+      types.ModelState(params, batch_stats), batch['train']['images'], train=True
+    )
+    labels = batch['train']['labels']
+    return optax.losses.softmax_cross_entropy_with_integer_labels(
+      outputs.logits, labels
+    ).mean(), batch_stats
+
+  results = []
+  for steps_per_call in (1, 3):
+    tx = optax.sgd(0.1)
+    step = training.make_step(loss_fn, tx, devices=ONE, steps_per_call=steps_per_call)
+    state = parallel.replicate(training.init_state(problem.original, tx), ONE)
+    monitor = Recorder()
+    state, loss = training.run_steps(step, state, data, batches, KEY, monitor=monitor)
+    results.append((parallel.fetch(state), loss))
+  chex.assert_trees_all_close(results[0], results[1], rtol=1e-5, atol=1e-6)
+  assert [done for _, done, _ in monitor.steps] == [3, 6, 7]
+
+
+def test_nan_stops_the_run_and_names_epoch_phase_and_step():
+  problem = tiny.problem()
+  with pytest.raises(
+    training.NonFiniteLossError, match=r"epoch 1 of 3: loss is .* in phase 'train' at step \d+ of"
+  ):
+    _fit(problem, learning_rate=1e30, warmup_epochs=0.0)
+
+
+def test_batch_that_cannot_be_cut_is_refused():
+  with pytest.raises(ValueError, match='batch_size must be a multiple of the 4 devices, got 30'):
+    _fit(tiny.problem(), devices=FOUR, batch_size=30)
+
+
+@pytest.mark.parametrize('devices', [ONE, FOUR])
+@pytest.mark.parametrize('count', [1, 5, 16, 33])
+def test_predict_gives_a_row_for_each_row(count, devices):
+  problem = tiny.problem()
+  images = problem.retain.images[:count]
+  outputs = prediction.predict(
+    problem.apply_fn, problem.original, images, batch_size=4, devices=devices
+  )
+  expected, _ = problem.apply_fn(problem.original, images / np.float32(255), train=False)
+  chex.assert_trees_all_close(outputs, jax.tree.map(np.asarray, expected), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('devices', [ONE, FOUR])
+def test_streamed_second_moment_equals_that_of_all_features(devices):
+  problem = tiny.problem()
+  images = problem.retain.images[:101]
+  moment = prediction.second_moment(
+    problem.apply_fn, problem.original, images, batch_size=7, devices=devices
+  )
+  features = prediction.predict(problem.apply_fn, problem.original, images).features
+  chex.assert_trees_all_close(moment, features.T @ features / 101, rtol=1e-4, atol=1e-5)
+
+
+def test_augmentation_crops_and_mirrors():
+  image = np.random.default_rng(0).uniform(0.1, 1.0, (16, 16, 3)).astype(np.float32)
+  images = np.broadcast_to(image, (4, 32, 16, 16, 3))
+  augment = parallel.pmap(lambda x: augmentation.augment(x, KEY, 'crop_flip'), devices=FOUR)
+  results = np.asarray(augment(images)).reshape(-1, 16, 16, 3)
+  padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
+  crops = [padded[i : i + 16, j : j + 16] for i in range(5) for j in range(5)]
+  allowed = np.stack([*crops, *(c[:, ::-1] for c in crops)])
+  seen = {int(np.flatnonzero((allowed == r).all(axis=(1, 2, 3)))[0]) for r in results}
+  assert len(seen) > 25 and max(seen) >= 25 and min(seen) < 25
+
+
+def test_unknown_augmentation_is_named():
+  with pytest.raises(ValueError, match=r"augmentation must be one of .*, got 'cutout'"):
+    augmentation.augment(jnp.zeros((1, 8, 8, 1)), KEY, 'cutout')
