@@ -78,7 +78,7 @@ class Config:
     os.path.join('~', '.cache', 'dalign_jax', 'compiled'),
     'Where compiled programs are kept; empty: nowhere.',
   )
-  data_cache_dir: str = _run(
+  cache_dir: str = _run(
     os.path.join('~', '.cache', 'dalign_jax', 'data'),
     'Where decoded data are kept; empty: nowhere.',
   )

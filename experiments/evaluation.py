@@ -151,8 +151,9 @@ def _measure(job, outputs, gold, original, *, is_gold) -> dict[str, float | None
     len(forget_rows), len(unseen_rows), seed=seed
   ).p95
   features = {name: o.features for name, o in outputs.items()}
-  alignment = metrics.dimensional_alignment(features['forget'], features['retain'], energy=energy)
-  values['dimensional_alignment'], values['da_rank'] = alignment.value, alignment.rank
+  if _is_alive(outputs):
+    alignment = metrics.dimensional_alignment(features['forget'], features['retain'], energy=energy)
+    values['dimensional_alignment'], values['da_rank'] = alignment.value, alignment.rank
   probe = metrics.linear_probe(
     np.concatenate([features['retain'], features['forget']]),
     np.concatenate([labels['retain'], labels['forget']]),
@@ -175,6 +176,11 @@ def _measure(job, outputs, gold, original, *, is_gold) -> dict[str, float | None
   return {name: float(value) for name, value in values.items()}
 
 
+def _is_alive(outputs) -> bool:
+  """Whether features are not all 0, as they are in a network that was destroyed."""
+  return all(np.any(outputs[name].features) for name in ('forget', 'retain'))
+
+
 def _accuracy_without(job, logits, labels, name):
   kept = ~np.isin(labels[name], job.forgets_classes)
   return metrics.accuracy(logits[name][kept], labels[name][kept])
@@ -184,15 +190,18 @@ def _arrays(job, outputs) -> dict[str, np.ndarray]:
   """What the plots need: spectrum, DA by energy, accuracy by class, a projection of features."""
   rng = np.random.default_rng(job.config.evaluation_seed)
   forget, retain = outputs['forget'].features, outputs['retain'].features
-  curve = metrics.alignment_curve(forget, retain, ENERGIES)
+  alignment, spectrum = np.full(len(ENERGIES), np.nan), np.zeros(1)
+  if _is_alive(outputs):
+    alignment = metrics.alignment_curve(forget, retain, ENERGIES).values
+    spectrum = metrics.spectrum(retain)
   rows_f = rng.permutation(len(forget))[: _PROJECTED // 4]
   rows_r = rng.permutation(len(retain))[:_PROJECTED]
   points = np.concatenate([forget[rows_f], retain[rows_r]])
   labels = np.concatenate([job.sets['forget'].labels[rows_f], job.sets['retain'].labels[rows_r]])
   return {
-    'spectrum': metrics.spectrum(retain),
+    'spectrum': spectrum,
     'energies': np.array(ENERGIES),
-    'alignment': curve.values,
+    'alignment': alignment,
     'class_accuracy': metrics.per_class_accuracy(
       outputs['test'].logits, job.sets['test'].labels, job.num_classes
     ),

@@ -1,6 +1,7 @@
 """The problem of a run: its data, splits and network, fixed in a folder of its own."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import os
@@ -8,10 +9,10 @@ import pathlib
 
 import jax
 
+from dalign_jax import augmentation, models, parallel, types
 from dalign_jax import data as data_lib
-from dalign_jax import models, parallel, types
 from experiments import config as config_lib
-from experiments import errors, files
+from experiments import errors, files, progress
 
 _RECIPE_FIELDS = tuple(f.name for f in dataclasses.fields(types.Recipe))
 _PACKAGES = ('dalign-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
@@ -23,8 +24,11 @@ class Job:
 
   config: config_lib.Config
   folder: pathlib.Path
+  data_hash: str
+  split: data_lib.Split
   sets: dict[str, types.Dataset]  # retain, forget, validation, test
   class_names: tuple[str, ...]
+  notes: tuple[str, ...]
   forgets_classes: tuple[int, ...]  # classes without retain examples
   apply_fn: types.ApplyFn
   init_fn: object
@@ -59,7 +63,7 @@ class Job:
 
 
 def prepare(config: config_lib.Config, folder: pathlib.Path) -> Job:
-  """Loads data, makes or reads the splits, and checks that the folder is of this problem."""
+  """Loads the data, makes or reads the splits, and checks the settings; writes nothing."""
   source = _load(config, config.train_split)
   split = _split(config, source, folder)
   sets = {
@@ -67,7 +71,7 @@ def prepare(config: config_lib.Config, folder: pathlib.Path) -> Job:
     for name in ('retain', 'forget', 'validation', 'test')
   }
   if config.test_split:
-    sets['test'] = _load(config, config.test_split).dataset
+    sets['test'] = _load(config, config.test_split, source.class_names).dataset
   for flag, name in (('validation_fraction', 'validation'), ('test_fraction', 'test')):
     if not len(sets[name]):
       raise errors.UserError(f'--{flag}: leaves no {name} examples; use a larger share')
@@ -76,8 +80,11 @@ def prepare(config: config_lib.Config, folder: pathlib.Path) -> Job:
   job = Job(
     config=config,
     folder=folder,
+    data_hash=data_lib.content_hash(source.dataset),
+    split=split,
     sets=sets,
     class_names=source.class_names,
+    notes=source.notes,
     forgets_classes=tuple(
       sorted(set(sets['forget'].labels.tolist()) - set(sets['retain'].labels.tolist()))
     ),
@@ -87,12 +94,11 @@ def prepare(config: config_lib.Config, folder: pathlib.Path) -> Job:
     devices=_devices(config),
   )
   _check_recipe(job)
-  _fix(job, data_lib.content_hash(source.dataset), split)
   return job
 
 
-def _load(config, split):
-  with errors.blame('dataset'):
+def _load(config, split, class_names=None) -> data_lib.Source:
+  with errors.blame('dataset'), progress.bar(f'decode {config.dataset}') as shown:
     return data_lib.load(
       config.dataset,
       data_dir=os.path.expanduser(config.data_dir) or None,
@@ -102,7 +108,9 @@ def _load(config, split):
       group_key=config.group_key or None,
       id_key=config.id_key or None,
       image_size=config.image_size or None,
-      cache_dir=os.path.expanduser(config.data_cache_dir) or None,
+      cache_dir=os.path.expanduser(config.cache_dir) or None,
+      class_names=class_names,
+      progress=functools.partial(shown.update, note='images'),
     )
 
 
@@ -156,6 +164,11 @@ def _check_recipe(job):
       f'--batch_size: must be a positive multiple of the {devices} devices, '
       f'got {job.recipe.batch_size}'
     )
+  if job.recipe.augmentation not in augmentation.AUGMENTATIONS:
+    raise errors.UserError(
+      f'--augmentation: must be one of {", ".join(augmentation.AUGMENTATIONS)}, '
+      f'got {job.recipe.augmentation!r}'
+    )
   if job.config.num_gold < 2:
     raise errors.UserError(
       f'--num_gold: must be at least 2 (reference and noise floor), got {job.config.num_gold}'
@@ -164,7 +177,7 @@ def _check_recipe(job):
     raise errors.UserError(f'--num_epochs: must be at least 1, got {job.recipe.num_epochs}')
 
 
-def _fix(job, data_hash, split):
+def fix(job: Job) -> None:
   """Writes `problem.json` and `splits.npz`, or compares with those that are there."""
   settings = job.config.problem_settings()
   if job.config.forget.startswith('ids:'):
@@ -172,7 +185,7 @@ def _fix(job, data_hash, split):
   path = job.folder / 'problem.json'
   if path.exists():
     found = files.read_json(path)
-    wanted = {**settings, 'data_hash': data_hash}
+    wanted = {**settings, 'data_hash': job.data_hash}
     there = {**found['settings'], 'data_hash': found['data_hash']}
     differing = [n for n in sorted(wanted.keys() | there.keys()) if wanted.get(n) != there.get(n)]
     if differing:
@@ -184,12 +197,12 @@ def _fix(job, data_hash, split):
     return
   if not parallel.is_main_process():
     return
-  data_lib.save_split(job.folder / 'splits.npz', split)
+  data_lib.save_split(job.folder / 'splits.npz', job.split)
   files.write_json(
     path,
     {
       'settings': json.loads(json.dumps(settings)),
-      'data_hash': data_hash,
+      'data_hash': job.data_hash,
       'sizes': {name: len(d) for name, d in job.sets.items()},
       'class_names': list(job.class_names),
       'versions': versions(),

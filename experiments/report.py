@@ -84,6 +84,7 @@ def _facts(job, rows) -> list[str]:
   gold = rows[1]
   return [
     f'Sets: {sizes}. Recipe: {job.recipe}.',
+    *(f'{note}.' for note in job.notes),
     f'DA keeps {job.config.da_energy:.0%} of the spectrum: rank {gold.values["da_rank"]:.0f} for '
     f'gold, {rows[0].values["da_rank"]:.0f} for the original. Attack: chance is 0.5, equal laws at '
     f'these sizes stay within {gold.values["mia_floor"]:.3f} of it.',

@@ -33,7 +33,8 @@ def _define_flags() -> None:
       define[field.type](field.name, field.default, help_text)
 
 
-def _read_config() -> config_lib.Config:
+def read_config() -> config_lib.Config:
+  """The flags as a configuration."""
   values = {f.name: getattr(FLAGS, f.name) for f in dataclasses.fields(config_lib.Config)}
   return config_lib.Config(
     **{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
@@ -64,7 +65,7 @@ def main(argv) -> None:
   """Reads the flags, starts the platform and runs the stages."""
   if len(argv) > 1:
     raise errors.UserError(f'unexpected argument {argv[1]!r}; flags start with --')
-  config = _read_config()
+  config = read_config()
   unknown = set(config.stages) - set(config_lib.STAGES)
   if unknown:
     raise errors.UserError(

@@ -19,9 +19,10 @@ def run(config: config_lib.Config) -> None:
   folder = pathlib.Path(os.path.expanduser(config.workdir)) / config.problem_name()
   with files.lock(folder) if parallel.is_main_process() else contextlib.nullcontext():
     job = problems.prepare(config, folder)
+    runs = [_Run.of(job, name, values) for name, values in hyper_parameters.items()]
+    problems.fix(job)
     parallel.barrier('prepare')
     _announce(job)
-    runs = [_Run.of(job, name, values) for name, values in hyper_parameters.items()]
     if 'train_original' in config.stages:
       train_original(job)
     if 'train_gold' in config.stages:
@@ -42,6 +43,7 @@ class _Run:
 
   method: str
   hparams: dict
+  unlearn_fn: types.UnlearnFn
   label: str
   folder: pathlib.Path
 
@@ -51,10 +53,11 @@ class _Run:
       raise errors.UserError(
         f'--methods: {method} forgets whole classes, but --forget={job.config.forget} does not'
       )
+    with errors.blame('hparam'):
+      unlearn_fn = methods.METHODS[method].make(**values)
     label = hparams.label(method, values)
-    return cls(
-      method, values, label, job.folder / 'runs' / label / f'seed_{job.config.unlearn_seed}'
-    )
+    folder = job.folder / 'runs' / label / f'seed_{job.config.unlearn_seed}'
+    return cls(method, values, unlearn_fn, label, folder)
 
 
 def train_original(job: problems.Job) -> None:
@@ -76,8 +79,6 @@ def unlearn(job: problems.Job, run: _Run) -> None:
     raise errors.UserError(f'--stages: no original in {folder}; run train_original first')
   with errors.blame('workdir'):
     original, _ = checkpoints.restore(folder / 'model', job.template)
-  with errors.blame('hparam'):
-    unlearn_fn = methods.METHODS[run.method].make(**run.hparams)
   record = {
     'method': run.method,
     'hparams': run.hparams,
@@ -98,7 +99,7 @@ def unlearn(job: problems.Job, run: _Run) -> None:
       devices=job.devices,
       monitor=monitor,
     )
-    return unlearn_fn(problem, jax.random.key(job.config.unlearn_seed))
+    return run.unlearn_fn(problem, jax.random.key(job.config.unlearn_seed))
 
   _make_model(run.folder, 'unlearned', compute, record, f'unlearn: {run.label}')
   if parallel.is_main_process():

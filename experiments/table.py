@@ -108,9 +108,9 @@ def separation(rows: list[evaluation.Row]) -> dict[str, float]:
 
 
 def _gap(column, row, gold):
-  if column.key not in row.values:
-    return 0.0
-  value = row.values[column.key]
+  value = row.values.get(column.key)
+  if value is None:
+    return float('inf') if row.kind == 'unlearned' else 0.0
   return abs(value) if column.is_distance else abs(value - gold.values[column.key])
 
 
@@ -120,7 +120,8 @@ def _line(row, gold, floors):
     if column.key not in floors:
       continue
     value = row.values.get(column.key)
-    gap = None if value is None or row.kind == 'gold' else _gap(column, row, gold)
+    gap = None if value is None else _gap(column, row, gold)
+    gap = None if row.kind == 'gold' else gap
     cells[column.key] = Cell(value, gap, gap is not None and gap <= floors[column.key])
   seconds = row.record['seconds']
   return Line(
@@ -146,7 +147,7 @@ def _aggregated(row):
 def format_cell(column: Column, cell: Cell) -> str:
   """`value` with `=` behind it where the gap to gold is within the floor."""
   if cell.value is None:
-    return 'gold'
+    return '-'
   text = f'{cell.value * column.scale:.{column.digits}f}'
   return f'{text} =' if cell.at_floor else text
 

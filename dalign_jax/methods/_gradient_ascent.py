@@ -9,7 +9,7 @@ from dalign_jax import losses, optim, training, types
 def gradient_ascent(
   *,
   num_epochs: int = 5,
-  learning_rate: float = 1e-4,
+  learning_rate: float = 2e-5,
   momentum: float = 0.9,
   batch_size: int = 64,
   batch_statistics: bool = False,
@@ -18,7 +18,8 @@ def gradient_ascent(
 
   .. math:: \max_\theta \; E_{(x, y) \in forget} \, CE(y, f_\theta(x))
 
-  Sees forget data only. The loss has no upper bound: too many steps destroy the network.
+  Sees forget data only. The loss has no upper bound and grows exponentially: a few steps too many
+  destroy the network.
 
   Args:
     num_epochs: passes over the forget set.

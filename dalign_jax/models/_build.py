@@ -1,0 +1,143 @@
+"""Models by name, and a model as the two plain functions that the rest of the library uses."""
+
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dalign_jax import types
+from dalign_jax.models import _cnn, _initialization, _resnet, _vgg, _vit
+
+_DEFAULTS = {'norm': 'batch', 'width_multiplier': 1.0, 'stem': 'cifar'}
+_NORM_AND_WIDTH = ('norm', 'width_multiplier')
+_SMALL = {'widths': (16, 32, 64), 'shortcut': 'padding'}  # the paper's networks for CIFAR
+
+
+def _factory(
+  module: type[nn.Module], *, options: Sequence[str] = _NORM_AND_WIDTH, **fields
+) -> Callable[..., nn.Module]:
+  """A function that makes `module` with `fields` and those of the shared `options` it has."""
+
+  def make(
+    num_classes: int,
+    *,
+    norm: str = 'batch',
+    width_multiplier: float = 1.0,
+    stem: str = 'cifar',
+    axis_name: str | None = None,
+  ) -> nn.Module:
+    given = {'norm': norm, 'width_multiplier': width_multiplier, 'stem': stem}
+    for option, default in _DEFAULTS.items():
+      if option not in options and given[option] != default:
+        raise ValueError(
+          f'this {module.__name__} has no option {option}: '
+          f'it must stay {default!r}, got {given[option]!r}'
+        )
+    chosen = {option: given[option] for option in options}
+    return module(num_classes=num_classes, axis_name=axis_name, **fields, **chosen)
+
+  return make
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+  'cnn': _factory(_cnn.CNN),
+  'allcnn': _factory(_cnn.AllCNN),
+  'resnet8': _factory(_resnet.ResNet, stage_sizes=(1, 1, 1), **_SMALL),
+  'resnet20': _factory(_resnet.ResNet, stage_sizes=(3, 3, 3), **_SMALL),
+  'resnet18': _factory(_resnet.ResNet, options=tuple(_DEFAULTS), stage_sizes=(2, 2, 2, 2)),
+  'resnet34': _factory(_resnet.ResNet, options=tuple(_DEFAULTS), stage_sizes=(3, 4, 6, 3)),
+  'resnet50': _factory(
+    _resnet.ResNet, options=tuple(_DEFAULTS), stage_sizes=(3, 4, 6, 3), bottleneck=True
+  ),
+  'wide_resnet16_4': _factory(_resnet.WideResNet, depth=16, widen_factor=4),
+  'wide_resnet28_10': _factory(_resnet.WideResNet, depth=28, widen_factor=10),
+  'vgg11': _factory(_vgg.VGG, stage_sizes=(1, 1, 2, 2, 2)),
+  'vgg16': _factory(_vgg.VGG, stage_sizes=(2, 2, 3, 3, 3)),
+  'vit_tiny': _factory(_vit.ViT, options=()),
+}
+
+
+def build(
+  name: str,
+  *,
+  num_classes: int,
+  image_shape: Sequence[int],
+  mean: float | Sequence[float] = 0.5,
+  std: float | Sequence[float] = 0.25,
+  norm: str = 'batch',
+  width_multiplier: float = 1.0,
+  stem: str = 'cifar',
+  axis_name: str | None = 'devices',
+) -> tuple[types.ApplyFn, Callable[[jax.Array], types.ModelState]]:
+  """A model as two plain functions.
+
+  Args:
+    name: a key of `MODELS`.
+    num_classes: number of classes.
+    image_shape: `(H, W, C)`.
+    mean: subtracted from images in [0, 1]; one number, or one a channel.
+    std: images are divided by it after that; one number, or one a channel.
+    norm: 'batch', 'group' or 'none'.
+    width_multiplier: scales the numbers of channels.
+    stem: of resnet18, resnet34 and resnet50: 'cifar' or 'imagenet'.
+    axis_name: mapped axis over which batch statistics are synchronised when training. It must be
+      bound then, as by `jax.pmap(..., axis_name)`; None trains outside of any mapped axis.
+
+  Returns:
+    `apply_fn(state, images, *, train) -> (Outputs, batch_stats)`, see `dalign_jax.types.ApplyFn`,
+    and `init_fn(key) -> ModelState`, which runs on the host and cannot be traced.
+
+  Raises:
+    ValueError: for an unknown name, an option that the model does not have or a bad value.
+
+  Example:
+    >>> import jax
+    >>> apply_fn, init_fn = build('cnn', num_classes=3, image_shape=(8, 8, 1))
+    >>> state = init_fn(jax.random.key(0))
+    >>> outputs, _ = apply_fn(state, jax.numpy.ones((2, 8, 8, 1)), train=False)
+    >>> outputs.logits.shape, outputs.features.shape
+    ((2, 3), (2, 128))
+  """
+  if name not in MODELS:
+    raise ValueError(f'name must be one of {", ".join(sorted(MODELS))}, got {name!r}')
+  image_shape = tuple(image_shape)
+  if len(image_shape) != 3 or min(image_shape) < 1:
+    raise ValueError(f'image_shape must be (H, W, C), all positive, got {image_shape}')
+  model = MODELS[name](
+    num_classes, norm=norm, width_multiplier=width_multiplier, stem=stem, axis_name=axis_name
+  )
+  shapes = jax.eval_shape(
+    lambda key: model.init(key, jnp.zeros((1, *image_shape)), train=False), jax.random.key(0)
+  )
+  mean = _per_channel('mean', mean, image_shape[-1])
+  std = _per_channel('std', std, image_shape[-1])
+  if not (std > 0).all():
+    raise ValueError(f'std must be positive, got {std.ravel().tolist()}')
+
+  def apply_fn(state, images, *, train):
+    if images.shape[1:] != image_shape or not jnp.issubdtype(images.dtype, jnp.floating):
+      raise ValueError(
+        f'images must be floating point [B, {", ".join(map(str, image_shape))}], '
+        f'got {images.dtype} {list(images.shape)}'
+      )
+    variables = {'params': state.params, 'batch_stats': state.batch_stats}
+    images = (images.astype(jnp.float32) - mean) / std
+    if not train:
+      return model.apply(variables, images, train=False), state.batch_stats
+    outputs, updated = model.apply(variables, images, train=True, mutable=['batch_stats'])
+    return outputs, updated.get('batch_stats', {})
+
+  def init_fn(key):
+    return _initialization.initialize(shapes, key)
+
+  return apply_fn, init_fn
+
+
+def _per_channel(name: str, value: float | Sequence[float], channels: int) -> np.ndarray:
+  """`value` as a float32 array `[1, 1, 1, 1]` or `[1, 1, 1, C]`."""
+  array = np.asarray(value, np.float32)
+  if array.shape not in ((), (channels,)) or not np.isfinite(array).all():
+    raise ValueError(f'{name} must be a number or one for each of {channels} channels, got {value}')
+  return array.reshape(1, 1, 1, -1)

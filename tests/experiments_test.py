@@ -1,0 +1,349 @@
+"""The main job: end to end, twice, interrupted, misused."""
+
+import csv
+import dataclasses
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from absl.testing import flagsaver
+import chex
+import pytest
+
+from dalign_jax import checkpoints
+from experiments import config as config_lib
+from experiments import errors, files, hparams, progress, run, stages
+
+ROOT = pathlib.Path(__file__).parents[1]
+TINY = {
+  'dataset': 'digits',
+  'width_multiplier': 0.125,
+  'num_epochs': 3,
+  'batch_size': 64,
+  'methods': ('finetune', 'head_only', 'muda'),
+  'hparam': ('finetune.num_epochs=1', 'muda.rounds=1'),
+  'num_devices': 1,
+  'cache_dir': '',
+  'compilation_cache_dir': '',
+}
+
+
+def _config(workdir, **changes):
+  return config_lib.Config(**{**TINY, 'workdir': str(workdir), **changes})
+
+
+def _arguments(config):
+  """The configuration as command line arguments."""
+  arguments = []
+  for name, value in dataclasses.asdict(config).items():
+    if name == 'hparam':
+      arguments += [f'--hparam={v}' for v in value]
+    elif isinstance(value, tuple):
+      arguments.append(f'--{name}={",".join(value)}')
+    elif value != '':
+      arguments.append(f'--{name}={value}')
+  return arguments
+
+
+def _start(*arguments, **environment):
+  return subprocess.Popen(
+    [sys.executable, '-m', 'experiments.run', *arguments],
+    cwd=ROOT,
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu', **environment},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def _run(*arguments, **environment):
+  process = _start(*arguments, **environment)
+  out, err = process.communicate(timeout=300)
+  return process.returncode, out, err
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """A finished run."""
+  config = _config(tmp_path_factory.mktemp('finished'))
+  stages.run(config)
+  return config, pathlib.Path(config.workdir) / config.problem_name()
+
+
+def _files(folder):
+  return {p: p.stat().st_mtime_ns for p in folder.rglob('*') if p.is_file()}
+
+
+def _rows(folder):
+  lines = (folder / 'report.csv').read_text(encoding='utf-8').splitlines()
+  return {row['model']: row for row in csv.DictReader(lines)}
+
+
+def test_job_leaves_what_it_promises(finished):
+  _, folder = finished
+  for name in (
+    'problem.json',
+    'splits.npz',
+    'original/seed_0/train.jsonl',
+    'original/seed_0/evaluation.json',
+    'gold/seed_100/train.jsonl',
+    'gold/seed_101/evaluation.json',
+    'runs/head_only/seed_0/evaluation.json',
+    'runs/head_only/seed_0/flags.txt',
+    'report.html',
+    'report.md',
+    'report.csv',
+  ):
+    assert (folder / name).is_file(), name
+  for name in ('original/seed_0/model', 'gold/seed_100/model', 'runs/head_only/seed_0/unlearned'):
+    assert checkpoints.exists(folder / name), name
+  assert not list(folder.rglob('training'))
+  assert not list(folder.rglob('.*.tmp'))
+
+
+def test_table_tells_the_story(finished):
+  _, folder = finished
+  rows = _rows(folder)
+  assert set(rows) == {
+    'original',
+    'gold',
+    'second gold',
+    'finetune,num_epochs=1',
+    'head_only',
+    'muda,rounds=1',
+  }
+  number = lambda name, column: float(rows[name][column])
+  assert number('gold', 'forget_accuracy') == 0
+  assert number('original', 'forget_accuracy') > 0.8
+  assert number('head_only', 'forget_accuracy') == 0
+  for same in ('dimensional_alignment', 'linear_probe', 'nmi', 'f1'):
+    assert number('head_only', same) == number('original', same)
+  assert number('gold', 'average_gap') == 0 and number('gold', 'tug_of_war') == 1
+  assert rows['second gold']['activation_distance_at_floor'] == 'True'
+  assert rows['gold']['activation_distance'] == ''
+
+
+def test_report_is_one_self_contained_page(finished):
+  _, folder = finished
+  page = (folder / 'report.html').read_text(encoding='utf-8')
+  assert page.count('data:image/svg+xml;base64,') == 6
+  assert 'src="http' not in page and '<script' not in page
+  for name in ('original', 'second gold', 'head_only', 'Nearest to gold'):
+    assert name in page
+
+
+def test_second_run_does_nothing(finished, capsys):
+  config, folder = finished
+  before = _files(folder)
+  stages.run(config)
+  after = _files(folder)
+  changed = {p.name for p in after if after[p] != before.get(p)}
+  assert changed <= {'report.html', 'report.md', 'report.csv', 'flags.txt', '.lock'}
+  assert 'done before' in capsys.readouterr().out
+
+
+def test_equal_seeds_give_equal_checkpoints(finished, tmp_path):
+  config, folder = finished
+  again = dataclasses.replace(config, workdir=str(tmp_path))
+  stages.run(dataclasses.replace(again, stages=('prepare', 'train_original', 'unlearn')))
+  for name in ('original/seed_0/model', 'runs/muda,rounds=1/seed_0/unlearned'):
+    first, _ = checkpoints.restore(folder / name)
+    second, _ = checkpoints.restore(tmp_path / config.problem_name() / name)
+    chex.assert_trees_all_equal(first, second)
+
+
+def test_flags_of_a_run_are_a_flag_file_that_makes_it_again(finished):
+  config, folder = finished
+  text = (folder / 'runs' / 'muda,rounds=1' / 'seed_0' / 'flags.txt').read_text(encoding='utf-8')
+  assert '--hparam=muda.rounds=1\n' in text and '--dataset=digits\n' in text
+  resolved = hparams.resolve(
+    ('muda',), tuple(line[9:] for line in text.splitlines() if line.startswith('--hparam='))
+  )
+  expected = {**hparams.defaults('muda'), 'rounds': 1}
+  assert resolved == {'muda': expected}
+  assert f'--workdir={config.workdir}' in text
+
+
+def test_changed_configuration_is_refused_with_the_difference(finished):
+  config, folder = finished
+  before = _files(folder)
+  other = dataclasses.replace(config, learning_rate=0.05, problem=config.problem_name())
+  with pytest.raises(errors.UserError, match=r'learning_rate: 0.1 there, 0.05 now'):
+    stages.run(other)
+  assert {p: t for p, t in _files(folder).items() if p.name != '.lock'} == {
+    p: t for p, t in before.items() if p.name != '.lock'
+  }
+
+
+def test_second_process_in_a_folder_is_refused(finished):
+  config, folder = finished
+  with files.lock(folder), pytest.raises(errors.UserError, match='another process is at work'):
+    stages.run(config)
+
+
+def test_stages_run_alone(tmp_path):
+  config = _config(tmp_path, methods=('head_only',), hparam=())
+  folder = tmp_path / config.problem_name()
+  with pytest.raises(errors.UserError, match='run train_original first'):
+    stages.run(dataclasses.replace(config, stages=('unlearn',)))
+  stages.run(dataclasses.replace(config, stages=('train_original',), num_epochs=3))
+  assert checkpoints.exists(folder / 'original/seed_0/model')
+  assert not (folder / 'gold').exists()
+  stages.run(dataclasses.replace(config, stages=('unlearn',)))
+  with pytest.raises(errors.UserError, match='gold'):
+    stages.run(dataclasses.replace(config, stages=('evaluate',)))
+  with pytest.raises(errors.UserError, match='run evaluate first'):
+    stages.run(dataclasses.replace(config, stages=('report',)))
+
+
+def test_damaged_model_is_named(finished, tmp_path):
+  config, folder = finished
+  copy = tmp_path / config.problem_name()
+  shutil.copytree(folder, copy)
+  for path in (copy / 'original/seed_0/model').rglob('*'):
+    if path.is_file() and path.parent.name == 'd':
+      path.write_bytes(b'')
+  with pytest.raises(errors.UserError, match=r'unreadable checkpoint in .*original'):
+    stages.run(dataclasses.replace(config, workdir=str(tmp_path)))
+
+
+def test_group_and_random_forgetting_have_no_class_columns(tmp_path):
+  config = _config(tmp_path, forget='random:0.1', methods=('gradient_ascent',), hparam=())
+  stages.run(config)
+  rows = _rows(tmp_path / config.problem_name())
+  assert 'test_forget_accuracy' not in rows['gold'] and 'mia' in rows['gold']
+  with pytest.raises(errors.UserError, match='head_only forgets whole classes'):
+    stages.run(dataclasses.replace(config, methods=('head_only',)))
+
+
+def test_nan_stops_the_run_and_says_what_is_kept(tmp_path):
+  config = _config(tmp_path, learning_rate=1e30, warmup_epochs=0.0)
+  with pytest.raises(errors.UserError, match=r"epoch 1 of 3: loss is .*'train'.*no epoch was"):
+    stages.run(config)
+
+
+@pytest.mark.slow
+def test_killed_run_continues_to_the_same_bits(tmp_path):
+  config = _config(tmp_path, stages=('train_original',), num_epochs=30)
+  folder = tmp_path / config.problem_name() / 'original' / 'seed_0'
+  process = _start(*_arguments(config))
+  deadline = time.monotonic() + 240
+  while (checkpoints.latest_epoch(folder / 'training') or 0) < 3 and time.monotonic() < deadline:
+    time.sleep(0.05)
+  process.send_signal(signal.SIGKILL)
+  process.communicate()
+  assert not checkpoints.exists(folder / 'model')
+  code, out, err = _run(*_arguments(config))
+  assert code == 0, err
+  assert 'resuming after epoch' in out
+  lines = (folder / 'train.jsonl').read_text(encoding='utf-8').splitlines()
+  assert len(lines) == 30
+  other = dataclasses.replace(config, workdir=str(tmp_path / 'other'))
+  assert _run(*_arguments(other))[0] == 0
+  whole, _ = checkpoints.restore(
+    tmp_path / 'other' / config.problem_name() / 'original/seed_0/model'
+  )
+  chex.assert_trees_all_equal(checkpoints.restore(folder / 'model')[0], whole)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path):
+  common = {'stages': ('train_original', 'unlearn'), 'methods': ('muda',)}
+  config = _config(tmp_path / 'two', **common, hparam=('muda.rounds=1',), num_devices=0)
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    address = f'localhost:{free.getsockname()[1]}'
+  started = []
+  for i in range(2):
+    part = dataclasses.replace(config, coordinator_address=address, num_processes=2, process_id=i)
+    started.append(_start(*_arguments(part)))
+  try:
+    for process in started:
+      _, err = process.communicate(timeout=240)
+      assert process.returncode == 0, err
+  finally:
+    for process in started:
+      process.kill()
+  alone = dataclasses.replace(config, workdir=str(tmp_path / 'one'), num_devices=1)
+  assert _run(*_arguments(alone))[0] == 0
+  for name in ('original/seed_0/model', 'runs/muda,rounds=1/seed_0/unlearned'):
+    two, _ = checkpoints.restore(tmp_path / 'two' / config.problem_name() / name)
+    one, _ = checkpoints.restore(tmp_path / 'one' / config.problem_name() / name)
+    chex.assert_trees_all_close(two, one, rtol=1e-2, atol=2e-3)
+
+
+BAD = {
+  'dataset': ({'dataset': 'mnist7'}, r'--dataset.*mnist7'),
+  'model': ({'model': 'resnet19'}, r'--model.*resnet19'),
+  'model option': ({'model': 'vit_tiny', 'norm': 'group'}, r'--model.*norm'),
+  'forget class': ({'forget': 'class:12'}, r'--forget.*12'),
+  'forget form': ({'forget': 'everything'}, r'--forget.*everything'),
+  'forget all': ({'forget': 'classes:0,1,2,3,4,5,6,7,8,9'}, r'--forget'),
+  'ids file': ({'forget': 'ids:nowhere.txt'}, r'--forget.*nowhere.txt'),
+  'batch': ({'batch_size': 0}, r'--batch_size'),
+  'epochs': ({'num_epochs': 0}, r'--num_epochs'),
+  'augmentation': ({'augmentation': 'cutout'}, r'--augmentation.*cutout'),
+  'gold': ({'num_gold': 1}, r'--num_gold'),
+  'devices': ({'num_devices': 64}, r'--num_devices'),
+  'method': ({'methods': ('scrubb',)}, r"--methods.*'scrubb'"),
+  'hparam name': ({'hparam': ('muda.da_wait=5',)}, r"--hparam.*'da_wait'.*da_weight"),
+  'hparam method': ({'hparam': ('scrub.alpha=5',)}, r'--hparam.*scrub'),
+  'hparam form': ({'hparam': ('muda',)}, r'--hparam.*method.name=value'),
+  'hparam type': ({'hparam': ('muda.rounds=many',)}, r'--hparam.*rounds must be int'),
+  'hparam value': ({'hparam': ('muda.energy=2',)}, r'--hparam.*energy must be in'),
+}
+
+
+@pytest.mark.parametrize('case', BAD)
+def test_bad_input_is_refused_before_any_work(case, tmp_path):
+  changes, message = BAD[case]
+  with pytest.raises(errors.UserError, match=message):
+    stages.run(_config(tmp_path, **changes))
+  assert not list(tmp_path.rglob('model'))
+  assert not list(tmp_path.rglob('problem.json'))
+
+
+def test_command_line_fails_in_one_line_with_code_2(tmp_path):
+  for argument, message in (
+    ('--flagfile=nowhere.flags', 'nowhere.flags'),
+    ('--no_such_flag=1', 'no_such_flag'),
+    ('--stages=trian', '--stages: unknown trian'),
+    ('--num_epochs=ten', 'num_epochs'),
+    ('extra', "unexpected argument 'extra'"),
+  ):
+    code, _, err = _run(argument, f'--workdir={tmp_path}')
+    assert code == 2, err
+    assert err.startswith('error: ') and message in err and len(err.splitlines()) == 1, err
+
+
+def test_read_only_workdir_is_named():
+  with pytest.raises(errors.UserError, match='--workdir: cannot write'):
+    stages.run(_config('/proc/nowhere'))
+
+
+FLAG_FILES = sorted((ROOT / 'experiments' / 'flags').glob('*.flags'))
+
+
+@pytest.mark.parametrize('path', FLAG_FILES, ids=lambda p: p.name)
+@flagsaver.flagsaver
+def test_flag_file_parses_and_says_what_it_does(path):
+  run.FLAGS(['run', f'--flagfile={path}'])
+  config = run.read_config()
+  hparams.resolve(config.methods, config.hparam)
+  assert set(config.stages) <= set(config_lib.STAGES)
+  header = [line for line in path.read_text(encoding='utf-8').splitlines() if line[:1] == '#']
+  assert any(f'--flagfile=experiments/flags/{path.name}' in line for line in header)
+
+
+def test_progress_lines_have_rate_and_time_left(monkeypatch, capsys):
+  now = iter([0.0, 5.0, 20.0])
+  monkeypatch.setattr(progress.time, 'monotonic', lambda: next(now))
+  with progress.bar('train') as shown:
+    shown.update(10, 80, 'steps')
+    shown.update(40, 80, 'steps')
+  assert capsys.readouterr().out == '  train: 40/80 steps, 2.0/s, 20 s left\n'
