@@ -25,7 +25,7 @@ def muda(
   weight_decay: float = 5e-4,
   batch_size: int = 64,
   forget_epochs: int = 1,
-  recover_epochs: int = 1,
+  recover_epochs: int = 3,
   retain_fraction: float = 0.1,
   teacher: str = 'original',
   temperature: float = 1.0,
