@@ -26,10 +26,13 @@ def save(directory: str | pathlib.Path, model: types.ModelState, metadata: dict)
     directory: where to; made if missing.
     model: host model state.
     metadata: what JSON can hold, given back by `restore`.
+
+  Raises:
+    CheckpointError: if it cannot be written; what was there before stays.
   """
   with _manager(directory, max_to_keep=1) as manager:
     step = 0 if manager.latest_step() is None else manager.latest_step() + 1
-    manager.save(step, args=_save_args(model._asdict(), metadata))
+    _write(manager, step, model._asdict(), metadata)
 
 
 def restore(
@@ -70,11 +73,14 @@ def save_training(directory: str | pathlib.Path, epoch: int, state: Any, metadat
     epoch: number of finished epochs.
     state: host pytree.
     metadata: what JSON can hold.
+
+  Raises:
+    CheckpointError: if it cannot be written; the earlier states stay.
   """
   with _manager(directory, max_to_keep=2) as manager:
     if epoch in manager.all_steps():  # left by a run that was found damaged and was repeated
       manager.delete(epoch)
-    manager.save(epoch, args=_save_args(state, metadata))
+    _write(manager, epoch, state, metadata)
 
 
 def restore_training(directory: str | pathlib.Path, template: Any) -> tuple[int, Any, dict] | None:
@@ -115,8 +121,7 @@ def _newest(directory, target):
       except Exception as e:  # orbax and tensorstore raise many types on damaged files
         error = error or e
   if error is not None:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    raise CheckpointError(f'unreadable checkpoint in {directory}: {reason}') from error
+    raise CheckpointError(f'unreadable checkpoint in {directory}: {_reason(error)}') from error
   return None
 
 
@@ -156,8 +161,24 @@ def _manager(directory, *, max_to_keep: int | None = None) -> ocp.CheckpointMana
   )
 
 
-def _save_args(tree, metadata):
-  return ocp.args.Composite(state=ocp.args.StandardSave(tree), metadata=ocp.args.JsonSave(metadata))
+def _write(manager, step, tree, metadata):
+  try:
+    manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(tree), metadata=ocp.args.JsonSave(metadata)
+      ),
+    )
+  except Exception as error:  # orbax and tensorstore raise many types on a full disk
+    raise CheckpointError(
+      f'cannot write a checkpoint in {manager.directory}: {_reason(error)}'
+    ) from error
+
+
+def _reason(error: Exception) -> str:
+  """The end of an error's first line; tensorstore puts the cause there, behind long paths."""
+  text = str(error).splitlines()[0] if str(error) else type(error).__name__
+  return text if len(text) <= 160 else f'... {text[-160:]}'
 
 
 def _restore_args(target):

@@ -49,15 +49,14 @@ def write(job: problems.Job) -> None:
 def warnings(rows: list[evaluation.Row]) -> list[str]:
   """What a reader must know before trusting the table."""
   notes = []
-  apart = table.separation(rows)
-  for key, name in (
-    ('activation_distance', 'activation distance'),
-    ('dimensional_alignment', 'DA'),
-  ):
-    if apart[key] < 3:
+  for column in table.columns(rows):
+    if column.key not in ('activation_distance', 'dimensional_alignment'):
+      continue
+    apart = table.separation(column, rows)
+    if apart < 3:
       notes.append(
-        f'original and gold are only {apart[key]:.1f} floors apart in {name} (three are needed to '
-        'rank methods by it); train longer, without augmentation or with a wider network'
+        f'original and gold are only {apart:.1f} floors apart in {column.head} (three are needed '
+        'to rank methods by it); train longer, without augmentation or with a wider network'
       )
   for row in rows:
     if row.kind == 'unlearned' and not row.values['changed']:
@@ -72,22 +71,28 @@ def verdict(rows: list[evaluation.Row]) -> str:
     return 'No method has been run yet.'
   best = {
     'output (activation distance)': min(lines, key=lambda x: x.row.values['activation_distance']),
-    'features (DA)': min(lines, key=lambda x: x.cells['dimensional_alignment'].gap),
+    'features (DA)': min(lines, key=_alignment_gap),
     'accuracies and attack (Avg Gap)': min(lines, key=lambda x: x.average_gap),
   }
   parts = [f'{line.row.name} in {what}' for what, line in best.items()]
   return 'Nearest to gold: ' + '; '.join(parts) + '.'
 
 
+def _alignment_gap(line) -> float:
+  cell = line.cells.get('dimensional_alignment')
+  return float('inf') if cell is None or cell.gap is None else cell.gap
+
+
 def _facts(job, rows) -> list[str]:
   sizes = ', '.join(f'{name} {len(d):,}' for name, d in job.sets.items())
   gold = rows[1]
+  ranks = [row.values.get('da_rank', 0) for row in rows[:2]]
   return [
     f'Sets: {sizes}. Recipe: {job.recipe}.',
     *(f'{note}.' for note in job.notes),
-    f'DA keeps {job.config.da_energy:.0%} of the spectrum: rank {gold.values["da_rank"]:.0f} for '
-    f'gold, {rows[0].values["da_rank"]:.0f} for the original. Attack: chance is 0.5, equal laws at '
-    f'these sizes stay within {gold.values["mia_floor"]:.3f} of it.',
+    f'DA keeps {job.config.da_energy:.0%} of the spectrum: rank {ranks[1]:.0f} for gold, '
+    f'{ranks[0]:.0f} for the original. Attack: chance is 0.5; 95 % of equal laws at these '
+    f'sizes stay within {gold.values["mia_floor"]:.3f} of it.',
     f'Made on {gold.record["devices"]}; versions: '
     + ', '.join(f'{k} {v}' for k, v in gold.record['versions'].items())
     + '.',

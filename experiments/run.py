@@ -99,5 +99,5 @@ def _fail(error) -> None:
 _define_flags()
 
 if __name__ == '__main__':
-  logging.set_verbosity(logging.ERROR)
+  logging.set_verbosity(logging.FATAL)  # what matters reaches us as an exception
   app.run(_run_and_report_errors, flags_parser=_parse_flags)

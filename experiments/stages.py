@@ -15,6 +15,13 @@ from experiments import errors, evaluation, files, hparams, problems, progress, 
 
 def run(config: config_lib.Config) -> None:
   """Runs the stages named in the configuration."""
+  try:
+    _run(config)
+  except checkpoints.CheckpointError as error:
+    raise errors.UserError(f'--workdir: {error}') from error
+
+
+def _run(config):
   hyper_parameters = hparams.resolve(config.methods, config.hparam)
   folder = pathlib.Path(os.path.expanduser(config.workdir)) / config.problem_name()
   with files.lock(folder) if parallel.is_main_process() else contextlib.nullcontext():
@@ -77,8 +84,7 @@ def unlearn(job: problems.Job, run: _Run) -> None:
   folder = job.original_folder
   if not checkpoints.exists(folder / 'model'):
     raise errors.UserError(f'--stages: no original in {folder}; run train_original first')
-  with errors.blame('workdir'):
-    original, _ = checkpoints.restore(folder / 'model', job.template)
+  original, _ = checkpoints.restore(folder / 'model', job.template)
   record = {
     'method': run.method,
     'hparams': run.hparams,
@@ -132,8 +138,7 @@ def _make_model(
 ) -> None:
   """Computes a model and saves it with a record of how it was made, unless it is there."""
   if checkpoints.exists(folder / name):
-    with errors.blame('workdir'):
-      _, found = checkpoints.restore(folder / name)
+    _, found = checkpoints.restore(folder / name)
     changed = [k for k in record if found.get(k) != record[k]]
     if changed:
       raise errors.UserError(

@@ -94,35 +94,33 @@ def lines(rows: list[evaluation.Row]) -> list[Line]:
 
 def floor(column: Column, rows: list[evaluation.Row]) -> float:
   """The largest gap between the reference gold and another gold: what luck alone makes."""
-  gold, others = rows[1], [r for r in rows if r.kind == 'second gold']
-  return max((_gap(column, r, gold) for r in others), default=0.0)
+  gaps = [_gap(column, r, rows[1]) for r in rows if r.kind == 'second gold']
+  return max((gap for gap in gaps if gap is not None), default=0.0)
 
 
-def separation(rows: list[evaluation.Row]) -> dict[str, float]:
-  """How many floors lie between original and gold, by column."""
-  result = {}
-  for column in columns(rows):
-    gap, noise = _gap(column, rows[0], rows[1]), floor(column, rows)
-    result[column.key] = gap / noise if noise else float('inf') if gap else 0.0
-  return result
+def separation(column: Column, rows: list[evaluation.Row]) -> float:
+  """How many floors lie between original and gold; infinite where the floor is 0."""
+  gap, noise = _gap(column, rows[0], rows[1]), floor(column, rows)
+  if not gap:
+    return 0.0
+  return gap / noise if noise else float('inf')
 
 
 def _gap(column, row, gold):
-  value = row.values.get(column.key)
-  if value is None:
-    return float('inf') if row.kind == 'unlearned' else 0.0
-  return abs(value) if column.is_distance else abs(value - gold.values[column.key])
+  """Distance to gold, or None where it is not defined."""
+  value, reference = row.values.get(column.key), gold.values.get(column.key)
+  if column.is_distance or value is None:
+    return value
+  return None if reference is None else abs(value - reference)
 
 
 def _line(row, gold, floors):
   cells = {}
   for column in COLUMNS:
-    if column.key not in floors:
-      continue
-    value = row.values.get(column.key)
-    gap = None if value is None else _gap(column, row, gold)
-    gap = None if row.kind == 'gold' else gap
-    cells[column.key] = Cell(value, gap, gap is not None and gap <= floors[column.key])
+    if column.key in floors:
+      gap = None if row is gold else _gap(column, row, gold)
+      at_floor = gap is not None and gap <= floors[column.key]
+      cells[column.key] = Cell(row.values.get(column.key), gap, at_floor)
   seconds = row.record['seconds']
   return Line(
     row=row,

@@ -1,0 +1,125 @@
+"""What is measured of one model: scalars for the table, arrays for the plots.
+
+A scalar that is not defined for a model or a problem (DA of a network whose features are all zero,
+test accuracy on classes that the test set lacks) is left out.
+"""
+
+import numpy as np
+from sklearn import decomposition
+
+from dalign_jax import metrics, types
+from experiments import problems
+
+ENERGIES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99)
+_PROJECTED = 400
+
+Outputs = dict[str, types.Outputs]  # by set
+
+
+def scalars(
+  job: problems.Job, outputs: Outputs, gold: Outputs, original: Outputs, *, is_gold: bool
+) -> dict[str, float]:
+  """The scalars of a model; distances to gold are left out for gold itself."""
+  logits = {name: o.logits for name, o in outputs.items()}
+  values = {**_accuracies(job, logits), **_attack(job, logits), **_features(job, outputs)}
+  if not is_gold:
+    reference = gold['forget'].logits
+    values |= {
+      'activation_distance': metrics.activation_distance(logits['forget'], reference),
+      'js_divergence': metrics.js_divergence(logits['forget'], reference),
+      'agreement': metrics.agreement(logits['forget'], reference),
+    }
+  values['changed'] = np.max(np.abs(logits['forget'] - original['forget'].logits)) > 1e-6
+  return {name: float(value) for name, value in values.items()}
+
+
+def _accuracies(job, logits):
+  """Accuracy on each set; on held-out sets apart for retained and forgotten classes."""
+  values = {}
+  for name, dataset in job.sets.items():
+    forgotten = np.isin(dataset.labels, job.forgets_classes)
+    parts = {f'{name}_accuracy': ~forgotten, f'{name}_forget_accuracy': forgotten}
+    if name in ('retain', 'forget'):
+      parts = {f'{name}_accuracy': np.ones(len(dataset), bool)}
+    for key, rows in parts.items():
+      if np.any(rows):
+        values[key] = metrics.accuracy(logits[name][rows], dataset.labels[rows])
+  return values
+
+
+def _attack(job, logits):
+  """Membership attack: forget against test images of the same classes, where there are any."""
+  seed = job.config.evaluation_seed
+  labels = {name: job.sets[name].labels for name in ('forget', 'test')}
+  rows = {name: np.arange(len(values)) for name, values in labels.items()}
+  if np.intersect1d(labels['forget'], labels['test']).size:
+    pairs = metrics.match_classes(labels['forget'], labels['test'], seed=seed)
+    rows = dict(zip(('forget', 'test'), pairs, strict=True))
+  scores = {n: metrics.cross_entropy_scores(logits[n], labels[n])[rows[n]] for n in labels}
+  sizes = len(scores['forget']), len(scores['test'])
+  return {
+    'mia': metrics.one_feature_attack(scores['forget'], scores['test'], seed=seed),
+    'mia_floor': metrics.attack_null_spread(*sizes, seed=seed).p95,
+  }
+
+
+def _features(job, outputs):
+  """Alignment, probe and clusters of the penultimate features."""
+  if not _is_alive(outputs):
+    return {}
+  features = {name: o.features for name, o in outputs.items()}
+  labels = {name: d.labels for name, d in job.sets.items()}
+  alignment = metrics.dimensional_alignment(
+    features['forget'], features['retain'], energy=job.config.da_energy
+  )
+  tested_classes = sorted(set(job.forgets_classes) & set(labels['test'].tolist()))
+  probe = metrics.linear_probe(
+    np.concatenate([features['retain'], features['forget']]),
+    np.concatenate([labels['retain'], labels['forget']]),
+    features['test'],
+    labels['test'],
+    forget_classes=tested_classes or None,
+  )
+  values = {
+    'dimensional_alignment': alignment.value,
+    'da_rank': alignment.rank,
+    'linear_probe': probe.accuracy,
+  }
+  if tested_classes:
+    values['linear_probe_forget'] = probe.forget_accuracy
+  if 1 < len(np.unique(labels['test'])) < len(labels['test']):
+    clusters = metrics.clustering_scores(
+      features['test'], labels['test'], seed=job.config.evaluation_seed
+    )
+    values |= {'nmi': clusters.nmi, 'f1': clusters.f1}
+  return values
+
+
+def _is_alive(outputs) -> bool:
+  """Whether no set's features are all zero, as they are in a network that was destroyed."""
+  return all(np.any(outputs[name].features) for name in ('forget', 'retain', 'test'))
+
+
+def arrays(job: problems.Job, outputs: Outputs) -> dict[str, np.ndarray]:
+  """What the plots need: spectrum, DA by energy, accuracy by class, a projection of features."""
+  rng = np.random.default_rng(job.config.evaluation_seed)
+  forget, retain = outputs['forget'].features, outputs['retain'].features
+  alignment, spectrum = np.full(len(ENERGIES), np.nan), np.full(1, np.nan)
+  if _is_alive(outputs):
+    alignment = metrics.alignment_curve(forget, retain, ENERGIES).values
+    spectrum = metrics.spectrum(retain)
+  rows_f = rng.permutation(len(forget))[: _PROJECTED // 4]
+  rows_r = rng.permutation(len(retain))[:_PROJECTED]
+  points = np.concatenate([forget[rows_f], retain[rows_r]])
+  labels = np.concatenate([job.sets['forget'].labels[rows_f], job.sets['retain'].labels[rows_r]])
+  return {
+    'spectrum': spectrum,
+    'energies': np.array(ENERGIES),
+    'alignment': alignment,
+    'class_accuracy': metrics.per_class_accuracy(
+      outputs['test'].logits, job.sets['test'].labels, job.num_classes
+    ),
+    'projection': decomposition.PCA(2, random_state=0).fit_transform(points),
+    'projection_labels': labels,
+    'projection_is_forget': np.arange(len(points)) < len(rows_f),
+  }
