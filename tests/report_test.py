@@ -1,0 +1,114 @@
+"""The table and the words of a report, on made-up numbers."""
+
+import numpy as np
+import pytest
+
+from experiments import evaluation, report, table
+
+GOLD = {
+  'forget_accuracy': 0.0,
+  'retain_accuracy': 1.0,
+  'test_accuracy': 0.9,
+  'mia': 0.5,
+  'dimensional_alignment': 0.9,
+  'linear_probe': 0.8,
+  'changed': 1.0,
+}
+
+
+def _row(name, kind, **changes):
+  values = {**GOLD, 'activation_distance': 0.3, 'js_divergence': 0.1, **changes}
+  if kind == 'gold':
+    values = {k: v for k, v in values.items() if k not in ('activation_distance', 'js_divergence')}
+  return evaluation.Row(
+    name, kind, values, {'seconds': 4.0, 'compile_seconds': 1.0}, {'energies': np.zeros(1)}
+  )
+
+
+@pytest.fixture
+def rows():
+  return [
+    _row(
+      'original',
+      'original',
+      forget_accuracy=1.0,
+      dimensional_alignment=0.5,
+      activation_distance=1.2,
+    ),
+    _row('gold', 'gold'),
+    _row(
+      'second gold',
+      'second gold',
+      test_accuracy=0.88,
+      dimensional_alignment=0.92,
+      activation_distance=0.2,
+    ),
+    _row(
+      'good', 'unlearned', dimensional_alignment=0.885, activation_distance=0.19, test_accuracy=0.8
+    ),
+    _row('idle', 'unlearned', forget_accuracy=1.0, dimensional_alignment=0.5, changed=0.0),
+  ]
+
+
+def test_gaps_and_floors(rows):
+  cells = {line.row.name: line.cells for line in table.lines(rows)}
+  assert cells['good']['test_accuracy'].gap == pytest.approx(0.1)
+  assert not cells['good']['test_accuracy'].at_floor  # the golds are .02 apart
+  assert cells['good']['dimensional_alignment'].at_floor  # .015 of .02
+  assert cells['good']['activation_distance'] == table.Cell(0.19, 0.19, True)
+  assert not cells['original']['activation_distance'].at_floor
+  assert cells['gold']['test_accuracy'] == table.Cell(0.9, None, False)
+  assert cells['gold']['activation_distance'] == table.Cell(None, None, False)
+
+
+def test_aggregates_are_those_of_the_definition(rows):
+  good, idle = table.lines(rows)[3:]
+  assert good.average_gap == pytest.approx((0 + 0 + 0.1 + 0) / 4)
+  assert good.tug_of_war == pytest.approx(0.9)
+  assert idle.tug_of_war == pytest.approx(0.0)
+  assert good.time_ratio == pytest.approx(1.0)
+
+
+def test_separation_counts_floors(rows):
+  by_key = {c.key: c for c in table.columns(rows)}
+  assert table.separation(by_key['dimensional_alignment'], rows) == pytest.approx(20)
+  assert table.separation(by_key['activation_distance'], rows) == pytest.approx(6)
+  assert table.separation(by_key['retain_accuracy'], rows) == 0
+  assert table.separation(by_key['forget_accuracy'], rows) == float('inf')
+
+
+def test_columns_are_those_that_were_measured(rows):
+  keys = [c.key for c in table.columns(rows)]
+  assert 'test_forget_accuracy' not in keys and 'nmi' not in keys
+  assert keys.index('forget_accuracy') < keys.index('dimensional_alignment')
+
+
+def test_undefined_values_are_dashes_and_never_at_the_floor(rows):
+  del rows[3].values['dimensional_alignment']
+  cell = table.lines(rows)[3].cells['dimensional_alignment']
+  assert cell == table.Cell(None, None, False)
+  assert '| good        |' in table.markdown(rows)
+  assert report.verdict(rows).startswith('Nearest to gold:')
+  del rows[1].values['dimensional_alignment']
+  assert table.lines(rows)[4].cells['dimensional_alignment'].gap is None
+
+
+def test_markdown_is_a_grid(rows):
+  text = table.markdown(rows).splitlines()
+  assert len(text) == 2 + len(rows)
+  assert len({line.count('|') for line in text}) == 1
+  assert len({len(line) for line in text}) == 1
+
+
+def test_verdict_names_the_nearest(rows):
+  verdict = report.verdict(rows)
+  assert 'good in output (activation distance)' in verdict
+  assert 'good in features (DA)' in verdict
+
+
+def test_no_effect_and_poor_separation_are_warned_of(rows):
+  notes = report.warnings(rows)
+  assert [n for n in notes if n.startswith('idle had no effect')]
+  assert not [n for n in notes if 'floors apart' in n]
+  rows[0].values.update(dimensional_alignment=0.87, activation_distance=0.21)
+  assert len([n for n in report.warnings(rows) if 'floors apart' in n]) == 2
