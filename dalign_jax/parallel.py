@@ -62,6 +62,15 @@ def barrier(name: str) -> None:
     multihost_utils.sync_global_devices(name)
 
 
+def agree(value: bool) -> bool:
+  """Process 0's value, on every process."""
+  if jax.process_count() == 1:
+    return value
+  from jax.experimental import multihost_utils
+
+  return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+
+
 def num_devices(devices: Devices = None) -> int:
   """How many devices share a global batch, over all processes."""
   return len(devices) if devices else jax.device_count()

@@ -14,7 +14,7 @@ from dalign_jax import data as data_lib
 
 
 class NonFiniteLossError(FloatingPointError):
-  """A loss became NaN or infinite; says in which epoch, phase and step."""
+  """A loss or an update became NaN or infinite; says in which epoch, phase and step."""
 
 
 class Step(NamedTuple):
@@ -50,11 +50,14 @@ def make_step(
 
   def one(state: types.TrainState, data, indices, constants, key_data):
     batch = {name: _gather(data[name], indices[name]) for name in indices}
-    key = jax.random.fold_in(jax.random.wrap_key_data(key_data), state.step)
+    key = jax.random.wrap_key_data(key_data, impl='threefry2x32')
+    key = jax.random.fold_in(key, state.step)
     grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
     (loss, batch_stats), grads = grad_fn(state.params, state.batch_stats, batch, constants, key)
     loss, batch_stats, grads = jax.lax.pmean((loss, batch_stats, grads), parallel.AXIS)
     updates, opt_state = tx.update(grads, state.opt_state, state.params, **update_args)
+    is_finite = jnp.isfinite(optax.tree.norm((updates, batch_stats)))
+    loss = jnp.where(is_finite, loss, jnp.nan)
     params = optax.apply_updates(state.params, updates)
     return types.TrainState(params, batch_stats, opt_state, state.step + 1), loss
 
@@ -101,7 +104,7 @@ def run_steps(
   """
   sharded = {name: parallel.shard(b, step.devices) for name, b in batches.items()}
   total = len(next(iter(batches.values())))
-  key_data = parallel.replicate(jax.random.key_data(key), step.devices)
+  key_data = parallel.replicate(jax.random.bits(key, (2,), 'uint32'), step.devices)
   step_losses, done = [], 0
   while done < total:
     size = step.steps_per_call if step.steps_per_call <= total - done else 1
@@ -238,6 +241,18 @@ def minimize(
   return run_epochs(epoch_fn, init_state(model, tx), num_epochs, monitor=monitor, devices=devices)
 
 
+def classification_loss(apply_fn: types.ApplyFn, name: str, kind: str) -> Callable:
+  """A loss for `make_step`: mean cross-entropy on the set `name`, augmented by `kind`."""
+
+  def loss_fn(params, batch_stats, batch, constants, key):
+    del constants
+    images = augmentation.augment(batch[name]['images'], key, kind)
+    outputs, batch_stats = apply_fn(types.ModelState(params, batch_stats), images, train=True)
+    return jnp.mean(losses.cross_entropy(batch[name]['labels'], outputs.logits)), batch_stats
+
+  return loss_fn
+
+
 def fit(
   apply_fn: types.ApplyFn,
   model: types.ModelState,
@@ -268,17 +283,8 @@ def fit(
     weight_decay=recipe.weight_decay,
     nesterov=True,
   )
-
-  def loss_fn(params, batch_stats, batch, constants, key):
-    del constants
-    images, labels = batch['train']['images'], batch['train']['labels']
-    images = augmentation.augment(images, key, recipe.augmentation)
-    model = types.ModelState(params, batch_stats)
-    outputs, batch_stats = apply_fn(model, images, train=True)
-    return jnp.mean(losses.cross_entropy(labels, outputs.logits)), batch_stats
-
   return minimize(
-    loss_fn,
+    classification_loss(apply_fn, 'train', recipe.augmentation),
     tx,
     model,
     {'train': dataset},

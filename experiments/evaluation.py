@@ -13,15 +13,18 @@ import numpy as np
 from dalign_jax import checkpoints, prediction, types
 from experiments import errors, files, measures, problems, progress
 
+FORMAT = 1  # to be raised when a measure changes, so that old evaluations are made again
+
 
 class Row(NamedTuple):
-  """One line of the table: a model and what was measured of it."""
+  """One line of the table: a model, what was measured of it, and where it is."""
 
   name: str
   kind: str  # original, gold, second gold, unlearned
   values: dict[str, float]
   record: dict
   arrays: dict[str, np.ndarray]
+  folder: pathlib.Path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +50,7 @@ def evaluate(job: problems.Job, runs: dict[str, pathlib.Path]) -> None:
   for model in todo:
     if not checkpoints.exists(model.checkpoint):
       raise errors.UserError(f'--stages: no model in {model.checkpoint}; run its stage first')
-  settings = _settings(job)
-  stale = [m for m in todo if _read_settings(m.folder) != settings]
+  stale = [m for m in todo if _read_settings(m.folder) != _settings(job, m)]
   if not stale:
     progress.say('evaluate: done before')
     return
@@ -62,30 +64,44 @@ def evaluate(job: problems.Job, runs: dict[str, pathlib.Path]) -> None:
       files.write_arrays(model.folder / 'plots.npz', measures.arrays(job, outputs))
       files.write_json(
         model.folder / 'evaluation.json',
-        {'name': model.name, 'kind': model.kind, 'settings': settings, 'values': values},
+        {
+          'name': model.name,
+          'kind': model.kind,
+          'settings': _settings(job, model),
+          'values': values,
+        },
       )
   progress.say(f'evaluate: {len(stale)} models')
 
 
 def read_rows(job: problems.Job) -> list[Row]:
-  """All evaluated models of the problem: original, golds, then every run, by name."""
-  settings = _settings(job)
-  runs = sorted((job.folder / 'runs').glob('*/*/evaluation.json'))
-  todo = _standing(job)
-  todo += [
-    _Model(p.parent.parent.name, 'unlearned', p.parent, p.parent / 'unlearned') for p in runs
-  ]
+  """The evaluated models of the problem: original, golds, then every run, by name.
+
+  Runs whose evaluation is of other models or settings are left out, and said to be.
+  """
   rows = []
-  for model in todo:
-    if _read_settings(model.folder) != settings:
+  for model in [*_standing(job), *_runs(job)]:
+    if _read_settings(model.folder) != _settings(job, model):
+      progress.say(f'{model.folder}: evaluated with other settings, left out; run evaluate for it')
       continue
     _, record = checkpoints.restore(model.checkpoint)
     found = files.read_json(model.folder / 'evaluation.json')
     arrays = files.read_arrays(model.folder / 'plots.npz')
-    rows.append(Row(model.name, model.kind, found['values'], record, arrays))
+    rows.append(Row(model.name, model.kind, found['values'], record, arrays, model.folder))
   if [r.kind for r in rows[:2]] != ['original', 'gold']:
     raise errors.UserError('--stages: nothing evaluated yet; run evaluate first')
   return rows
+
+
+def _runs(job) -> list[_Model]:
+  """Every evaluated run, named by its label, and by its seed where there are several."""
+  folders = sorted(path.parent for path in (job.folder / 'runs').glob('*/*/evaluation.json'))
+  labels = [folder.parent.name for folder in folders]
+  models = []
+  for folder, label in zip(folders, labels, strict=True):
+    name = label if labels.count(label) == 1 else f'{label} ({folder.name.replace("_", " ")})'
+    models.append(_Model(name, 'unlearned', folder, folder / 'unlearned'))
+  return models
 
 
 def _standing(job) -> list[_Model]:
@@ -98,14 +114,21 @@ def _standing(job) -> list[_Model]:
   return [original, *golds]
 
 
-def _settings(job) -> dict:
-  config = job.config
+def _settings(job, model) -> dict:
+  """What an evaluation depends on."""
   return {
-    'da_energy': config.da_energy,
-    'evaluation_seed': config.evaluation_seed,
-    'original_seed': config.original_seed,
-    'gold_seed': config.gold_seed,
+    'format': FORMAT,
+    'da_energy': job.config.da_energy,
+    'evaluation_seed': job.config.evaluation_seed,
+    'model': _digest(model.checkpoint),
+    'original': _digest(job.original_folder / 'model'),
+    'gold': _digest(job.gold_folder(job.gold_seeds[0]) / 'model'),
   }
+
+
+def _digest(checkpoint) -> str | None:
+  """The digest in a model's record; None where there is no model."""
+  return checkpoints.restore(checkpoint)[1]['digest'] if checkpoints.exists(checkpoint) else None
 
 
 def _read_settings(folder):

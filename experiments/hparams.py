@@ -13,30 +13,28 @@ def resolve(names: tuple[str, ...], settings: tuple[str, ...]) -> dict[str, dict
 
   Args:
     names: methods of this run.
-    settings: `method.name=value` strings.
+    settings: `method.name=value` strings; those of other methods are checked and left out.
 
   Raises:
     errors.UserError: for an unknown method or hyper-parameter, or a value of the wrong type.
   """
   for name in names:
-    if name not in methods.METHODS:
-      raise errors.UserError(
-        f'--methods: unknown method {name!r}; known: {", ".join(sorted(methods.METHODS))}'
-      )
+    _check_method('--methods', name)
   resolved = {name: defaults(name) for name in names}
   for setting in settings:
     target, equals, text = setting.partition('=')
     method, dot, name = target.partition('.')
     if not equals or not dot:
       raise errors.UserError(f'--hparam: {setting!r} is not of the form method.name=value')
-    if method not in resolved:
+    _check_method('--hparam', method)
+    known = defaults(method)
+    if name not in known:
       raise errors.UserError(
-        f'--hparam: {setting!r} is for {method!r}, which is not in --methods={",".join(names)}'
+        f'--hparam: {method} has no {name!r}; it has: {", ".join(known) or "none"}'
       )
-    if name not in resolved[method]:
-      known = ', '.join(resolved[method]) or 'none'
-      raise errors.UserError(f'--hparam: {method} has no {name!r}; it has: {known}')
-    resolved[method][name] = _parse(setting, method, name, text)
+    value = _parse(setting, method, name, text)
+    if method in resolved:  # a flag file may set those of methods that this run leaves out
+      resolved[method][name] = value
   return resolved
 
 
@@ -53,6 +51,12 @@ def label(method: str, hparams: dict) -> str:
   return ','.join([method, *changed])
 
 
+def _check_method(flag, name):
+  if name not in methods.METHODS:
+    known = ', '.join(sorted(methods.METHODS))
+    raise errors.UserError(f'{flag}: unknown method {name!r}; known: {known}')
+
+
 def _parse(setting, method, name, text):
   annotation = inspect.signature(methods.METHODS[method].make).parameters[name].annotation
   allowed = get_args(annotation) or (annotation,)
@@ -67,4 +71,6 @@ def _parse(setting, method, name, text):
   if type(value) not in allowed:
     names = ' or '.join(t.__name__.replace('NoneType', 'None') for t in allowed)
     raise errors.UserError(f'--hparam: {setting!r}: {name} must be {names}, got {text!r}')
+  if type(value) is int and value < 0:
+    raise errors.UserError(f'--hparam: {setting!r}: {name} must not be negative')
   return value

@@ -4,6 +4,8 @@ A scalar that is not defined for a model or a problem (DA of a network whose fea
 test accuracy on classes that the test set lacks) is left out.
 """
 
+import functools
+
 import numpy as np
 from sklearn import decomposition
 
@@ -12,6 +14,8 @@ from experiments import problems
 
 ENERGIES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99)
 _PROJECTED = 400
+_PROBED = 10_000  # examples that a linear probe is trained on, at most
+_LEAST_PAIRS = 5  # an attack on fewer images says nothing
 
 Outputs = dict[str, types.Outputs]  # by set
 
@@ -19,7 +23,13 @@ Outputs = dict[str, types.Outputs]  # by set
 def scalars(
   job: problems.Job, outputs: Outputs, gold: Outputs, original: Outputs, *, is_gold: bool
 ) -> dict[str, float]:
-  """The scalars of a model; distances to gold are left out for gold itself."""
+  """The scalars of a model; distances to gold are left out for gold itself.
+
+  Outputs that are not finite, those of a network that was destroyed, are replaced by large numbers,
+  and `finite` is 0.
+  """
+  is_finite = all(np.all(np.isfinite(x)) for o in outputs.values() for x in o)
+  outputs, original = _replace_non_finite(outputs), _replace_non_finite(original)
   logits = {name: o.logits for name, o in outputs.items()}
   values = {**_accuracies(job, logits), **_attack(job, logits), **_features(job, outputs)}
   if not is_gold:
@@ -29,8 +39,14 @@ def scalars(
       'js_divergence': metrics.js_divergence(logits['forget'], reference),
       'agreement': metrics.agreement(logits['forget'], reference),
     }
+  values['finite'] = is_finite
   values['changed'] = np.max(np.abs(logits['forget'] - original['forget'].logits)) > 1e-6
   return {name: float(value) for name, value in values.items()}
+
+
+def _replace_non_finite(outputs):
+  limit = lambda x: np.nan_to_num(x, nan=0.0, posinf=1e6, neginf=-1e6)
+  return {name: types.Outputs(*map(limit, o)) for name, o in outputs.items()}
 
 
 def _accuracies(job, logits):
@@ -57,10 +73,17 @@ def _attack(job, logits):
     rows = dict(zip(('forget', 'test'), pairs, strict=True))
   scores = {n: metrics.cross_entropy_scores(logits[n], labels[n])[rows[n]] for n in labels}
   sizes = len(scores['forget']), len(scores['test'])
+  if min(sizes) < _LEAST_PAIRS:
+    return {}
   return {
     'mia': metrics.one_feature_attack(scores['forget'], scores['test'], seed=seed),
-    'mia_floor': metrics.attack_null_spread(*sizes, seed=seed).p95,
+    'mia_floor': _null_spread(*sizes, seed),
   }
+
+
+@functools.lru_cache
+def _null_spread(num_forget, num_unseen, seed):
+  return metrics.attack_null_spread(num_forget, num_unseen, seed=seed).p95
 
 
 def _features(job, outputs):
@@ -73,9 +96,13 @@ def _features(job, outputs):
     features['forget'], features['retain'], energy=job.config.da_energy
   )
   tested_classes = sorted(set(job.forgets_classes) & set(labels['test'].tolist()))
+  trained_features = np.concatenate([features['retain'], features['forget']])
+  trained_labels = np.concatenate([labels['retain'], labels['forget']])
+  rng = np.random.default_rng(job.config.evaluation_seed)
+  rows = rng.permutation(len(trained_labels))[:_PROBED]
   probe = metrics.linear_probe(
-    np.concatenate([features['retain'], features['forget']]),
-    np.concatenate([labels['retain'], labels['forget']]),
+    trained_features[rows],
+    trained_labels[rows],
     features['test'],
     labels['test'],
     forget_classes=tested_classes or None,
@@ -103,6 +130,7 @@ def _is_alive(outputs) -> bool:
 def arrays(job: problems.Job, outputs: Outputs) -> dict[str, np.ndarray]:
   """What the plots need: spectrum, DA by energy, accuracy by class, a projection of features."""
   rng = np.random.default_rng(job.config.evaluation_seed)
+  outputs = _replace_non_finite(outputs)
   forget, retain = outputs['forget'].features, outputs['retain'].features
   alignment, spectrum = np.full(len(ENERGIES), np.nan), np.full(1, np.nan)
   if _is_alive(outputs):

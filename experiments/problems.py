@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -25,6 +26,7 @@ class Job:
   config: config_lib.Config
   folder: pathlib.Path
   data_hash: str
+  test_hash: str
   split: data_lib.Split
   sets: dict[str, types.Dataset]  # retain, forget, validation, test
   class_names: tuple[str, ...]
@@ -63,9 +65,9 @@ class Job:
 
 
 def prepare(config: config_lib.Config, folder: pathlib.Path) -> Job:
-  """Loads the data, makes or reads the splits, and checks the settings; writes nothing."""
+  """Loads the data, makes the splits, and checks the settings; writes nothing."""
   source = _load(config, config.train_split)
-  split = _split(config, source, folder)
+  split = _split(config, source)
   sets = {
     name: source.dataset.take(getattr(split, name))
     for name in ('retain', 'forget', 'validation', 'test')
@@ -81,6 +83,7 @@ def prepare(config: config_lib.Config, folder: pathlib.Path) -> Job:
     config=config,
     folder=folder,
     data_hash=data_lib.content_hash(source.dataset),
+    test_hash=data_lib.content_hash(sets['test']),
     split=split,
     sets=sets,
     class_names=source.class_names,
@@ -114,11 +117,7 @@ def _load(config, split, class_names=None) -> data_lib.Source:
     )
 
 
-def _split(config, source, folder):
-  path = folder / 'splits.npz'
-  if path.exists():
-    with errors.blame('workdir'):
-      return data_lib.load_split(path)
+def _split(config, source):
   with errors.blame('forget'):
     return data_lib.split_dataset(
       source.dataset,
@@ -149,6 +148,10 @@ def _network(config, source):
 def _devices(config):
   if not config.num_devices:
     return None
+  if config.num_processes > 1:
+    raise errors.UserError(
+      '--num_devices: several processes use all of their devices; leave it out'
+    )
   available = jax.devices()
   if config.num_devices > len(available):
     raise errors.UserError(
@@ -158,12 +161,7 @@ def _devices(config):
 
 
 def _check_recipe(job):
-  devices = parallel.num_devices(job.devices)
-  if job.recipe.batch_size < 1 or job.recipe.batch_size % devices:
-    raise errors.UserError(
-      f'--batch_size: must be a positive multiple of the {devices} devices, '
-      f'got {job.recipe.batch_size}'
-    )
+  check_batch_size('--batch_size', job.recipe.batch_size, job.devices)
   if job.recipe.augmentation not in augmentation.AUGMENTATIONS:
     raise errors.UserError(
       f'--augmentation: must be one of {", ".join(augmentation.AUGMENTATIONS)}, '
@@ -177,16 +175,25 @@ def _check_recipe(job):
     raise errors.UserError(f'--num_epochs: must be at least 1, got {job.recipe.num_epochs}')
 
 
+def check_batch_size(name: str, batch_size: int, devices: parallel.Devices) -> None:
+  """Raises unless every device gets an equal part of a batch."""
+  count = parallel.num_devices(devices)
+  if batch_size < 1 or batch_size % count:
+    raise errors.UserError(
+      f'{name}: must be a positive multiple of the {count} devices, got {batch_size}'
+    )
+
+
 def fix(job: Job) -> None:
-  """Writes `problem.json` and `splits.npz`, or compares with those that are there."""
-  settings = job.config.problem_settings()
-  if job.config.forget.startswith('ids:'):
-    settings['forget'] = f'ids:{len(job.sets["forget"])} examples'
+  """Writes `problem.json` and `splits.npz`, or compares with what is there.
+
+  Raises:
+    errors.UserError: if the folder is of another problem; shows the difference.
+  """
+  wanted = _identity(job)
   path = job.folder / 'problem.json'
   if path.exists():
-    found = files.read_json(path)
-    wanted = {**settings, 'data_hash': job.data_hash}
-    there = {**found['settings'], 'data_hash': found['data_hash']}
+    there = files.read_json(path)['identity']
     differing = [n for n in sorted(wanted.keys() | there.keys()) if wanted.get(n) != there.get(n)]
     if differing:
       lines = [f'{n}: {there.get(n)!r} there, {wanted.get(n)!r} now' for n in differing]
@@ -195,19 +202,34 @@ def fix(job: Job) -> None:
         'use another --problem or --workdir'
       )
     return
-  if not parallel.is_main_process():
-    return
-  data_lib.save_split(job.folder / 'splits.npz', job.split)
-  files.write_json(
-    path,
-    {
-      'settings': json.loads(json.dumps(settings)),
-      'data_hash': job.data_hash,
-      'sizes': {name: len(d) for name, d in job.sets.items()},
-      'class_names': list(job.class_names),
-      'versions': versions(),
-    },
-  )
+  if parallel.is_main_process():
+    data_lib.save_split(job.folder / 'splits.npz', job.split)
+    files.write_json(
+      path,
+      {
+        'identity': wanted,
+        'sizes': {name: len(d) for name, d in job.sets.items()},
+        'class_names': list(job.class_names),
+        'versions': versions(),
+      },
+    )
+
+
+def _identity(job) -> dict:
+  """What original and gold depend on: settings, data and splits, as JSON gives them back."""
+  settings = job.config.problem_settings()
+  if job.config.forget.startswith('ids:'):
+    del settings['forget']  # the hash of the split says which ids, the file's path does not
+  split = hashlib.sha256()
+  for name, rows in vars(job.split).items():
+    split.update(f'{name} {len(rows)} '.encode() + rows.tobytes())
+  identity = {
+    **settings,
+    'data_hash': job.data_hash,
+    'test_hash': job.test_hash,
+    'split_hash': split.hexdigest(),
+  }
+  return json.loads(json.dumps(identity))
 
 
 def versions() -> dict[str, str]:

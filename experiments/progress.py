@@ -8,28 +8,31 @@ import shutil
 import sys
 import time
 
-from rich import progress
+from rich import progress, text
 
 from dalign_jax import checkpoints, parallel, types
+from experiments import errors, files
 
-_LINE_EVERY_SECONDS = 10.0
+_FIRST_LINE_SECONDS, _LINE_EVERY_SECONDS = 2.0, 10.0
 
 
-def say(text: str = '') -> None:
+def say(line: str = '') -> None:
   """Prints a line, on the main process only."""
   if parallel.is_main_process():
-    print(text, flush=True)
+    print(line, flush=True)
 
 
-class _Quiet:
+class Quiet:
+  """Shows nothing; the interface of what shows progress."""
+
   def update(self, done: int, total: int, note: str) -> None:
     del done, total, note
 
 
-class _Lines(_Quiet):
+class _Lines(Quiet):
   def __init__(self, title: str):
     self._title, self._start = title, time.monotonic()
-    self._next = self._start + _LINE_EVERY_SECONDS
+    self._next = self._start + _FIRST_LINE_SECONDS
 
   def update(self, done, total, note):
     now = time.monotonic()
@@ -41,7 +44,12 @@ class _Lines(_Quiet):
     say(f'  {self._title}: {done}/{total} {note}, {rate:.1f}/s, {left:.0f} s left')
 
 
-class _Bar(_Quiet):
+class _Rate(progress.ProgressColumn):
+  def render(self, task):
+    return text.Text(f'{task.speed:.1f}/s' if task.speed else '')
+
+
+class _Bar(Quiet):
   def __init__(self, bars: progress.Progress, title: str):
     self._bars, self._task = bars, bars.add_task(title, total=None, note='')
 
@@ -50,10 +58,10 @@ class _Bar(_Quiet):
 
 
 @contextlib.contextmanager
-def bar(title: str) -> Iterator[_Quiet]:
+def bar(title: str) -> Iterator[Quiet]:
   """Shows progress with rate and remaining time: `update(done, total, note)`."""
   if not parallel.is_main_process():
-    yield _Quiet()
+    yield Quiet()
   elif not sys.stdout.isatty():
     yield _Lines(title)
   else:
@@ -61,6 +69,7 @@ def bar(title: str) -> Iterator[_Quiet]:
       progress.TextColumn('  {task.description}'),
       progress.BarColumn(),
       progress.MofNCompleteColumn(),
+      _Rate(),
       progress.TextColumn('{task.fields[note]}'),
       progress.TimeElapsedColumn(),
       progress.TimeRemainingColumn(),
@@ -73,16 +82,24 @@ class RunMonitor(types.Monitor):
   """Shows a run's progress, writes `train.jsonl`, and keeps its states in `training/`.
 
   A run that was stopped goes on at the last finished epoch; the seconds of its earlier parts are
-  counted in.
+  counted in. It is refused if it was started with other settings or on other devices, since it
+  would not arrive at the same bits.
   """
 
-  def __init__(self, folder: pathlib.Path, shown: _Quiet, compile_seconds: Callable[[], float]):
-    self._folder, self._shown = folder, shown
+  def __init__(
+    self,
+    folder: pathlib.Path,
+    shown: Quiet,
+    compile_seconds: Callable[[], float],
+    made_with: dict,
+  ):
+    self._folder, self._shown, self._made_with = folder, shown, made_with
     self._compile_seconds = compile_seconds
     self._compile_start = compile_seconds()
     self._start = time.monotonic()
     self._earlier = {'seconds': 0.0, 'compile_seconds': 0.0}
-    self._num_epochs, self._epoch = 1, 0
+    self._first, self._epoch, self._num_epochs = 0, 0, 1
+    self._totals: dict[str, int] = {}
 
   def seconds(self) -> dict[str, float]:
     """Wall time so far without compilation, and the time of compilation."""
@@ -95,21 +112,27 @@ class RunMonitor(types.Monitor):
   def restore(self, template):
     found = checkpoints.restore_training(self._folder / 'training', template)
     finished = found[0] if found else 0
+    if not found and checkpoints.exists(self._folder / 'training'):
+      say('  the state of the interrupted run cannot be read; starting over')
+    if found:
+      self._check_settings(found[2]['made_with'])
+      self._earlier = found[2]['spent']
+      self._first = self._epoch = finished
+      say(f'  resuming after epoch {finished}')
     self._cut_log(finished)
-    if not found:
-      return None
-    self._earlier = found[2]
-    say(f'  resuming after epoch {finished}')
-    self._epoch = finished
-    return finished, found[1]
+    return (finished, found[1]) if found else None
 
   def on_start(self, num_epochs):
     self._num_epochs = num_epochs
 
   def on_step(self, phase, done, total):
+    self._totals[phase] = total  # phases follow one another in this order, in every epoch
+    phases = list(self._totals)
+    within = sum(self._totals[p] for p in phases[: phases.index(phase)]) + done
+    per_epoch = sum(self._totals.values())
     self._shown.update(
-      self._epoch * total + done,
-      self._num_epochs * total,
+      (self._epoch - self._first) * per_epoch + within,
+      (self._num_epochs - self._first) * per_epoch,
       f'steps, epoch {self._epoch + 1}/{self._num_epochs} ({phase})',
     )
 
@@ -121,18 +144,27 @@ class RunMonitor(types.Monitor):
     record = {'epoch': epoch + 1, **metrics, 'seconds': round(spent['seconds'], 3)}
     with open(self._folder / 'train.jsonl', 'a', encoding='utf-8') as log:
       log.write(json.dumps(record) + '\n')
-    checkpoints.save_training(self._folder / 'training', epoch + 1, get_state(), spent)
+    metadata = {'spent': spent, 'made_with': self._made_with}
+    checkpoints.save_training(self._folder / 'training', epoch + 1, get_state(), metadata)
 
   def close(self) -> None:
     """Drops the training states: the run is finished and its model saved."""
     if parallel.is_main_process():
       shutil.rmtree(self._folder / 'training', ignore_errors=True)
 
+  def _check_settings(self, there: dict) -> None:
+    changed = [k for k, now in self._made_with.items() if there.get(k) != now]
+    if changed:
+      lines = [f'{k}: {there.get(k)!r} there, {self._made_with[k]!r} now' for k in changed]
+      raise errors.UserError(
+        f'--workdir: the interrupted run in {self._folder} was started with other settings '
+        f'({"; ".join(lines)}); go on with those, or delete its folder training/'
+      )
+
   def _cut_log(self, finished: int) -> None:
     """Drops the lines of epochs that will be run again."""
     if not parallel.is_main_process():
       return
-    self._folder.mkdir(parents=True, exist_ok=True)
     path = self._folder / 'train.jsonl'
     lines = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
-    path.write_text(''.join(f'{line}\n' for line in lines[:finished]), encoding='utf-8')
+    files.write_text(path, ''.join(f'{line}\n' for line in lines[:finished]))

@@ -59,6 +59,8 @@ def warnings(rows: list[evaluation.Row]) -> list[str]:
         'to rank methods by it); train longer, without augmentation or with a wider network'
       )
   for row in rows:
+    if not row.values['finite']:
+      notes.append(f'{row.name} is destroyed: its outputs are not finite')
     if row.kind == 'unlearned' and not row.values['changed']:
       notes.append(f"{row.name} had no effect: its outputs on the forget set are the original's")
   return notes
@@ -72,7 +74,7 @@ def verdict(rows: list[evaluation.Row]) -> str:
   best = {
     'output (activation distance)': min(lines, key=lambda x: x.row.values['activation_distance']),
     'features (DA)': min(lines, key=_alignment_gap),
-    'accuracies and attack (Avg Gap)': min(lines, key=lambda x: x.average_gap),
+    'accuracies and attack (Avg Gap)': min(lines, key=_average_gap),
   }
   parts = [f'{line.row.name} in {what}' for what, line in best.items()]
   return 'Nearest to gold: ' + '; '.join(parts) + '.'
@@ -81,6 +83,10 @@ def verdict(rows: list[evaluation.Row]) -> str:
 def _alignment_gap(line) -> float:
   cell = line.cells.get('dimensional_alignment')
   return float('inf') if cell is None or cell.gap is None else cell.gap
+
+
+def _average_gap(line) -> float:
+  return float('inf') if line.average_gap is None else line.average_gap
 
 
 def _facts(job, rows) -> list[str]:
@@ -92,7 +98,7 @@ def _facts(job, rows) -> list[str]:
     *(f'{note}.' for note in job.notes),
     f'DA keeps {job.config.da_energy:.0%} of the spectrum: rank {ranks[1]:.0f} for gold, '
     f'{ranks[0]:.0f} for the original. Attack: chance is 0.5; 95 % of equal laws at these '
-    f'sizes stay within {gold.values["mia_floor"]:.3f} of it.',
+    f'sizes stay within {gold.values.get("mia_floor", 0.5):.3f} of it.',
     f'Made on {gold.record["devices"]}; versions: '
     + ', '.join(f'{k} {v}' for k, v in gold.record['versions'].items())
     + '.',
@@ -118,9 +124,10 @@ def _html(job, rows, title, notes) -> str:
   body += [f'<dt>{escape(c.head)}</dt><dd>{escape(c.meaning)}</dd>' for c in table.columns(rows)]
   body += ['</dl><h2>How it was made</h2>', *(f'<p>{escape(f)}</p>' for f in _facts(job, rows))]
   links = []
-  for path in sorted((job.folder / 'runs').glob('*/*/flags.txt')):
-    target, name = escape(str(path.relative_to(job.folder))), escape(path.parent.parent.name)
-    links.append(f'<li><a href="{target}">{name}</a></li>')
+  for row in rows:
+    if row.kind == 'unlearned':
+      target = escape(str((row.folder / 'flags.txt').relative_to(job.folder)))
+      links.append(f'<li><a href="{target}">{escape(row.name)}</a></li>')
   body += ['<p>Resolved flags of each run:</p><ul>', *links, '</ul>']
   return (
     '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -163,17 +170,14 @@ def _html_table(rows) -> str:
 
 
 def _figures(job, rows) -> list[str]:
-  logs = {
-    'original': job.original_folder / 'train.jsonl',
-    'gold': job.gold_folder(job.gold_seeds[0]) / 'train.jsonl',
-  }
-  unlearning = {
-    p.parent.parent.name: p for p in sorted((job.folder / 'runs').glob('*/*/train.jsonl'))
-  }
+  logs = {row.name: row.folder / 'train.jsonl' for row in rows}
+  logs = {name: path for name, path in logs.items() if path.exists()}
+  standing = {name: logs[name] for name in ('original', 'gold') if name in logs}
+  unlearning = {r.name: logs[r.name] for r in rows if r.kind == 'unlearned' and r.name in logs}
   drawn = [
     (plots.alignment(rows, job.config.da_energy), 'DA against the share of the spectrum kept.'),
     (plots.spectrum(rows), "Eigenvalue spectrum of the retain features' second moment."),
-    (plots.training_curves(logs), 'Training of original and gold.'),
+    (plots.training_curves(standing), 'Training of original and gold.'),
     (plots.class_accuracy(rows, job.class_names), 'Test accuracy by class.'),
     (
       plots.projection(rows),

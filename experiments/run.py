@@ -80,8 +80,10 @@ def main(argv) -> None:
 def _run_and_report_errors(argv) -> None:
   try:
     main(argv)
-  except (errors.UserError, OSError) as error:
+  except errors.UserError as error:
     _fail(error)
+  except OSError as error:
+    _fail(f'--workdir: {error}')
 
 
 def _parse_flags(argv):

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 import contextlib
 import dataclasses
+import hashlib
 import os
 import pathlib
 
 import jax
+import numpy as np
 
 from dalign_jax import checkpoints, methods, parallel, training, types
 from experiments import config as config_lib
@@ -62,6 +64,8 @@ class _Run:
       )
     with errors.blame('hparam'):
       unlearn_fn = methods.METHODS[method].make(**values)
+    if 'batch_size' in values:
+      problems.check_batch_size(f'--hparam={method}.batch_size', values['batch_size'], job.devices)
     label = hparams.label(method, values)
     folder = job.folder / 'runs' / label / f'seed_{job.config.unlearn_seed}'
     return cls(method, values, unlearn_fn, label, folder)
@@ -70,13 +74,15 @@ class _Run:
 def train_original(job: problems.Job) -> None:
   """Trains the model that will have to forget, on retain and forget."""
   seed = job.config.original_seed
-  _train(job, job.original_folder, job.training_set, seed, 'original')
+  key = _key(seed, 'original')
+  _train(job, job.original_folder, job.training_set, seed, key, 'original')
 
 
 def train_gold(job: problems.Job) -> None:
   """Trains the gold models, on retain alone: the reference and the noise floor."""
   for seed in job.gold_seeds:
-    _train(job, job.gold_folder(seed), job.sets['retain'], seed, f'gold (seed {seed})')
+    key = _key(seed, 'gold')
+    _train(job, job.gold_folder(seed), job.sets['retain'], seed, key, f'gold (seed {seed})')
 
 
 def unlearn(job: problems.Job, run: _Run) -> None:
@@ -85,6 +91,8 @@ def unlearn(job: problems.Job, run: _Run) -> None:
   if not checkpoints.exists(folder / 'model'):
     raise errors.UserError(f'--stages: no original in {folder}; run train_original first')
   original, _ = checkpoints.restore(folder / 'model', job.template)
+  if parallel.is_main_process() and not (run.folder / 'flags.txt').exists():
+    files.write_text(run.folder / 'flags.txt', _flag_file(job.config, run))
   record = {
     'method': run.method,
     'hparams': run.hparams,
@@ -105,16 +113,20 @@ def unlearn(job: problems.Job, run: _Run) -> None:
       devices=job.devices,
       monitor=monitor,
     )
-    return run.unlearn_fn(problem, jax.random.key(job.config.unlearn_seed))
+    return run.unlearn_fn(problem, _key(job.config.unlearn_seed, 'unlearn'))
 
   _make_model(run.folder, 'unlearned', compute, record, f'unlearn: {run.label}')
-  if parallel.is_main_process():
-    files.write_text(run.folder / 'flags.txt', _flag_file(job.config, run))
 
 
-def _train(job, folder, dataset, seed, title):
+def _key(seed: int, role: str) -> jax.Array:
+  """A stream for each role: equal seeds of original, gold and method have nothing in common."""
+  role_number = ('original', 'gold', 'unlearn').index(role)
+  return jax.random.fold_in(jax.random.key(seed), role_number)
+
+
+def _train(job, folder, dataset, seed, key, title):
   def compute(monitor):
-    init_key, fit_key = jax.random.split(jax.random.key(seed))
+    init_key, fit_key = jax.random.split(key)
     return training.fit(
       job.apply_fn,
       job.init_fn(init_key),
@@ -137,18 +149,14 @@ def _make_model(
   title: str,
 ) -> None:
   """Computes a model and saves it with a record of how it was made, unless it is there."""
-  if checkpoints.exists(folder / name):
+  made_with = {**record, **environment()}
+  if parallel.agree(checkpoints.exists(folder / name)):
     _, found = checkpoints.restore(folder / name)
-    changed = [k for k in record if found.get(k) != record[k]]
-    if changed:
-      raise errors.UserError(
-        f'--workdir: {folder} was made with other settings ({", ".join(changed)}: '
-        f'{[found.get(k) for k in changed]} there, {[record[k] for k in changed]} now)'
-      )
+    _check_record(folder, {k: found.get(k) for k in record}, record)
     progress.say(f'{title}: done before ({found["seconds"]:.1f} s)')
     return
   with progress.bar(title) as shown:
-    monitor = progress.RunMonitor(folder, shown, timing.compile_seconds)
+    monitor = progress.RunMonitor(folder, shown, timing.compile_seconds, made_with)
     try:
       model = compute(monitor)
     except training.NonFiniteLossError as error:
@@ -159,12 +167,31 @@ def _make_model(
       ) from None
     spent = monitor.seconds()
   if parallel.is_main_process():
-    checkpoints.save(folder / name, model, {**record, **spent, **environment()})
+    record = {**made_with, **spent, 'digest': _digest(model)}
+    checkpoints.save(folder / name, model, record)
   monitor.close()
   parallel.barrier(str(folder))
   progress.say(
     f'{title}: {spent["seconds"]:.1f} s, and {spent["compile_seconds"]:.1f} s of compilation'
   )
+
+
+def _check_record(folder, there, now):
+  changed = [k for k in now if there[k] != now[k]]
+  if changed:
+    lines = [f'{k}: {there[k]!r} there, {now[k]!r} now' for k in changed]
+    raise errors.UserError(
+      f'--workdir: {folder} was made with other settings ({"; ".join(lines)}); use another '
+      '--problem or --workdir, or delete the folder'
+    )
+
+
+def _digest(model: types.ModelState) -> str:
+  """SHA-256 of a model's bytes: an evaluation says which models it is of."""
+  digest = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(model):
+    digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
+  return digest.hexdigest()
 
 
 def environment() -> dict:
@@ -187,6 +214,9 @@ def _flag_file(config, run) -> str:
   """A flag file that makes this one run again."""
   config = dataclasses.replace(
     config,
+    coordinator_address='',
+    num_processes=1,
+    process_id=0,
     methods=(run.method,),
     hparam=tuple(f'{run.method}.{name}={value}' for name, value in run.hparams.items()),
   )

@@ -74,8 +74,8 @@ class Line(NamedTuple):
 
   row: evaluation.Row
   cells: dict[str, Cell]
-  average_gap: float
-  tug_of_war: float
+  average_gap: float | None
+  tug_of_war: float | None
   seconds: float
   time_ratio: float
 
@@ -125,21 +125,22 @@ def _line(row, gold, floors):
   return Line(
     row=row,
     cells=cells,
-    average_gap=metrics.average_gap(_aggregated(row), _aggregated(gold)),
-    tug_of_war=metrics.tug_of_war(_aggregated(row), _aggregated(gold)),
+    average_gap=_aggregate(metrics.average_gap, row, gold, ('UA', 'RA', 'TA', 'MIA')),
+    tug_of_war=_aggregate(metrics.tug_of_war, row, gold, ('FA', 'RA', 'TA')),
     seconds=seconds,
     time_ratio=seconds / gold.record['seconds'],
   )
 
 
-def _aggregated(row):
-  return {
-    'UA': 1 - row.values['forget_accuracy'],
-    'FA': row.values['forget_accuracy'],
-    'RA': row.values['retain_accuracy'],
-    'TA': row.values['test_accuracy'],
-    'MIA': row.values['mia'],
-  }
+def _aggregate(metric, row, gold, names):
+  """An aggregate of accuracies and attack, or None where one of them is not defined."""
+  keys = {'FA': 'forget_accuracy', 'RA': 'retain_accuracy', 'TA': 'test_accuracy', 'MIA': 'mia'}
+  values = [{n: r.values.get(k) for n, k in keys.items()} for r in (row, gold)]
+  for of_row in values:
+    of_row['UA'] = 1 - of_row['FA']
+    if any(of_row[n] is None for n in names):
+      return None
+  return metric(*values)
 
 
 def format_cell(column: Column, cell: Cell) -> str:
@@ -152,7 +153,7 @@ def format_cell(column: Column, cell: Cell) -> str:
 
 def heads(shown: list[Column]) -> list[str]:
   """The table's head line."""
-  return ['model', *(c.head for c in shown), 'Avg Gap', 'ToW', 'seconds', 'of gold']
+  return ['model', *(c.head for c in shown), 'Avg Gap', 'ToW', 'seconds', 'of gold', 'sees']
 
 
 def texts(line: Line, shown: list[Column]) -> list[str]:
@@ -160,10 +161,11 @@ def texts(line: Line, shown: list[Column]) -> list[str]:
   return [
     line.row.name,
     *(format_cell(c, line.cells[c.key]) for c in shown),
-    f'{100 * line.average_gap:.1f}',
-    f'{line.tug_of_war:.3f}',
+    '-' if line.average_gap is None else f'{100 * line.average_gap:.1f}',
+    '-' if line.tug_of_war is None else f'{line.tug_of_war:.3f}',
     f'{line.seconds:.1f}',
     f'{line.time_ratio:.2f}',
+    line.row.record.get('sees', ''),
   ]
 
 

@@ -387,3 +387,16 @@ def test_batch_errors(arguments, message):
     data.epoch_batches(
       num_examples, batch_size, np.random.default_rng(0), num_batches=rest[0] if rest else None
     )
+
+
+def test_number_is_no_index_where_the_names_are_numbers():
+  labels = np.arange(40, dtype=np.int32) % 4
+  dataset = types.Dataset(
+    np.zeros((40, 2, 2, 1), np.uint8), labels, np.array([f'i{k}' for k in range(40)])
+  )
+  options = {'validation_fraction': 0.1, 'test_fraction': 0.1, 'seed': 0}
+  names = ('0', '1', '3', '4')
+  split = data.split_dataset(dataset, forget='class:3', class_names=names, **options)
+  assert set(labels[split.forget]) == {2}
+  with pytest.raises(ValueError, match="no class '2'"):
+    data.split_dataset(dataset, forget='class:2', class_names=names, **options)

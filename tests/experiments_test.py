@@ -13,6 +13,7 @@ import time
 
 from absl.testing import flagsaver
 import chex
+import numpy as np
 import pytest
 
 from dalign_jax import checkpoints
@@ -103,7 +104,8 @@ def test_job_leaves_what_it_promises(finished):
   for name in ('original/seed_0/model', 'gold/seed_100/model', 'runs/head_only/seed_0/unlearned'):
     assert checkpoints.exists(folder / name), name
   assert not list(folder.rglob('training'))
-  assert not list(folder.rglob('.*.tmp'))
+  known = {'.lock', 'problem.json', 'splits.npz', 'report.html', 'report.md', 'report.csv'}
+  assert {p.name for p in folder.iterdir() if p.is_file()} == known
 
 
 def test_table_tells_the_story(finished):
@@ -143,7 +145,7 @@ def test_second_run_does_nothing(finished, capsys):
   stages.run(config)
   after = _files(folder)
   changed = {p.name for p in after if after[p] != before.get(p)}
-  assert changed <= {'report.html', 'report.md', 'report.csv', 'flags.txt', '.lock'}
+  assert changed <= {'report.html', 'report.md', 'report.csv', '.lock'}
   assert 'done before' in capsys.readouterr().out
 
 
@@ -169,15 +171,129 @@ def test_flags_of_a_run_are_a_flag_file_that_makes_it_again(finished):
   assert f'--workdir={config.workdir}' in text
 
 
-def test_changed_configuration_is_refused_with_the_difference(finished):
+@pytest.mark.parametrize(
+  ('changes', 'difference'),
+  [
+    ({'learning_rate': 0.05}, r'learning_rate: 0.1 there, 0.05 now'),
+    ({'forget': 'class:7'}, r"forget: 'class:3' there, 'class:7' now"),
+    ({'dataset': 'mnist5k'}, r"dataset: 'digits' there, 'mnist5k' now"),
+    ({'split_seed': 1}, r'split_hash.*split_seed: 0 there, 1 now'),
+  ],
+)
+def test_changed_configuration_is_refused_with_the_difference(finished, changes, difference):
   config, folder = finished
   before = _files(folder)
-  other = dataclasses.replace(config, learning_rate=0.05, problem=config.problem_name())
-  with pytest.raises(errors.UserError, match=r'learning_rate: 0.1 there, 0.05 now'):
+  other = dataclasses.replace(config, **{'problem': config.problem_name(), **changes})
+  with pytest.raises(errors.UserError, match=difference):
     stages.run(other)
-  assert {p: t for p, t in _files(folder).items() if p.name != '.lock'} == {
-    p: t for p, t in before.items() if p.name != '.lock'
-  }
+  after = _files(folder)
+  assert {p for p in after if after[p] != before[p]} <= {folder / '.lock'}
+
+
+def test_changed_deletion_request_is_refused(tmp_path):
+  request = tmp_path / 'request.txt'
+  request.write_text('digits_00003\ndigits_00013\n', encoding='utf-8')
+  config = _config(tmp_path, forget=f'ids:{request}', stages=('prepare',), methods=('muda',))
+  stages.run(config)
+  stages.run(config)
+  request.write_text('digits_00100\ndigits_00200\n', encoding='utf-8')
+  with pytest.raises(errors.UserError, match='split_hash'):
+    stages.run(config)
+  request.write_text('digits_00003\nno_such_id\n', encoding='utf-8')
+  with pytest.raises(errors.UserError, match='no_such_id'):
+    stages.run(config)
+
+
+def test_one_image_can_be_forgotten(tmp_path):
+  request = tmp_path / 'request.txt'
+  request.write_text('digits_00003\n', encoding='utf-8')
+  config = _config(tmp_path, forget=f'ids:{request}', methods=('muda',))
+  stages.run(config)
+  rows = _rows(tmp_path / config.problem_name())
+  assert rows['gold']['average_gap'] == '' and float(rows['gold']['tug_of_war']) == 1
+  assert 'mia' not in rows['gold']
+
+
+def test_evaluation_follows_its_models(finished, tmp_path, capsys):
+  config, folder = finished
+  copy = tmp_path / config.problem_name()
+  shutil.copytree(folder, copy)
+  config = dataclasses.replace(config, workdir=str(tmp_path), methods=('head_only',))
+  stages.run(config)
+  assert 'evaluate: done before' in capsys.readouterr().out
+  gold, record = checkpoints.restore(folder / 'gold' / 'seed_101' / 'model')
+  checkpoints.save(copy / 'gold' / 'seed_100' / 'model', gold, {**record, 'seed': 100})
+  stages.run(config)
+  out = capsys.readouterr().out
+  assert 'evaluate: 4 models' in out and 'left out' in out
+  assert set(_rows(copy)) == {'original', 'gold', 'second gold', 'head_only'}
+  assert float(_rows(copy)['second gold']['activation_distance']) == 0
+
+
+def test_roles_with_equal_seeds_have_nothing_in_common(tmp_path):
+  config = _config(
+    tmp_path,
+    methods=('retrain',),
+    hparam=(),
+    original_seed=5,
+    gold_seed=5,
+    unlearn_seed=5,
+    num_epochs=1,
+    stages=('train_original', 'train_gold', 'unlearn'),
+  )
+  stages.run(config)
+  folder = tmp_path / config.problem_name()
+  kernels = [
+    checkpoints.restore(folder / name)[0].params['head']['kernel']
+    for name in ('original/seed_5/model', 'gold/seed_5/model', 'runs/retrain/seed_5/unlearned')
+  ]
+  for i, first in enumerate(kernels):
+    assert all((first != second).all() for second in kernels[:i])
+
+
+def test_group_norm_and_several_seeds(tmp_path):
+  config = _config(tmp_path, norm='group', methods=('muda',), hparam=('muda.rounds=1',))
+  for seed in (0, 1):
+    stages.run(dataclasses.replace(config, unlearn_seed=seed))
+  rows = _rows(tmp_path / config.problem_name())
+  assert {'muda,rounds=1 (seed 0)', 'muda,rounds=1 (seed 1)'} < set(rows)
+
+
+def test_flag_files_can_be_narrowed():
+  both = ('finetune.num_epochs=1', 'muda.rounds=1')
+  assert hparams.resolve(('muda',), both) == {'muda': {**hparams.defaults('muda'), 'rounds': 1}}
+
+
+def test_interrupted_run_is_not_continued_with_other_settings(tmp_path):
+  monitor = lambda flags: progress.RunMonitor(
+    tmp_path, progress.Quiet(), lambda: 0.0, {'xla_flags': flags}
+  )
+  state = {'w': np.zeros(2, np.float32)}
+  first = monitor('--a')
+  assert first.restore(state) is None
+  first.on_start(2)
+  first.on_epoch(0, lambda: state, {'loss': 1.0})
+  assert monitor('--a').restore(state)[0] == 1
+  with pytest.raises(errors.UserError, match="xla_flags: '--a' there, '--b' now"):
+    monitor('--b').restore(state)
+
+
+def test_progress_counts_the_steps_of_all_phases_since_the_start(tmp_path):
+  shown = []
+
+  class Shown(progress.Quiet):
+    def update(self, done, total, note):
+      shown.append((done, total))
+
+  monitor = progress.RunMonitor(tmp_path, Shown(), lambda: 0.0, {})
+  monitor.on_start(2)
+  for epoch in range(2):
+    for phase, total in (('forget', 2), ('recover', 3)):
+      for done in range(1, total + 1):
+        monitor.on_step(phase, done, total)
+    monitor.on_epoch(epoch, lambda: {'w': np.zeros(1)}, {})
+  assert [done for done, _ in shown] == list(range(1, 11))
+  assert shown[-1] == (10, 10)
 
 
 def test_second_process_in_a_folder_is_refused(finished):
@@ -295,6 +411,8 @@ BAD = {
   'hparam method': ({'hparam': ('scrub.alpha=5',)}, r'--hparam.*scrub'),
   'hparam form': ({'hparam': ('muda',)}, r'--hparam.*method.name=value'),
   'hparam type': ({'hparam': ('muda.rounds=many',)}, r'--hparam.*rounds must be int'),
+  'hparam sign': ({'hparam': ('muda.rounds=-1',)}, r'--hparam.*rounds must not be negative'),
+  'method batch': ({'hparam': ('muda.batch_size=0',)}, r'--hparam=muda.batch_size.*positive'),
   'hparam value': ({'hparam': ('muda.energy=2',)}, r'--hparam.*energy must be in'),
 }
 
@@ -341,9 +459,9 @@ def test_flag_file_parses_and_says_what_it_does(path):
 
 
 def test_progress_lines_have_rate_and_time_left(monkeypatch, capsys):
-  now = iter([0.0, 5.0, 20.0])
+  now = iter([0.0, 1.0, 20.0])
   monkeypatch.setattr(progress.time, 'monotonic', lambda: next(now))
   with progress.bar('train') as shown:
-    shown.update(10, 80, 'steps')
+    shown.update(5, 80, 'steps')
     shown.update(40, 80, 'steps')
   assert capsys.readouterr().out == '  train: 40/80 steps, 2.0/s, 20 s left\n'

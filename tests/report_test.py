@@ -1,6 +1,7 @@
 """The table and the words of a report, on made-up numbers."""
 
-import numpy as np
+import pathlib
+
 import pytest
 
 from experiments import evaluation, report, table
@@ -13,6 +14,7 @@ GOLD = {
   'dimensional_alignment': 0.9,
   'linear_probe': 0.8,
   'changed': 1.0,
+  'finite': 1.0,
 }
 
 
@@ -21,7 +23,7 @@ def _row(name, kind, **changes):
   if kind == 'gold':
     values = {k: v for k, v in values.items() if k not in ('activation_distance', 'js_divergence')}
   return evaluation.Row(
-    name, kind, values, {'seconds': 4.0, 'compile_seconds': 1.0}, {'energies': np.zeros(1)}
+    name, kind, values, {'seconds': 4.0, 'compile_seconds': 1.0}, {}, pathlib.Path(name)
   )
 
 
@@ -104,6 +106,18 @@ def test_verdict_names_the_nearest(rows):
   verdict = report.verdict(rows)
   assert 'good in output (activation distance)' in verdict
   assert 'good in features (DA)' in verdict
+
+
+def test_aggregates_need_all_of_their_parts(rows):
+  del rows[3].values['mia']
+  good = table.lines(rows)[3]
+  assert good.average_gap is None and good.tug_of_war == pytest.approx(0.9)
+  assert 'accuracies and attack' in report.verdict(rows)
+
+
+def test_destroyed_networks_are_warned_of(rows):
+  rows[3].values['finite'] = 0.0
+  assert 'good is destroyed: its outputs are not finite' in report.warnings(rows)
 
 
 def test_no_effect_and_poor_separation_are_warned_of(rows):

@@ -124,7 +124,8 @@ def _class_number(request, name, labels, class_names) -> int:
   names = list(class_names or [str(k) for k in range(int(labels.max()) + 1)])
   if name in names:
     return names.index(name)
-  if name.isdecimal() and int(name) < len(names):
+  names_are_numbers = all(known.lstrip('-').isdecimal() for known in names)
+  if name.isdecimal() and int(name) < len(names) and not names_are_numbers:
     return int(name)
   raise ValueError(
     f'{request.flag}: there is no class {name!r}; name one of the {len(names)} classes'

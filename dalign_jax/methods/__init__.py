@@ -28,7 +28,7 @@ METHODS: dict[str, Method] = {
   'finetune': Method(finetune, sees='all retain'),
   'gradient_ascent': Method(gradient_ascent, sees='forget'),
   'head_only': Method(head_only, sees='forget', class_only=True),
-  'muda': Method(muda, sees='forget, 10 % of retain'),
+  'muda': Method(muda, sees='forget, part of retain'),
   'random_label': Method(random_label, sees='all retain, forget'),
   'retrain': Method(retrain, sees='all retain'),
 }

@@ -1,9 +1,8 @@
 """Fine-tuning on the retain set: forgetting by neglect."""
 
 import jax
-import jax.numpy as jnp
 
-from dalign_jax import losses, optim, training, types
+from dalign_jax import optim, training, types
 
 
 def finetune(
@@ -18,8 +17,8 @@ def finetune(
 
   .. math:: \min_\theta \; E_{(x, y) \in retain} \, CE(y, f_\theta(x))
 
-  Sees all retain data and no forget data. The forget set is forgotten only as far as the network
-  forgets by itself.
+  Sees all retain data, augmented as by the recipe, and no forget data. The forget set is forgotten
+  only as far as the network forgets by itself.
 
   Args:
     num_epochs: passes over the retain set.
@@ -31,14 +30,8 @@ def finetune(
   tx = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
-    def loss_fn(params, batch_stats, batch, constants, key):
-      del constants, key
-      model = types.ModelState(params, batch_stats)
-      outputs, batch_stats = problem.apply_fn(model, batch['retain']['images'], train=True)
-      return jnp.mean(losses.cross_entropy(batch['retain']['labels'], outputs.logits)), batch_stats
-
     return training.minimize(
-      loss_fn,
+      training.classification_loss(problem.apply_fn, 'retain', problem.recipe.augmentation),
       tx,
       problem.original,
       {'retain': problem.retain},

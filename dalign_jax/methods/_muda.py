@@ -5,6 +5,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dalign_jax import data as data_lib
 from dalign_jax import losses, optim, parallel, prediction, training, types
@@ -48,8 +49,8 @@ def muda(
   (`losses.self_distillation`) and the alignment loss of `losses.dimensional_alignment`. Both phases
   are one optax transformation, `optim.alternating`. The aim is gold's alignment, not the highest:
   too large a `da_weight` overshoots it. Sees the forget data and `retain_fraction` of the retain
-  data. Where only some examples of a class are forgotten, the masked teacher overshoots, since gold
-  still recognises many of them; `teacher='unmasked'` then takes the original as it is.
+  data, which the recover phase augments as by the recipe. Where only some examples of a class are
+  forgotten, the masked teachers overshoot, since gold still recognises many of them.
 
   Args:
     rounds: number of forget and recover rounds.
@@ -62,9 +63,10 @@ def muda(
     batch_size: global batch of each set.
     forget_epochs: passes over the forget set in a round.
     recover_epochs: passes over the retain subset in a round.
-    retain_fraction: share of the retain set that is used, in (0, 1].
+    retain_fraction: share of each retained class that is used, in (0, 1], at least one example.
     teacher: 'original', or 'current' for the network itself under stop_gradient (the loss then is
-      -log(1 - p_y)), both without the true class; 'unmasked' for the original with it.
+      -log(1 - p_y)), both without the true class; 'unmasked' for the original with it, which holds
+      the outputs where they are, so that only the alignment loss forgets.
     temperature: of the self-distillation.
     basis_source: 'epoch' (the current network's basis at the start of each round), 'original', or
       'batch' (of the retain rows in each forget batch).
@@ -106,7 +108,12 @@ def muda(
     subset_key, batch_key = jax.random.split(key)
     retain = _subset(problem.retain, retain_fraction, subset_key)
     forget_step = training.make_step(_forget_loss(problem, settings), tx, devices=devices, phase=0)
-    recover_step = training.make_step(_recover_loss(problem), tx, devices=devices, phase=1)
+    recover_step = training.make_step(
+      training.classification_loss(problem.apply_fn, 'retain', problem.recipe.augmentation),
+      tx,
+      devices=devices,
+      phase=1,
+    )
     data = training.put_data(
       {'forget': problem.forget, 'retain': retain},
       devices,
@@ -171,6 +178,13 @@ class _Settings:
       raise ValueError(f'energy must be in (0, 1], got {self.energy}')
     if self.differentiate_basis and self.basis_source != 'batch':
       raise ValueError(f"differentiate_basis needs basis_source='batch', got {self.basis_source!r}")
+    if self.basis_source == 'batch' and self.normalization == 'forget_only':
+      raise ValueError(
+        "normalization='forget_only' does not go with basis_source='batch', which puts retain rows "
+        'into the batch'
+      )
+    if not self.temperature > 0:
+      raise ValueError(f'temperature must be positive, got {self.temperature}')
 
 
 def _forget_loss(problem, settings):
@@ -216,18 +230,6 @@ def _batch_basis(retain_features, settings):
   return losses.principal_basis(moment, energy=settings.energy)
 
 
-def _recover_loss(problem):
-  """Cross-entropy on the retain rows."""
-
-  def loss_fn(params, batch_stats, batch, constants, key):
-    del constants, key
-    model = types.ModelState(params, batch_stats)
-    outputs, batch_stats = problem.apply_fn(model, batch['retain']['images'], train=True)
-    return jnp.mean(losses.cross_entropy(batch['retain']['labels'], outputs.logits)), batch_stats
-
-  return loss_fn
-
-
 def _original_logits(problem):
   return prediction.predict(
     problem.apply_fn, problem.original, problem.forget.images, devices=problem.devices
@@ -235,9 +237,11 @@ def _original_logits(problem):
 
 
 def _subset(dataset, fraction, key):
-  size = max(1, round(fraction * len(dataset)))
+  """A share of each class, at least one row of each."""
   rng = training.epoch_rng(key, 0)
-  return dataset.take(rng.permutation(len(dataset))[:size])
+  by_class = [np.flatnonzero(dataset.labels == c) for c in np.unique(dataset.labels)]
+  chosen = [rng.permutation(rows)[: max(1, round(fraction * len(rows)))] for rows in by_class]
+  return dataset.take(np.sort(np.concatenate(chosen)))
 
 
 def _epochs(num_examples, batch_size, rng, epochs):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dalign_jax import losses, optim, parallel, training, types
+from dalign_jax import augmentation, losses, optim, parallel, training, types
 
 
 def random_label(
@@ -21,7 +21,8 @@ def random_label(
     \quad \tilde y = y \text{ on retain}, \; \tilde y \sim U(\{1..C\} \setminus \{y\})
     \text{ on forget}
 
-  Sees all retain and all forget data. Wrong labels are drawn anew at each step.
+  Sees all retain and all forget data, augmented as by the recipe. Wrong labels are drawn anew at
+  each step.
 
   Args:
     num_epochs: passes over retain and forget together.
@@ -39,11 +40,13 @@ def random_label(
     def loss_fn(params, batch_stats, batch, constants, key):
       del constants
       rows = batch['train']
-      keys = parallel.example_keys(key, len(rows['labels']))
+      label_key, augmentation_key = jax.random.split(key)
+      keys = parallel.example_keys(label_key, len(rows['labels']))
       shift = jax.vmap(lambda k: jax.random.randint(k, (), 1, problem.num_classes))(keys)
       labels = (rows['labels'] + rows['is_forget'] * shift) % problem.num_classes
       model = types.ModelState(params, batch_stats)
-      outputs, batch_stats = problem.apply_fn(model, rows['images'], train=True)
+      images = augmentation.augment(rows['images'], augmentation_key, problem.recipe.augmentation)
+      outputs, batch_stats = problem.apply_fn(model, images, train=True)
       return jnp.mean(losses.cross_entropy(labels, outputs.logits)), batch_stats
 
     is_forget = np.repeat(np.array([0, 1], np.int32), [len(problem.retain), len(problem.forget)])
