@@ -127,6 +127,13 @@ def _is_alive(outputs) -> bool:
   return all(np.any(outputs[name].features) for name in ('forget', 'retain', 'test'))
 
 
+def _project(points):
+  """First two principal components; zeros where all points are the same."""
+  if not np.any(points.std(axis=0) > 0):
+    return np.zeros((len(points), 2))
+  return decomposition.PCA(2, random_state=0).fit_transform(points)
+
+
 def arrays(job: problems.Job, outputs: Outputs) -> dict[str, np.ndarray]:
   """What the plots need: spectrum, DA by energy, accuracy by class, a projection of features."""
   rng = np.random.default_rng(job.config.evaluation_seed)
@@ -147,7 +154,7 @@ def arrays(job: problems.Job, outputs: Outputs) -> dict[str, np.ndarray]:
     'class_accuracy': metrics.per_class_accuracy(
       outputs['test'].logits, job.sets['test'].labels, job.num_classes
     ),
-    'projection': decomposition.PCA(2, random_state=0).fit_transform(points),
+    'projection': _project(points),
     'projection_labels': labels,
     'projection_is_forget': np.arange(len(points)) < len(rows_f),
   }

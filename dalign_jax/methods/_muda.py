@@ -18,7 +18,7 @@ NORMALIZATIONS = ('auto', 'companions', 'frozen', 'forget_only')
 def muda(
   *,
   rounds: int = 5,
-  da_weight: float = 5.0,
+  da_weight: float = 10.0,
   energy: float = 0.9,
   learning_rate: float = 0.01,
   recover_learning_rate: float | None = None,
@@ -26,7 +26,7 @@ def muda(
   weight_decay: float = 5e-4,
   batch_size: int = 64,
   forget_epochs: int = 1,
-  recover_epochs: int = 3,
+  recover_epochs: int = 5,
   retain_fraction: float = 0.1,
   teacher: str = 'original',
   temperature: float = 1.0,
