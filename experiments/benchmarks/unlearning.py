@@ -1,0 +1,104 @@
+"""A whole unlearning run, MUDA with its default settings, beside plain PyTorch code of the method.
+
+python -m experiments.benchmarks.unlearning
+"""
+
+import dataclasses
+import functools
+import inspect
+import statistics
+
+import jax
+import numpy as np
+
+from dalign_jax import data as data_lib
+from dalign_jax import methods, models, training, types
+from experiments import timing
+from experiments.benchmarks import harness, training_step
+
+
+def measure(*, quick: bool = False) -> list[dict]:
+  """One row: a CNN forgets a class of MNIST-5k (quick: of the 8x8 digits).
+
+  A tenth of the retain set is used, as by default, but picked here, so that both see the same rows.
+  """
+  harness.import_torch()
+  from experiments.benchmarks import torch_muda
+
+  problem = make_problem('digits' if quick else 'mnist5k')
+  muda = methods.METHODS['muda'].make
+  chosen = {'rounds': 1 if quick else 2, 'retain_fraction': 1.0}
+  defaults = {name: p.default for name, p in inspect.signature(muda).parameters.items()}
+  settings = {**defaults, **chosen}
+  key = jax.random.key(1)
+  results, compiling = {}, []
+
+  def ours():
+    start = timing.compile_seconds()
+    results['ours'] = muda(**chosen)(problem, key)
+    compiling.append(timing.compile_seconds() - start)
+
+  def torch(memory_format):
+    layout = training_step.layouts()[memory_format]
+    results['torch'] = torch_muda.unlearn(problem, key, settings, layout)
+
+  functions = {'ours with compiling': ours}
+  for name in training_step.layouts():
+    functions[f'torch {name}'] = functools.partial(torch, name)
+  timings = harness.interleave(functions, rounds=1 if quick else 7)
+  first, totals = timings['ours with compiling']
+  compiling = compiling[-len(totals) :]
+  running = [total - part for total, part in zip(totals, compiling, strict=True)]
+  timings = {'ours': harness.Timing(first, running), **timings}
+  pairs = [
+    (mine, other) for mine in list(timings)[:2] for other in timings if other.startswith('torch')
+  ]
+  shape = problem.forget.images.shape[1:]
+  unlearned = torch_muda.network(results['ours'], shape)
+  end, start = torch_muda.parameters(unlearned), torch_muda.network(problem.original, shape)
+  way = np.linalg.norm(end - torch_muda.parameters(start))
+  difference = np.linalg.norm(end - torch_muda.parameters(results['torch'])) / way
+  return [
+    harness.row(
+      f'MUDA, {settings["rounds"]} rounds',
+      timings,
+      pairs,
+      compile_seconds=statistics.median(compiling),
+      difference_relative_to_the_way_gone=float(difference),
+    )
+  ]
+
+
+def make_problem(dataset: str) -> types.Problem:
+  """The quickstart's problem with a tenth of its retain set and a briefly trained original."""
+  source = data_lib.load(dataset)
+  fractions = {'validation_fraction': 0.1, 'test_fraction': 0.1}
+  split = data_lib.split_dataset(source.dataset, forget='class:3', seed=0, **fractions)
+  sets = {
+    name: source.dataset.take(getattr(split, name)) for name in ('retain', 'forget', 'validation')
+  }
+  shape = source.dataset.images.shape[1:]
+  apply_fn, init_fn = models.build('cnn', num_classes=10, image_shape=shape)
+  problem = types.Problem(
+    apply_fn=apply_fn,
+    init_fn=init_fn,
+    original=init_fn(jax.random.key(0)),
+    num_classes=10,
+    recipe=types.Recipe(num_epochs=2, learning_rate=0.02),
+    devices=(jax.devices()[0],),
+    **sets,
+  )
+  original = training.fit(
+    apply_fn,
+    problem.original,
+    types.concatenate(problem.retain, problem.forget),
+    problem.recipe,
+    jax.random.key(0),
+    devices=problem.devices,
+  )
+  tenth = problem.retain.take(np.arange(0, len(problem.retain), 10))
+  return dataclasses.replace(problem, original=original, retain=tenth)
+
+
+if __name__ == '__main__':
+  harness.run(measure)
