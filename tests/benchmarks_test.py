@@ -1,28 +1,98 @@
-"""Benchmarks compute the same thing in both ways, and report ratios of interleaved rounds."""
+"""The benchmarks' arithmetic, and that both sides of them compute the same."""
 
+import json
+import sys
+
+from absl import app, flags
+from absl.testing import flagsaver
+import pytest
+
+from experiments import errors
 from experiments.benchmarks import alignment, harness, loops
 
+FIELDS = {'name', 'seconds', 'first_call_seconds', 'ratios'}
 
-def test_rounds_are_interleaved_and_compared():
+
+def _check_row(row):
+  assert row.keys() >= FIELDS
+  assert json.loads(json.dumps(row)) == row
+  assert row['seconds'].keys() == row['first_call_seconds'].keys()
+  assert all(seconds > 0 for seconds in row['seconds'].values())
+  for name, value in row['ratios'].items():
+    assert set(name.split(' / ')) <= row['seconds'].keys()
+    assert 0 < value['low'] <= value['median'] <= value['high']
+
+
+def test_interleave_takes_turns():
   calls = []
-  functions = {name: lambda name=name: calls.append(name) for name in ('ours', 'other')}
-  timings = harness.interleave(functions, rounds=3)
-  row = harness.row('case', timings, [('ours', 'other')])
-  assert sorted(calls[-2:]) == ['other', 'ours'] and len(calls) >= 6
-  ratio = row['ratios']['ours / other']
-  assert 0 < ratio['low'] <= ratio['median'] <= ratio['high']
-  assert set(row['seconds']) == {'ours', 'other'}
+  functions = {name: lambda name=name: calls.append(name) for name in 'ab'}
+  timings = harness.interleave(functions, rounds=3, warm_up=2)
+  assert calls == ['a', 'b'] * 6
+  assert {name: len(timing.rounds) for name, timing in timings.items()} == {'a': 3, 'b': 3}
 
 
-def test_loops_compute_the_same_with_either_convolution():
+def test_ratio_is_taken_round_by_round():
+  ours = harness.Timing(9.0, [1.0, 20.0, 3.0])
+  other = harness.Timing(9.0, [2.0, 10.0, 3.0])
+  assert harness.ratio(ours, other) == {'low': 0.75, 'median': 1.0, 'high': 1.5}
+  once = harness.ratio(harness.Timing(9.0, [1.0]), harness.Timing(9.0, [4.0]))
+  assert once == {'low': 0.25, 'median': 0.25, 'high': 0.25}
+
+
+def test_row_and_environment():
+  timings = {'a': harness.Timing(5.0, [1.0, 3.0]), 'b': harness.Timing(6.0, [1.0, 1.0])}
+  row = harness.row('name', timings, [('a', 'b')], batch_size=2)
+  assert row['seconds'] == {'a': 2.0, 'b': 1.0}
+  assert row['first_call_seconds'] == {'a': 5.0, 'b': 6.0}
+  assert row['ratios']['a / b']['median'] == 2.0
+  assert row['batch_size'] == 2
+  environment = harness.environment()
+  assert environment['cores'] >= 1
+  assert {'jax', 'numpy'} <= environment['versions'].keys()
+
+
+def test_program_writes_json(tmp_path, monkeypatch, capsys):
+  path = tmp_path / 'result.json'
+  timings = {'a': harness.Timing(5.0, [1.0]), 'b': harness.Timing(6.0, [2.0])}
+  measure = lambda quick: [harness.row(f'quick={quick}', timings, [('a', 'b')])]
+  monkeypatch.setattr(harness.parallel, 'tune_cpu', lambda: None)
+  monkeypatch.setattr(sys, 'argv', ['x/name.py', '--quick', f'--output={path}'])
+  monkeypatch.setattr(app, 'run', lambda main: main(flags.FLAGS(sys.argv)))
+  with flagsaver.flagsaver():
+    harness.run(measure)
+  result = json.loads(path.read_text())
+  assert result.keys() == {'command', 'environment', 'rows'}
+  assert result['command'].startswith('python -m experiments.benchmarks.name --quick')
+  assert result['rows'][0]['name'] == 'quick=True'
+  assert '0.5 x' in capsys.readouterr().out
+
+
+def test_missing_torch_is_said(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'torch', None)
+  with pytest.raises(errors.UserError, match='not installed'):
+    harness.import_torch()
+
+
+def test_streamed_alignment_is_that_of_the_svd():
+  found = {way: function(16, 1500)[0] for way, function in alignment.WAYS.items()}
+  assert found['streamed'].rank == found['svd'].rank == found['jax svd'].rank > 1
+  assert found['streamed'].value == pytest.approx(found['svd'].value, abs=1e-5)
+  assert found['jax svd'].value == pytest.approx(found['svd'].value, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_alignment_runs():
+  rows = alignment.measure(quick=True)
+  for row in rows:
+    _check_row(row)
+    assert row['largest_value_difference'] < 1e-5
+    assert row['peak_megabytes'].keys() == set(alignment.WAYS)
+
+
+@pytest.mark.slow
+def test_loops_run():
   rows = loops.measure(quick=True)
   assert [row['name'] for row in rows] == ['8 training steps', 'per-example gradient norms']
   for row in rows:
+    _check_row(row)
     assert row['largest_value_difference'] < 1e-4
-    assert all(r['median'] > 0 for r in row['ratios'].values())
-
-
-def test_streamed_alignment_is_that_of_all_features():
-  for row in alignment.measure(quick=True):
-    assert row['largest_value_difference'] < 1e-4
-    assert len(set(row['ranks'].values())) == 1

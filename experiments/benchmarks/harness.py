@@ -20,6 +20,7 @@ from experiments import errors
 _QUICK = flags.DEFINE_bool('quick', False, 'Tiny sizes: shows that it works, not how fast it is.')
 _OUTPUT = flags.DEFINE_string('output', '', 'Where to write the JSON; empty: nowhere.')
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'torch')
+_ALLOCATOR = ('MALLOC_ARENA_MAX', 'MALLOC_MMAP_MAX_', 'MALLOC_TRIM_THRESHOLD_', 'GLIBC_TUNABLES')
 
 
 class Timing(NamedTuple):
@@ -84,7 +85,7 @@ def row(name: str, timings: Mapping[str, Timing], pairs: Sequence[tuple[str, str
 
 
 def environment() -> dict:
-  """What figures depend on: processor, versions, compiler flags, and the load of the machine."""
+  """What figures depend on: processor, versions, compiler, allocator, the machine's load."""
   return {
     'processor': _processor(),
     'cores': os.cpu_count(),
@@ -92,6 +93,7 @@ def environment() -> dict:
     'python': platform.python_version(),
     'versions': {name: version for name in _PACKAGES if (version := _version(name))},
     'xla_flags': os.environ.get('XLA_FLAGS', ''),
+    'allocator': {name: os.environ[name] for name in _ALLOCATOR if name in os.environ},
     'load_average': os.getloadavg()[0],
   }
 
@@ -108,7 +110,7 @@ def run(measure: Callable[..., list[dict]]) -> None:
     del argv
     jax.config.update('jax_platforms', 'cpu')
     parallel.tune_cpu()
-    before = environment()
+    before = environment()  # with the flags of tune_cpu
     try:
       rows = measure(quick=_QUICK.value)
     except errors.UserError as error:
