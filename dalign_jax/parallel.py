@@ -124,12 +124,34 @@ def shard(batch: np.ndarray, devices: Devices = None) -> np.ndarray:
   total = num_devices(devices)
   if batch.shape[-1] % total:
     raise ValueError(f'batch_size must be a multiple of the {total} devices, got {batch.shape[-1]}')
-  parts = np.split(batch, total, axis=-1)
-  everyone = list(devices) if devices else jax.devices()
-  mine = jax.process_index()
-  return np.stack(
-    [part for part, d in zip(parts, everyone, strict=True) if d.process_index == mine]
-  )
+  return np.stack(_mine(np.split(batch, total, axis=-1), devices))
+
+
+def shard_members(values: np.ndarray, devices: Devices = None) -> np.ndarray:
+  """Divides the members `[K, ...]` of an ensemble: `[local devices, K / devices, ...]`.
+
+  Where K is no multiple of the devices, the last member is repeated.
+  """
+  total = num_devices(devices)
+  rows = np.minimum(np.arange(-(-len(values) // total) * total), len(values) - 1)
+  return np.asarray(values)[np.stack(_mine(np.split(rows, total), devices))]
+
+
+def place_members(tree, devices: Devices = None):
+  """A host pytree of leaves `[K, ...]` on the devices, divided as by `shard_members`."""
+  sharded = jax.tree.map(lambda x: shard_members(x, devices), tree)
+  return pmap(lambda x: x, devices=devices)(sharded)
+
+
+def fetch_members(tree, *, num_members: int):
+  """The members of `place_members` back on the host, of all processes: leaves `[K, ...]`."""
+  merge = lambda x: np.concatenate([np.asarray(s.data)[0] for s in x.addressable_shards])
+  tree = jax.tree.map(merge, tree)
+  if jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+
+    tree = multihost_utils.process_allgather(tree, tiled=True)
+  return jax.tree.map(lambda x: np.asarray(x)[:num_members], tree)
 
 
 def example_keys(key: jax.Array, local_batch: int) -> jax.Array:
@@ -148,6 +170,12 @@ def steps_per_call() -> int:
   slower than the loop saves.
   """
   return 1 if jax.default_backend() == 'cpu' else 16
+
+
+def _mine(parts, devices):
+  """Of a part for each device, those of this process's devices."""
+  everyone = list(devices) if devices else jax.devices()
+  return [p for p, d in zip(parts, everyone, strict=True) if d.process_index == jax.process_index()]
 
 
 def must_block(devices: Devices = None) -> bool:

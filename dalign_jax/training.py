@@ -26,6 +26,36 @@ class Step(NamedTuple):
   devices: parallel.Devices
 
 
+def step_fn(loss_fn: Callable, tx: optax.GradientTransformation, **update_args) -> Callable:
+  """One optimizer step as a pure function, to be mapped over the axis `parallel.AXIS`.
+
+  Args:
+    loss_fn: as in `make_step`.
+    tx: optimizer.
+    **update_args: given to `tx.update`.
+
+  Returns:
+    `(state, data, indices, constants, key_data) -> (state, loss)`, where `data` is `{set: {field:
+    [N, ...]}}`, `indices` `{set: [B]}` and `key_data` the bits of the run's key.
+  """
+  tx = optax.with_extra_args_support(tx)
+
+  def one(state: types.TrainState, data, indices, constants, key_data):
+    batch = {name: _gather(data[name], indices[name]) for name in indices}
+    key = jax.random.wrap_key_data(key_data, impl='threefry2x32')
+    key = jax.random.fold_in(key, state.step)
+    grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+    (loss, batch_stats), grads = grad_fn(state.params, state.batch_stats, batch, constants, key)
+    loss, batch_stats, grads = jax.lax.pmean((loss, batch_stats, grads), parallel.AXIS)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params, **update_args)
+    is_finite = jnp.isfinite(optax.tree.norm((updates, batch_stats)))
+    loss = jnp.where(is_finite, loss, jnp.nan)
+    params = optax.apply_updates(state.params, updates)
+    return types.TrainState(params, batch_stats, opt_state, state.step + 1), loss
+
+  return one
+
+
 def make_step(
   loss_fn: Callable,
   tx: optax.GradientTransformation,
@@ -46,20 +76,7 @@ def make_step(
     steps_per_call: how many steps a compiled call scans over; None: the backend's default.
     **update_args: given to `tx.update` (as `phase=0` for `optim.alternating`).
   """
-  tx = optax.with_extra_args_support(tx)
-
-  def one(state: types.TrainState, data, indices, constants, key_data):
-    batch = {name: _gather(data[name], indices[name]) for name in indices}
-    key = jax.random.wrap_key_data(key_data, impl='threefry2x32')
-    key = jax.random.fold_in(key, state.step)
-    grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-    (loss, batch_stats), grads = grad_fn(state.params, state.batch_stats, batch, constants, key)
-    loss, batch_stats, grads = jax.lax.pmean((loss, batch_stats, grads), parallel.AXIS)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params, **update_args)
-    is_finite = jnp.isfinite(optax.tree.norm((updates, batch_stats)))
-    loss = jnp.where(is_finite, loss, jnp.nan)
-    params = optax.apply_updates(state.params, updates)
-    return types.TrainState(params, batch_stats, opt_state, state.step + 1), loss
+  one = step_fn(loss_fn, tx, **update_args)
 
   def single(state, data, indices, constants, key_data):
     return one(state, data, jax.tree.map(lambda i: i[0], indices), constants, key_data)
@@ -103,8 +120,25 @@ def run_steps(
     ValueError: if a batch cannot be cut over the devices.
   """
   sharded = {name: parallel.shard(b, step.devices) for name, b in batches.items()}
-  total = len(next(iter(batches.values())))
-  key_data = parallel.replicate(jax.random.bits(key, (2,), 'uint32'), step.devices)
+  key_data = parallel.replicate(key_bits(key), step.devices)
+  return run_sharded_steps(
+    step, state, data, sharded, key_data, constants=constants, phase=phase, monitor=monitor
+  )
+
+
+def run_sharded_steps(
+  step: Step,
+  state,
+  data,
+  sharded: Mapping[str, np.ndarray],
+  key_data,
+  *,
+  constants=(),
+  phase: str = 'train',
+  monitor: types.Monitor | None = None,
+) -> tuple[types.TrainState, float]:
+  """As `run_steps`, from batches `{set: [local devices, steps, ...]}` and keys on the devices."""
+  total = next(iter(sharded.values())).shape[1]
   step_losses, done = [], 0
   while done < total:
     size = step.steps_per_call if step.steps_per_call <= total - done else 1
@@ -133,16 +167,20 @@ def run_epochs(
   *,
   monitor: types.Monitor,
   devices: parallel.Devices = None,
+  place: Callable = parallel.replicate,
+  fetch: Callable = parallel.fetch,
 ) -> types.ModelState:
   """Runs epochs from the last one the monitor has kept; the same bits as without a stop.
 
   Args:
-    epoch_fn: `(replicated state, epoch) -> (replicated state, metrics)`; all its randomness comes
-      from the epoch's number and the state's step.
+    epoch_fn: `(placed state, epoch) -> (placed state, metrics)`; all its randomness comes from the
+      epoch's number and the state's step.
     state: initial training state on the host.
     num_epochs: number of epochs.
     monitor: keeps states, is told of each epoch.
     devices: devices to run on, None for all.
+    place: `(host state, devices) -> state` on the devices.
+    fetch: the inverse; every process calls it.
 
   Returns:
     The trained model, on the host.
@@ -150,14 +188,17 @@ def run_epochs(
   state = jax.tree.map(np.asarray, state)
   first, state = monitor.restore(state) or (0, state)
   monitor.on_start(num_epochs)
-  state = parallel.replicate(state, devices)
+  state = place(state, devices)
   for epoch in range(first, num_epochs):
     try:
       state, metrics = epoch_fn(state, epoch)
     except NonFiniteLossError as error:
       raise NonFiniteLossError(f'epoch {epoch + 1} of {num_epochs}: {error}') from None
-    monitor.on_epoch(epoch, functools.partial(parallel.fetch, state), metrics)
-  return parallel.fetch(state).model
+    get_state = functools.partial(fetch, state)
+    if jax.process_count() > 1:  # fetching may need all processes; only one of them saves
+      get_state = functools.partial(lambda fetched: fetched, fetch(state))
+    monitor.on_epoch(epoch, get_state, metrics)
+  return fetch(state).model
 
 
 def init_state(model: types.ModelState, tx: optax.GradientTransformation) -> types.TrainState:
@@ -184,6 +225,11 @@ def put_data(datasets: Mapping[str, types.Dataset], devices: parallel.Devices = 
     for name, d in datasets.items()
   }
   return parallel.replicate(fields, devices)
+
+
+def key_bits(key: jax.Array) -> jax.Array:
+  """What a step is given of the run's key: two uint32, drawn from it."""
+  return jax.random.bits(key, (2,), 'uint32')
 
 
 def epoch_rng(key: jax.Array, epoch: int) -> np.random.Generator:
@@ -253,6 +299,16 @@ def classification_loss(apply_fn: types.ApplyFn, name: str, kind: str) -> Callab
   return loss_fn
 
 
+def recipe_optimizer(recipe: types.Recipe, num_examples: int) -> optax.GradientTransformation:
+  """The optimizer of original and gold, for a training set of `num_examples`."""
+  return optim.sgd(
+    optim.warmup_cosine(recipe, num_examples),
+    momentum=recipe.momentum,
+    weight_decay=recipe.weight_decay,
+    nesterov=True,
+  )
+
+
 def fit(
   apply_fn: types.ApplyFn,
   model: types.ModelState,
@@ -277,15 +333,9 @@ def fit(
   Returns:
     The trained model, on the host.
   """
-  tx = optim.sgd(
-    optim.warmup_cosine(recipe, len(dataset)),
-    momentum=recipe.momentum,
-    weight_decay=recipe.weight_decay,
-    nesterov=True,
-  )
   return minimize(
     classification_loss(apply_fn, 'train', recipe.augmentation),
-    tx,
+    recipe_optimizer(recipe, len(dataset)),
     model,
     {'train': dataset},
     key,

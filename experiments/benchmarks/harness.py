@@ -1,6 +1,7 @@
 """What all benchmarks share: interleaved rounds, ratios with their spread, JSON and a table."""
 
 from collections.abc import Callable, Mapping, Sequence
+import functools
 import importlib.metadata
 import json
 import os
@@ -13,8 +14,9 @@ from typing import NamedTuple
 
 from absl import app, flags
 import jax
+import numpy as np
 
-from dalign_jax import parallel
+from dalign_jax import parallel, types
 from experiments import errors
 
 _QUICK = flags.DEFINE_bool('quick', False, 'Tiny sizes: shows that it works, not how fast it is.')
@@ -55,6 +57,17 @@ def interleave(
       if index >= warm_up:
         timings[name].rounds.append(seconds)
   return timings
+
+
+@functools.cache
+def random_dataset(image_shape: tuple[int, ...], rows: int) -> types.Dataset:
+  """Noise with random labels of ten classes; the same at each call."""
+  rng = np.random.default_rng(0)
+  return types.Dataset(
+    images=rng.integers(0, 256, (rows, *image_shape), dtype=np.uint8),
+    labels=rng.integers(0, 10, rows).astype(np.int32),
+    ids=np.arange(rows).astype(str),
+  )
 
 
 def timed(function: Callable[[], object]) -> float:

@@ -47,7 +47,7 @@ def _training(shape, batch_size, rounds):
 
 def _steps(convolution, shape, batch_size, steps_per_call):
   devices = (jax.devices()[0],)
-  dataset = _dataset(shape, 4 * batch_size)
+  dataset = harness.random_dataset(shape, 4 * batch_size)
   apply_fn, init_fn = models.build('cnn', num_classes=10, image_shape=shape)
   tx = optim.sgd(0.05)
 
@@ -109,20 +109,10 @@ def _gradient_norms(convolution, shape, loop):
   norms = jax.jit(loops[loop])
 
   def run(batch_size):
-    dataset = _dataset(shape, batch_size)
+    dataset = harness.random_dataset(shape, batch_size)
     return np.asarray(norms(dataset.images, dataset.labels))
 
   return run
-
-
-@functools.cache
-def _dataset(shape, rows):
-  rng = np.random.default_rng(0)
-  return types.Dataset(
-    images=rng.integers(0, 256, (rows, *shape), dtype=np.uint8),
-    labels=rng.integers(0, 10, rows).astype(np.int32),
-    ids=np.arange(rows).astype(str),
-  )
 
 
 if __name__ == '__main__':

@@ -33,11 +33,7 @@ def measure(*, quick: bool = False) -> list[dict]:
 
 def _case(name, network, image_shape, rounds, *, batch_size):
   rng = np.random.default_rng(0)
-  dataset = types.Dataset(
-    images=rng.integers(0, 256, (2 * batch_size, *image_shape), dtype=np.uint8),
-    labels=rng.integers(0, 10, 2 * batch_size).astype(np.int32),
-    ids=np.arange(2 * batch_size).astype(str),
-  )
+  dataset = harness.random_dataset(image_shape, 2 * batch_size)
   indices = rng.permutation(len(dataset))[:batch_size].astype(np.int32)
   model, ours = our_step(network, dataset, indices)
   functions = {'ours': ours}
