@@ -3,6 +3,8 @@
 import dataclasses
 import os
 
+EVALUATIONS = ('standard', 'full')
+CONTROL = 'planted_leak'  # the method that full evaluation adds: attacks must find it
 STAGES = ('prepare', 'train_original', 'train_gold', 'unlearn', 'evaluate', 'report')
 
 
@@ -63,7 +65,16 @@ class Config:
   original_seed: int = _problem(0, 'Seed of the original model.')
   gold_seed: int = _problem(100, 'Seed of the first gold model; the others count on from it.')
 
-  num_gold: int = _run(2, 'Gold models: the first is the reference, the second the noise floor.')
+  evaluation: str = _run(
+    'standard', f'What to measure: {" or ".join(EVALUATIONS)}; see docs/evaluation.md.'
+  )
+  num_seeds: int = _run(0, 'Originals, each unlearned and compared; 0: 1, or 8 if full.')
+  num_gold: int = _run(
+    0, 'Gold models: one half is the reference, the other the noise floor; 0: two a seed.'
+  )
+  num_shadows: int = _run(0, 'Models trained on half of the forget set, for U-LiRA; 0: 16 if full.')
+  ensemble_size: int = _run(16, 'How many models one program trains; 1: one after the other.')
+  relearn_epochs: int = _run(20, 'Most epochs of relearning, for --evaluation=full.')
   methods: tuple[str, ...] = _run(('muda',), 'Methods; see dalign_jax.methods.METHODS.')
   hparam: tuple[str, ...] = _run(
     (), 'A hyper-parameter, as muda.da_weight=5. May be given several times.'
@@ -85,6 +96,31 @@ class Config:
   coordinator_address: str = _run('', 'host:port of process 0, for a run of several processes.')
   num_processes: int = _run(1, 'Processes that take part in the run.')
   process_id: int = _run(0, 'Number of this process.')
+
+  @property
+  def is_full(self) -> bool:
+    return self.evaluation == 'full'
+
+  @property
+  def seeds(self) -> int:
+    """How many originals there are."""
+    return self.num_seeds or (8 if self.is_full else 1)
+
+  @property
+  def golds(self) -> int:
+    """How many gold models there are, reference and floor together."""
+    return self.num_gold or max(2 * self.seeds, self.shadows)
+
+  @property
+  def shadows(self) -> int:
+    """How many shadow models there are."""
+    return (self.num_shadows or 16) if self.is_full else 0
+
+  @property
+  def all_methods(self) -> tuple[str, ...]:
+    """The methods, and the control where full evaluation needs it."""
+    extra = (CONTROL,) if self.is_full and CONTROL not in self.methods else ()
+    return (*self.methods, *extra)
 
   def problem_settings(self) -> dict:
     """The settings that may not change inside a problem folder."""

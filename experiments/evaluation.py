@@ -1,77 +1,119 @@
 """Evaluates original, gold and unlearned models, each beside gold.
 
-Every row of a table is one `Measured`: scalars for the table and arrays for the plots, both kept in
-the model's own folder.
+A line of the table is a group of models that differ in their seeds: each member is measured beside
+the gold of its number, and under `--evaluation=full` the group as a whole (`distributions`).
 """
 
 import dataclasses
+import functools
 import pathlib
-from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from dalign_jax import checkpoints, prediction, types
-from experiments import errors, files, measures, problems, progress
+from experiments import config as config_lib
+from experiments import distributions, errors, files, measures, problems, progress
 
-FORMAT = 1  # to be raised when a measure changes, so that old evaluations are made again
+FORMAT = 2  # to be raised when a measure changes, so that old evaluations are made again
 
 
-class Row(NamedTuple):
-  """One line of the table: a model, what was measured of it, and where it is."""
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One line of the table: a model, or several that differ in their seeds.
+
+  Attributes:
+    name: what the table calls it.
+    kind: original, gold, second gold, unlearned, control.
+    seeds: the scalars of each member.
+    record: how the first member was made.
+    arrays: what plots need, of the first member and of the group.
+    folder: of the first member.
+    group: scalars of the group as a whole.
+    group_intervals: half-widths of 95 % intervals of some of them.
+  """
 
   name: str
-  kind: str  # original, gold, second gold, unlearned
-  values: dict[str, float]
+  kind: str
+  seeds: tuple[dict[str, float], ...]
   record: dict
   arrays: dict[str, np.ndarray]
   folder: pathlib.Path
+  group: dict[str, float] = dataclasses.field(default_factory=dict)
+  group_intervals: dict[str, float] = dataclasses.field(default_factory=dict)
+
+  @property
+  def values(self) -> dict[str, float]:
+    """Means over the members that have the scalar, and the group's own scalars."""
+    keys = {key: None for seed in self.seeds for key in seed}
+    means = {key: float(np.mean(self.of_seeds(key))) for key in keys}
+    return {**means, **self.group}
+
+  def of_seeds(self, key: str) -> list[float]:
+    """A scalar of each member that has it."""
+    return [seed[key] for seed in self.seeds if key in seed]
+
+  def interval(self, key: str) -> float | None:
+    """Half the width of the 95 % interval of a mean over training seeds; None for one seed."""
+    if key in self.group:
+      return self.group_intervals.get(key)
+    return mean_interval(self.of_seeds(key))
+
+
+def mean_interval(values: list[float]) -> float | None:
+  """Half-width of Student's 95 % interval for the mean; None below two values."""
+  if len(values) < 2:
+    return None
+  return float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Model:
-  name: str
-  kind: str
   folder: pathlib.Path
   checkpoint: pathlib.Path
 
 
-def evaluate(job: problems.Job, runs: dict[str, pathlib.Path]) -> None:
-  """Measures every model of this run that has not been measured with the same settings yet.
+@dataclasses.dataclass(frozen=True)
+class _Group:
+  name: str
+  kind: str
+  members: list[_Model]
+  shadows: list[_Model]
+
+  def file(self, job: problems.Job, ending: str) -> pathlib.Path:
+    return job.folder / 'evaluation' / f'{self.name}{ending}'
+
+
+def evaluate(job: problems.Job, labels: list[str]) -> None:
+  """Measures what has not been measured with the same settings yet.
 
   Args:
     job: the problem.
-    runs: label -> folder of the unlearned models.
+    labels: of the methods of this run.
 
   Raises:
     errors.UserError: if a model is missing.
   """
-  standing = _standing(job)
-  todo = standing + [_Model(n, 'unlearned', f, f / 'unlearned') for n, f in runs.items()]
-  for model in todo:
+  groups = [*_standing(job), *(_run_group(job, label, label) for label in labels)]
+  for model in [m for g in groups for m in (*g.members, *g.shadows)]:
     if not checkpoints.exists(model.checkpoint):
       raise errors.UserError(f'--stages: no model in {model.checkpoint}; run its stage first')
-  stale = [m for m in todo if _read_settings(m.folder) != _settings(job, m)]
-  if not stale:
-    progress.say('evaluate: done before')
-    return
-  gold = _outputs(job, standing[1])
-  original = _outputs(job, standing[0])
+  outputs = functools.lru_cache(maxsize=4)(functools.partial(_outputs, job))
+  todo = [(g, i) for g in groups for i in range(len(g.members)) if not _is_fresh(job, g, i)]
+  todo.sort(key=lambda item: item[1])  # members of a number share original and gold
   with progress.bar('evaluate') as shown:
-    for i, model in enumerate(stale):
-      shown.update(i, len(stale), model.name)
-      outputs = {'gold': gold, 'original': original}.get(model.kind) or _outputs(job, model)
-      values = measures.scalars(job, outputs, gold, original, is_gold=model.kind == 'gold')
-      files.write_arrays(model.folder / 'plots.npz', measures.arrays(job, outputs))
-      files.write_json(
-        model.folder / 'evaluation.json',
-        {
-          'name': model.name,
-          'kind': model.kind,
-          'settings': _settings(job, model),
-          'values': values,
-        },
-      )
-  progress.say(f'evaluate: {len(stale)} models')
+    for done, (group, number) in enumerate(todo):
+      shown.update(done, len(todo), group.name)
+      _evaluate_member(job, group, number, outputs)
+  logits = functools.cache(functools.partial(_logits, job))
+  wide = [g for g in groups if job.config.is_full and not _is_group_fresh(job, g)]
+  with progress.bar('evaluate groups') as shown:
+    for done, group in enumerate(wide):
+      shown.update(done, len(wide), group.name)
+      _evaluate_group(job, group, logits)
+  progress.say(
+    f'evaluate: {len(todo)} models, {len(wide)} groups' if todo else 'evaluate: done before'
+  )
 
 
 def read_rows(job: problems.Job) -> list[Row]:
@@ -80,64 +122,178 @@ def read_rows(job: problems.Job) -> list[Row]:
   Runs whose evaluation is of other models or settings are left out, and said to be.
   """
   rows = []
-  for model in [*_standing(job), *_runs(job)]:
-    if _read_settings(model.folder) != _settings(job, model):
-      progress.say(f'{model.folder}: evaluated with other settings, left out; run evaluate for it')
+  for group in [*_standing(job), *_runs(job)]:
+    members = range(len(group.members))
+    if not all(_is_fresh(job, group, i) for i in members):
+      folder = group.members[0].folder
+      progress.say(f'{folder}: evaluated with other settings, left out; run evaluate for it')
       continue
-    _, record = checkpoints.restore(model.checkpoint)
-    found = files.read_json(model.folder / 'evaluation.json')
-    arrays = files.read_arrays(model.folder / 'plots.npz')
-    rows.append(Row(model.name, model.kind, found['values'], record, arrays, model.folder))
+    rows.append(_row(job, group))
   if [r.kind for r in rows[:2]] != ['original', 'gold']:
     raise errors.UserError('--stages: nothing evaluated yet; run evaluate first')
   return rows
 
 
-def _runs(job) -> list[_Model]:
+def _row(job, group) -> Row:
+  first = group.members[0]
+  seeds = tuple(files.read_json(m.folder / 'evaluation.json')['values'] for m in group.members)
+  arrays = files.read_arrays(first.folder / 'plots.npz')
+  found = {}
+  if job.config.is_full and _is_group_fresh(job, group):
+    found = files.read_json(group.file(job, '.json'))
+    arrays |= files.read_arrays(group.file(job, '.npz'))
+  records = [checkpoints.restore(m.checkpoint)[1] for m in group.members]
+  times = {k: float(np.mean([r[k] for r in records])) for k in ('seconds', 'compile_seconds')}
+  return Row(
+    group.name,
+    group.kind,
+    seeds,
+    {**records[0], **times},
+    arrays,
+    first.folder,
+    found.get('values', {}),
+    found.get('intervals', {}),
+  )
+
+
+def _standing(job) -> list[_Group]:
+  trained = lambda folders: [_Model(f, f / 'model') for f in folders]
+  golds = trained(job.gold_folder(seed) for seed in job.gold_seeds)
+  half = len(golds) // 2
+  shadows = trained(job.shadow_folder(k) for k in range(job.config.shadows))
+  originals = trained(job.original_folder(seed) for seed in job.original_seeds)
+  return [
+    _Group('original', 'original', originals, shadows),
+    _Group('gold', 'gold', golds[:half], golds),
+    _Group('second gold', 'second gold', golds[half:], golds[half:] + golds[:half]),
+  ]
+
+
+def _runs(job) -> list[_Group]:
   """Every evaluated run, named by its label, and by its seed where there are several."""
   folders = sorted(path.parent for path in (job.folder / 'runs').glob('*/*/evaluation.json'))
+  folders = [f for f in folders if '-' not in f.name]  # the first member of its group
   labels = [folder.parent.name for folder in folders]
-  models = []
+  groups = []
   for folder, label in zip(folders, labels, strict=True):
-    name = label if labels.count(label) == 1 else f'{label} ({folder.name.replace("_", " ")})'
-    models.append(_Model(name, 'unlearned', folder, folder / 'unlearned'))
-  return models
+    seed = int(folder.name.removeprefix('seed_'))
+    name = label if labels.count(label) == 1 else f'{label} (seed {seed})'
+    groups.append(_run_group(job, label, name, seed))
+  return groups
 
 
-def _standing(job) -> list[_Model]:
-  original = _Model('original', 'original', job.original_folder, job.original_folder / 'model')
-  golds = []
-  for i, seed in enumerate(job.gold_seeds):
-    folder = job.gold_folder(seed)
-    name = 'gold' if i == 0 else 'second gold' if i == 1 else f'gold {i + 1}'
-    golds.append(_Model(name, 'second gold' if i else 'gold', folder, folder / 'model'))
-  return [original, *golds]
+def _run_group(job, label, name, seed=None) -> _Group:
+  models = lambda folders: [_Model(f, f / 'unlearned') for f in folders]
+  members = models(job.run_folders(label, seed))
+  kind = 'control' if label.split(',')[0] == config_lib.CONTROL else 'unlearned'
+  return _Group(name, kind, members, models(job.run_shadow_folders(label, seed)))
 
 
-def _settings(job, model) -> dict:
+def _evaluate_member(job, group, number, outputs) -> None:
+  original, gold = _references(job, number)
+  model = group.members[number]
+  measured = outputs(model)
+  values = measures.scalars(
+    job, measured, outputs(gold), outputs(original), is_gold=group.kind == 'gold'
+  )
+  if number == 0:
+    files.write_arrays(model.folder / 'plots.npz', measures.arrays(job, measured))
+  files.write_json(
+    model.folder / 'evaluation.json',
+    {
+      'name': group.name,
+      'kind': group.kind,
+      'settings': _settings(job, model, number),
+      'values': values,
+    },
+  )
+
+
+def _evaluate_group(job, group, logits) -> None:
+  original, gold, second = _standing(job)
+  result = distributions.measure(
+    job,
+    [logits(m) for m in group.members],
+    [logits(m) for m in group.shadows],
+    original=[logits(m) for m in original.members],
+    gold=[logits(m) for m in gold.members],
+    references=[[logits(r) for r in second.members if r.folder != m.folder] for m in group.members],
+    state=_restore(job, group.members[0]),
+    is_gold=group.kind == 'gold',
+  )
+  files.write_arrays(group.file(job, '.npz'), result.arrays)
+  files.write_json(
+    group.file(job, '.json'),
+    {
+      'settings': _group_settings(job, group),
+      'values': result.values,
+      'intervals': {k: mean_interval(v) for k, v in result.samples.items()},
+    },
+  )
+
+
+def _references(job, number) -> tuple[_Model, _Model]:
+  """Original and gold that the member of this number is compared with."""
+  original, gold, _ = _standing(job)
+  return original.members[number % len(original.members)], gold.members[number]
+
+
+def _settings(job, model, number) -> dict:
   """What an evaluation depends on."""
+  original, gold = _references(job, number)
   return {
     'format': FORMAT,
     'da_energy': job.config.da_energy,
     'evaluation_seed': job.config.evaluation_seed,
-    'model': _digest(model.checkpoint),
-    'original': _digest(job.original_folder / 'model'),
-    'gold': _digest(job.gold_folder(job.gold_seeds[0]) / 'model'),
+    'model': _digest(job, model.checkpoint),
+    'original': _digest(job, original.checkpoint),
+    'gold': _digest(job, gold.checkpoint),
   }
 
 
-def _digest(checkpoint) -> str | None:
+def _group_settings(job, group) -> dict:
+  used = [group, *_standing(job)]
+  return {
+    'format': FORMAT,
+    'evaluation_seed': job.config.evaluation_seed,
+    'relearn_epochs': job.config.relearn_epochs,
+    'shadows': job.config.shadows,
+    'models': [[_digest(job, m.checkpoint) for m in (*g.members, *g.shadows)] for g in used],
+  }
+
+
+def _is_fresh(job, group, number) -> bool:
+  model = group.members[number]
+  there = _read_settings(model.folder / 'evaluation.json')
+  return there is not None and there == _settings(job, model, number)
+
+
+def _is_group_fresh(job, group) -> bool:
+  return _read_settings(group.file(job, '.json')) == _group_settings(job, group)
+
+
+def _digest(job, checkpoint) -> str | None:
   """The digest in a model's record; None where there is no model."""
-  return checkpoints.restore(checkpoint)[1]['digest'] if checkpoints.exists(checkpoint) else None
+  if checkpoint not in job.digests and checkpoints.exists(checkpoint):
+    job.digests[checkpoint] = checkpoints.restore(checkpoint)[1]['digest']
+  return job.digests.get(checkpoint)
 
 
-def _read_settings(folder):
-  path = folder / 'evaluation.json'
+def _read_settings(path):
   return files.read_json(path)['settings'] if path.exists() else None
 
 
+def _restore(job, model) -> types.ModelState:
+  return checkpoints.restore(model.checkpoint, job.template)[0]
+
+
+def _logits(job, model) -> dict[str, np.ndarray]:
+  outputs = measures.replace_non_finite(_outputs(job, model))
+  return {name: of_set.logits for name, of_set in outputs.items()}
+
+
 def _outputs(job, model) -> dict[str, types.Outputs]:
-  state, _ = checkpoints.restore(model.checkpoint, job.template)
+  state = _restore(job, model)
   return {
     name: prediction.predict(job.apply_fn, state, dataset.images, devices=job.devices)
     for name, dataset in job.sets.items()

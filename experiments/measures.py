@@ -29,7 +29,7 @@ def scalars(
   and `finite` is 0.
   """
   is_finite = all(np.all(np.isfinite(x)) for o in outputs.values() for x in o)
-  outputs, original = _replace_non_finite(outputs), _replace_non_finite(original)
+  outputs, original = replace_non_finite(outputs), replace_non_finite(original)
   logits = {name: o.logits for name, o in outputs.items()}
   values = {**_accuracies(job, logits), **_attack(job, logits), **_features(job, outputs)}
   if not is_gold:
@@ -44,7 +44,8 @@ def scalars(
   return {name: float(value) for name, value in values.items()}
 
 
-def _replace_non_finite(outputs):
+def replace_non_finite(outputs: Outputs) -> Outputs:
+  """Large numbers for what is not finite, so that a destroyed network can be measured."""
   limit = lambda x: np.nan_to_num(x, nan=0.0, posinf=1e6, neginf=-1e6)
   return {name: types.Outputs(*map(limit, o)) for name, o in outputs.items()}
 
@@ -66,12 +67,11 @@ def _accuracies(job, logits):
 def _attack(job, logits):
   """Membership attack: forget against test images of the same classes, where there are any."""
   seed = job.config.evaluation_seed
-  labels = {name: job.sets[name].labels for name in ('forget', 'test')}
-  rows = {name: np.arange(len(values)) for name, values in labels.items()}
-  if np.intersect1d(labels['forget'], labels['test']).size:
-    pairs = metrics.match_classes(labels['forget'], labels['test'], seed=seed)
-    rows = dict(zip(('forget', 'test'), pairs, strict=True))
-  scores = {n: metrics.cross_entropy_scores(logits[n], labels[n])[rows[n]] for n in labels}
+  rows = matched_rows(job)
+  scores = {
+    name: metrics.cross_entropy_scores(logits[name], job.sets[name].labels)[picked]
+    for name, picked in rows.items()
+  }
   sizes = len(scores['forget']), len(scores['test'])
   if min(sizes) < _LEAST_PAIRS:
     return {}
@@ -79,6 +79,18 @@ def _attack(job, logits):
     'mia': metrics.one_feature_attack(scores['forget'], scores['test'], seed=seed),
     'mia_floor': _null_spread(*sizes, seed),
   }
+
+
+def matched_rows(job: problems.Job) -> dict[str, np.ndarray]:
+  """Rows of forget and test that attacks compare: equally many of each class.
+
+  Where the test set lacks the classes of the forget set, all rows of both.
+  """
+  labels = {name: job.sets[name].labels for name in ('forget', 'test')}
+  if not np.intersect1d(labels['forget'], labels['test']).size:
+    return {name: np.arange(len(values)) for name, values in labels.items()}
+  pairs = metrics.match_classes(labels['forget'], labels['test'], seed=job.config.evaluation_seed)
+  return dict(zip(('forget', 'test'), pairs, strict=True))
 
 
 @functools.lru_cache
@@ -137,7 +149,7 @@ def _project(points):
 def arrays(job: problems.Job, outputs: Outputs) -> dict[str, np.ndarray]:
   """What the plots need: spectrum, DA by energy, accuracy by class, a projection of features."""
   rng = np.random.default_rng(job.config.evaluation_seed)
-  outputs = _replace_non_finite(outputs)
+  outputs = replace_non_finite(outputs)
   forget, retain = outputs['forget'].features, outputs['retain'].features
   alignment, spectrum = np.full(len(ENERGIES), np.nan), np.full(1, np.nan)
   if _is_alive(outputs):
@@ -147,7 +159,13 @@ def arrays(job: problems.Job, outputs: Outputs) -> dict[str, np.ndarray]:
   rows_r = rng.permutation(len(retain))[:_PROJECTED]
   points = np.concatenate([forget[rows_f], retain[rows_r]])
   labels = np.concatenate([job.sets['forget'].labels[rows_f], job.sets['retain'].labels[rows_r]])
+  margins = {
+    name: metrics.logit_scaled_confidence(outputs[name].logits, job.sets[name].labels)[picked]
+    for name, picked in matched_rows(job).items()
+  }
   return {
+    'margin_forget': margins['forget'],
+    'margin_unseen': margins['test'],
     'spectrum': spectrum,
     'energies': np.array(ENERGIES),
     'alignment': alignment,

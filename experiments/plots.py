@@ -14,6 +14,7 @@ import numpy as np
 from experiments import evaluation
 
 _COLORS = matplotlib.colormaps['tab10'].colors
+ATTACKS = {'u_lira': 'U-LiRA', 'rmia': 'RMIA', 'population': 'Population attack'}
 _STYLES = {
   'original': ('black', '-'),
   'gold': ('goldenrod', '-'),
@@ -91,6 +92,54 @@ def projection(rows: list[evaluation.Row]) -> str:
     ax.scatter(*points[forget].T, s=8, c='black', marker='x', linewidths=0.7)
     ax.set_title(row.name, fontsize=8)
     ax.set(xticks=[], yticks=[])
+  return _svg(fig)
+
+
+def histograms(rows: list[evaluation.Row]) -> str:
+  """Margins of forget and unseen images under each model."""
+  count = len(rows)
+  columns = min(count, 4)
+  lines = -(-count // columns)
+  fig = figure.Figure(figsize=(2.4 * columns, 1.9 * lines), layout='constrained')
+  for i, row in enumerate(rows):
+    ax = fig.add_subplot(lines, columns, i + 1)
+    sides = {name: row.arrays[f'margin_{name}'] for name in ('forget', 'unseen')}
+    bins = np.linspace(*np.quantile(np.concatenate([*sides.values()]), [0.005, 0.995]), 25)
+    if not np.all(np.diff(bins) > 0):
+      bins = 10
+    for name, values in sides.items():
+      ax.hist(values, bins, density=True, alpha=0.55, label=name)
+    ax.set_title(row.name, fontsize=8)
+    ax.tick_params(labelsize=6)
+    ax.set(yticks=[], xlabel='margin (nats)' if i >= count - columns else '')
+    if i == 0:
+      ax.legend(fontsize=6)
+  return _svg(fig)
+
+
+def roc(rows: list[evaluation.Row], attack: str) -> str:
+  """ROC curves of an attack on each group, in log scale, with the diagonal."""
+  fig, ax = _axes()
+  for i, row in enumerate(rows):
+    if f'{attack}_curve' in row.arrays:
+      rates, curve = row.arrays['rates'], row.arrays[f'{attack}_curve']
+      ax.loglog(rates, np.maximum(curve, rates.min()), **_style(row, i))
+  ax.loglog([1e-4, 1], [1e-4, 1], color='gray', linewidth=0.5)
+  ax.set(xlabel='false-positive rate', ylabel='true-positive rate', xlim=(1e-3, 1), ylim=(1e-3, 1))
+  ax.legend(fontsize=7)
+  return _svg(fig)
+
+
+def klom(rows: list[evaluation.Row], floor: float) -> str:
+  """Share of forget examples below a KLOM."""
+  fig, ax = _axes()
+  for i, row in enumerate(rows):
+    if 'klom_forget' in row.arrays:
+      values = np.sort(row.arrays['klom_forget'])
+      ax.step(values, np.arange(1, len(values) + 1) / len(values), **_style(row, i))
+  ax.axvline(floor, color='gray', linewidth=0.5)
+  ax.set(xlabel='KLOM (nats)', ylabel='share of forget examples', ylim=(0, 1))
+  ax.legend(fontsize=7)
   return _svg(fig)
 
 

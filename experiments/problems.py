@@ -9,6 +9,7 @@ import os
 import pathlib
 
 import jax
+import numpy as np
 
 from dalign_jax import augmentation, models, parallel, types
 from dalign_jax import data as data_lib
@@ -36,6 +37,7 @@ class Job:
   init_fn: object
   recipe: types.Recipe
   devices: tuple[jax.Device, ...] | None
+  digests: dict[pathlib.Path, str] = dataclasses.field(default_factory=dict)  # of finished models
 
   @property
   def num_classes(self) -> int:
@@ -51,17 +53,50 @@ class Job:
     return self.init_fn(jax.random.key(0))
 
   @property
-  def original_folder(self) -> pathlib.Path:
-    return self.folder / 'original' / f'seed_{self.config.original_seed}'
+  def original_seeds(self) -> list[int]:
+    return [self.config.original_seed + i for i in range(self.config.seeds)]
 
   @property
   def gold_seeds(self) -> list[int]:
-    """Seeds of the gold models; the first is the reference, the others the noise floor."""
-    return [self.config.gold_seed + i for i in range(self.config.num_gold)]
+    """Seeds of the gold models; the first half is the reference, the other the noise floor."""
+    return [self.config.gold_seed + i for i in range(self.config.golds)]
+
+  def original_folder(self, seed: int) -> pathlib.Path:
+    """Where the original of a seed is."""
+    return self.folder / 'original' / f'seed_{seed}'
 
   def gold_folder(self, seed: int) -> pathlib.Path:
     """Where the gold of a seed is."""
     return self.folder / 'gold' / f'seed_{seed}'
+
+  def shadow_folder(self, index: int) -> pathlib.Path:
+    """Where a model trained on half of the forget set is."""
+    return self.folder / 'shadow' / f'seed_{index}'
+
+  def run_folders(self, label: str, unlearn_seed: int | None = None) -> list[pathlib.Path]:
+    """Where a method's results are, one for each original."""
+    first = self._run_folder(label, unlearn_seed)
+    others = [first.with_name(f'{first.name}-original_{s}') for s in self.original_seeds[1:]]
+    return [first, *others]
+
+  def run_shadow_folders(self, label: str, unlearn_seed: int | None = None) -> list[pathlib.Path]:
+    """Where a method's results on the shadows are."""
+    first = self._run_folder(label, unlearn_seed)
+    return [first.with_name(f'{first.name}-shadow_{k}') for k in range(self.config.shadows)]
+
+  def _run_folder(self, label, unlearn_seed):
+    seed = self.config.unlearn_seed if unlearn_seed is None else unlearn_seed
+    return self.folder / 'runs' / label / f'seed_{seed}'
+
+  def shadow_forget_rows(self, index: int) -> np.ndarray:
+    """The half of the forget set that a shadow was trained on; shadows 2j and 2j + 1 share none.
+
+    Of an odd number of examples the last of the permutation is in neither.
+    """
+    rng = np.random.default_rng([self.config.split_seed, index // 2])
+    half = len(self.sets['forget']) // 2
+    permutation = rng.permutation(len(self.sets['forget']))
+    return np.sort(permutation[:half] if index % 2 == 0 else permutation[half : 2 * half])
 
 
 def prepare(config: config_lib.Config, folder: pathlib.Path) -> Job:
@@ -167,12 +202,37 @@ def _check_recipe(job):
       f'--augmentation: must be one of {", ".join(augmentation.AUGMENTATIONS)}, '
       f'got {job.recipe.augmentation!r}'
     )
-  if job.config.num_gold < 2:
-    raise errors.UserError(
-      f'--num_gold: must be at least 2 (reference and noise floor), got {job.config.num_gold}'
-    )
+  _check_counts(job)
   if job.recipe.num_epochs < 1:
     raise errors.UserError(f'--num_epochs: must be at least 1, got {job.recipe.num_epochs}')
+
+
+def _check_counts(job):
+  config = job.config
+  if config.evaluation not in config_lib.EVALUATIONS:
+    raise errors.UserError(
+      f'--evaluation: must be one of {", ".join(config_lib.EVALUATIONS)}, got {config.evaluation!r}'
+    )
+  for name in ('seeds', 'ensemble_size', 'relearn_epochs'):
+    if getattr(config, name) < 1:
+      flag = 'num_seeds' if name == 'seeds' else name
+      raise errors.UserError(f'--{flag}: must be at least 1, got {getattr(config, name)}')
+  if config.golds < 2 * config.seeds or config.golds % 2:
+    raise errors.UserError(
+      f'--num_gold: must be even and at least {2 * config.seeds} (a reference and a noise floor '
+      f'for each of the {config.seeds} seeds), got {config.num_gold}'
+    )
+  if config.is_full and (config.shadows < 6 or config.shadows % 2):
+    raise errors.UserError(f'--num_shadows: must be even and at least 6, got {config.num_shadows}')
+  if config.is_full and config.golds < 6:
+    raise errors.UserError(
+      f'--num_gold: --evaluation=full needs at least 6 for U-LiRA, got {config.golds}'
+    )
+  if config.is_full and len(job.sets['forget']) < 10:
+    raise errors.UserError(
+      '--evaluation: full needs at least 10 forget examples, since its attacks train on half of '
+      f'them, got {len(job.sets["forget"])}'
+    )
 
 
 def check_batch_size(name: str, batch_size: int, devices: parallel.Devices) -> None:

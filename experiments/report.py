@@ -2,7 +2,7 @@
 
 import html
 
-from experiments import evaluation, files, plots, problems, progress, table
+from experiments import distributions, evaluation, files, plots, problems, progress, table
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -35,7 +35,7 @@ def write(job: problems.Job) -> None:
   """Writes the three reports and prints the table and where they are."""
   rows = evaluation.read_rows(job)
   notes = warnings(rows)
-  text = table.markdown(rows)
+  text = _tables(rows)
   title = f'Unlearning {job.config.forget} from {job.config.model} on {job.config.dataset}'
   files.write_text(job.folder / 'report.csv', table.to_csv(rows))
   files.write_text(job.folder / 'report.md', _markdown(job, rows, title, text, notes))
@@ -44,6 +44,17 @@ def write(job: problems.Job) -> None:
   for note in notes:
     progress.say(f'warning: {note}')
   progress.say(f'report: {job.folder / "report.html"}')
+
+
+def _tables(rows) -> str:
+  """The tables as Markdown: methods against gold, laws and attacks, rankings."""
+  ranking = table.ranking(rows)
+  parts = [
+    table.markdown(rows),
+    table.markdown(rows, 'full'),
+    table.grid(ranking) if ranking else '',
+  ]
+  return '\n\n'.join(part for part in parts if part)
 
 
 def warnings(rows: list[evaluation.Row]) -> list[str]:
@@ -58,11 +69,28 @@ def warnings(rows: list[evaluation.Row]) -> list[str]:
         f'original and gold are only {apart:.1f} floors apart in {column.head} (three are needed '
         'to rank methods by it); train longer, without augmentation or with a wider network'
       )
+  notes += _missed_leaks(rows)
   for row in rows:
     if not row.values['finite']:
       notes.append(f'{row.name} is destroyed: its outputs are not finite')
     if row.kind == 'unlearned' and not row.values['changed']:
       notes.append(f"{row.name} had no effect: its outputs on the forget set are the original's")
+  return notes
+
+
+def _missed_leaks(rows) -> list[str]:
+  """Attacks that cannot tell the planted leak from gold: what they say of methods means nothing."""
+  notes = []
+  for leak in (row for row in rows if row.kind == 'control'):
+    for attack, title in plots.ATTACKS.items():
+      key = f'{attack}_auc'
+      if key in leak.group and key in rows[1].group:
+        margin = sum(row.interval(key) or 0.0 for row in (leak, rows[1]))
+        if leak.values[key] - rows[1].values[key] <= margin:
+          notes.append(
+            f'{title} does not tell {leak.name} from gold (AUC {leak.values[key]:.3f} and '
+            f'{rows[1].values[key]:.3f}, intervals overlap): it is too weak here to judge a method'
+          )
   return notes
 
 
@@ -109,6 +137,8 @@ def _markdown(job, rows, title, text, notes) -> str:
   parts = [f'# {title}', verdict(rows)]
   parts += [f'**Warning:** {note}.' for note in notes]
   parts += [text, _READING]
+  if table.columns(rows, 'full'):
+    parts += [_null_floors(job)]
   parts += ['\n'.join(f'- {c.head}: {c.meaning}' for c in table.columns(rows))]
   parts += _facts(job, rows)
   return '\n\n'.join(parts) + '\n'
@@ -119,13 +149,17 @@ def _html(job, rows, title, notes) -> str:
   body = [f'<h1>{escape(title)}</h1>', f'<p>{escape(verdict(rows))}</p>']
   body += [f'<p class="warning">Warning: {escape(n)}.</p>' for n in notes]
   body += [_html_table(rows), f'<p>{escape(_READING)}</p>']
+  if table.columns(rows, 'full'):
+    body += ['<h2>Laws of outputs and strong attacks</h2>', _html_table(rows, 'full')]
+    body += [f'<p>{escape(_null_floors(job))}</p>']
+  body += ['<h2>Rankings</h2>', _html_grid(table.ranking(rows))]
   body += ['<h2>Figures</h2>', *_figures(job, rows)]
   body += ['<h2>What the columns say</h2><dl>']
   body += [f'<dt>{escape(c.head)}</dt><dd>{escape(c.meaning)}</dd>' for c in table.columns(rows)]
   body += ['</dl><h2>How it was made</h2>', *(f'<p>{escape(f)}</p>' for f in _facts(job, rows))]
   links = []
   for row in rows:
-    if row.kind == 'unlearned':
+    if row.kind in ('unlearned', 'control'):
       target = escape(str((row.folder / 'flags.txt').relative_to(job.folder)))
       links.append(f'<li><a href="{target}">{escape(row.name)}</a></li>')
   body += ['<p>Resolved flags of each run:</p><ul>', *links, '</ul>']
@@ -138,16 +172,38 @@ def _html(job, rows, title, notes) -> str:
   )
 
 
-def _html_table(rows) -> str:
-  shown = table.columns(rows)
+def _null_floors(job) -> str:
+  floors = distributions.floors(job)
+  config = job.config
+  return (
+    f'Null floors, what equal laws give at these numbers of models ({config.seeds} seeds, '
+    f'{config.golds // 2} golds, {config.shadows} shadows): KLOM {floors["klom"]:.2f} on average, '
+    f'{floors["klom_p95"]:.2f} at the 95th percentile; FQ {floors["forgetting_quality"]:.2f}; the '
+    "attacks' AUC 0.5. ± is half the 95 % interval over training seeds (U-LiRA: over shadows)."
+  )
+
+
+def _html_grid(cells) -> str:
+  if not cells:
+    return '<p>No method has been run yet.</p>'
+  escape = lambda row, tag: ''.join(f'<{tag}>{html.escape(c)}</{tag}>' for c in row)
+  body = ''.join(f'<tr>{escape(row, "td")}</tr>' for row in cells[1:])
+  return (
+    f'<div class="wide"><table><thead><tr>{escape(cells[0], "th")}</tr></thead>'
+    f'<tbody>{body}</tbody></table></div>'
+  )
+
+
+def _html_table(rows, part='main') -> str:
+  shown = table.columns(rows, part)
   meanings = {c.head: c.meaning for c in shown}
   head = ''.join(
     f'<th title="{html.escape(meanings.get(h, ""))}">{html.escape(h)}</th>'
-    for h in table.heads(shown)
+    for h in table.heads(shown, part)
   )
   body = []
   for line in table.lines(rows):
-    text = table.texts(line, shown)
+    text = table.texts(line, shown, part)
     cells = [f'<td>{html.escape(text[0])}</td>']
     for column, cell_text in zip(shown, text[1:], strict=False):
       cell = line.cells[column.key]
@@ -185,6 +241,21 @@ def _figures(job, rows) -> list[str]:
       'crosses: the forget set.',
     ),
   ]
+  drawn.append(
+    (
+      plots.histograms(rows),
+      'Margins (log odds of the true label) of forget and of unseen images of the same classes.',
+    )
+  )
+  if any('u_lira_curve' in row.arrays for row in rows):
+    drawn += [
+      (plots.roc(rows, attack), f'{title}: true against false positives, both in log scale.')
+      for attack, title in plots.ATTACKS.items()
+    ]
+    floor = distributions.floors(job)['klom']
+    drawn.append(
+      (plots.klom(rows, floor), 'KLOM of the forget examples; grey: mean of equal laws.')
+    )
   if unlearning:
     drawn.insert(3, (plots.training_curves(unlearning), 'Losses while unlearning.'))
   return [

@@ -1,9 +1,7 @@
 """The stages of a run, in order; each skips what is done and resumes what was interrupted."""
 
-from collections.abc import Callable
 import contextlib
 import dataclasses
-import hashlib
 import os
 import pathlib
 
@@ -12,7 +10,9 @@ import numpy as np
 
 from dalign_jax import checkpoints, methods, parallel, training, types
 from experiments import config as config_lib
-from experiments import errors, evaluation, files, hparams, problems, progress, report, timing
+from experiments import errors, evaluation, files, hparams, making, problems, progress, report
+
+_FIRST_SHADOW = 10_000  # the shadows' unlearning keys begin here
 
 
 def run(config: config_lib.Config) -> None:
@@ -24,7 +24,7 @@ def run(config: config_lib.Config) -> None:
 
 
 def _run(config):
-  hyper_parameters = hparams.resolve(config.methods, config.hparam)
+  hyper_parameters = hparams.resolve(config.all_methods, config.hparam)
   folder = pathlib.Path(os.path.expanduser(config.workdir)) / config.problem_name()
   with files.lock(folder) if parallel.is_main_process() else contextlib.nullcontext():
     job = problems.prepare(config, folder)
@@ -40,7 +40,7 @@ def _run(config):
       for r in runs:
         unlearn(job, r)
     if 'evaluate' in config.stages and parallel.is_main_process():
-      evaluation.evaluate(job, {r.label: r.folder for r in runs})
+      evaluation.evaluate(job, [r.label for r in runs])
     if 'report' in config.stages and parallel.is_main_process():
       report.write(job)
     parallel.barrier('done')
@@ -54,7 +54,8 @@ class _Run:
   hparams: dict
   unlearn_fn: types.UnlearnFn
   label: str
-  folder: pathlib.Path
+  folders: list[pathlib.Path]  # for each original
+  shadow_folders: list[pathlib.Path]
 
   @classmethod
   def of(cls, job: problems.Job, method: str, values: dict) -> '_Run':
@@ -67,38 +68,80 @@ class _Run:
     if 'batch_size' in values:
       problems.check_batch_size(f'--hparam={method}.batch_size', values['batch_size'], job.devices)
     label = hparams.label(method, values)
-    folder = job.folder / 'runs' / label / f'seed_{job.config.unlearn_seed}'
-    return cls(method, values, unlearn_fn, label, folder)
+    return cls(
+      method, values, unlearn_fn, label, job.run_folders(label), job.run_shadow_folders(label)
+    )
 
 
 def train_original(job: problems.Job) -> None:
-  """Trains the model that will have to forget, on retain and forget."""
-  seed = job.config.original_seed
-  key = _key(seed, 'original')
-  _train(job, job.original_folder, job.training_set, seed, key, 'original')
+  """Trains the models that will have to forget, on retain and forget; the shadows on half of it."""
+  dataset = job.training_set
+  seeds = {seed: job.original_folder(seed) for seed in job.original_seeds}
+  everything = {seed: np.arange(len(dataset)) for seed in seeds}
+  _train(job, 'original', seeds, dataset, everything)
+  kept = np.arange(len(job.sets['retain']))
+  shadows = {index: job.shadow_folder(index) for index in range(job.config.shadows)}
+  halves = {k: np.concatenate([kept, len(kept) + job.shadow_forget_rows(k)]) for k in shadows}
+  _train(job, 'shadow', shadows, dataset, halves)
 
 
 def train_gold(job: problems.Job) -> None:
   """Trains the gold models, on retain alone: the reference and the noise floor."""
-  for seed in job.gold_seeds:
-    key = _key(seed, 'gold')
-    _train(job, job.gold_folder(seed), job.sets['retain'], seed, key, f'gold (seed {seed})')
+  seeds = {seed: job.gold_folder(seed) for seed in job.gold_seeds}
+  dataset = job.sets['retain']
+  _train(job, 'gold', seeds, dataset, {seed: np.arange(len(dataset)) for seed in seeds})
+
+
+def _train(job, role, folders, dataset, subsets):
+  """Trains the models that are missing: a single one alone, several as an ensemble."""
+  keys = {seed: _key(seed, role) for seed in folders}
+  if job.config.ensemble_size > 1 and len(folders) > 2:
+    making.make_ensemble(job, role, folders, keys, dataset, subsets)
+    return
+  for seed, folder in folders.items():
+
+    def compute(monitor, seed=seed):
+      init_key, fit_key = jax.random.split(keys[seed])
+      return training.fit(
+        job.apply_fn,
+        job.init_fn(init_key),
+        dataset.take(subsets[seed]),
+        job.recipe,
+        fit_key,
+        devices=job.devices,
+        monitor=monitor,
+      )
+
+    record = {'seed': seed, 'examples': len(subsets[seed])}
+    making.make_model(folder, 'model', compute, record, f'train {role} (seed {seed})')
 
 
 def unlearn(job: problems.Job, run: _Run) -> None:
-  """Runs one method from the original."""
-  folder = job.original_folder
-  if not checkpoints.exists(folder / 'model'):
-    raise errors.UserError(f'--stages: no original in {folder}; run train_original first')
-  original, _ = checkpoints.restore(folder / 'model', job.template)
-  if parallel.is_main_process() and not (run.folder / 'flags.txt').exists():
-    files.write_text(run.folder / 'flags.txt', _flag_file(job.config, run))
+  """Runs one method from every original, and from every shadow."""
+  forget = job.sets['forget']
+  for number, seed in enumerate(job.original_seeds):
+    _unlearn(job, run, job.original_folder(seed), forget, run.folders[number], number)
+  for index in range(job.config.shadows):
+    shadow_forget = forget.take(job.shadow_forget_rows(index))
+    start, folder = job.shadow_folder(index), run.shadow_folders[index]
+    _unlearn(job, run, start, shadow_forget, folder, _FIRST_SHADOW + index)
+
+
+def _unlearn(job, run, start, forget, folder, number):
+  if not checkpoints.exists(start / 'model'):
+    raise errors.UserError(f'--stages: no model in {start}; run train_original first')
+  original, start_record = checkpoints.restore(start / 'model', job.template)
+  if parallel.is_main_process() and not (folder / 'flags.txt').exists():
+    files.write_text(folder / 'flags.txt', _flag_file(job.config, run))
   record = {
     'method': run.method,
     'hparams': run.hparams,
     'seed': job.config.unlearn_seed,
+    'original': start_record['digest'],
     'sees': methods.METHODS[run.method].sees,
   }
+  key = _key(job.config.unlearn_seed, 'unlearn')
+  key = jax.random.fold_in(key, number) if number else key
 
   def compute(monitor):
     problem = types.Problem(
@@ -106,102 +149,23 @@ def unlearn(job: problems.Job, run: _Run) -> None:
       init_fn=job.init_fn,
       original=original,
       retain=job.sets['retain'],
-      forget=job.sets['forget'],
+      forget=forget,
       validation=job.sets['validation'],
       num_classes=job.num_classes,
       recipe=job.recipe,
       devices=job.devices,
       monitor=monitor,
     )
-    return run.unlearn_fn(problem, _key(job.config.unlearn_seed, 'unlearn'))
+    return run.unlearn_fn(problem, key)
 
-  _make_model(run.folder, 'unlearned', compute, record, f'unlearn: {run.label}')
+  title = f'unlearn: {run.label}' + (f' ({start.parent.name} {start.name})' if number else '')
+  making.make_model(folder, 'unlearned', compute, record, title)
 
 
 def _key(seed: int, role: str) -> jax.Array:
   """A stream for each role: equal seeds of original, gold and method have nothing in common."""
-  role_number = ('original', 'gold', 'unlearn').index(role)
+  role_number = ('original', 'gold', 'unlearn', 'shadow').index(role)
   return jax.random.fold_in(jax.random.key(seed), role_number)
-
-
-def _train(job, folder, dataset, seed, key, title):
-  def compute(monitor):
-    init_key, fit_key = jax.random.split(key)
-    return training.fit(
-      job.apply_fn,
-      job.init_fn(init_key),
-      dataset,
-      job.recipe,
-      fit_key,
-      devices=job.devices,
-      monitor=monitor,
-    )
-
-  record = {'seed': seed, 'examples': len(dataset)}
-  _make_model(folder, 'model', compute, record, f'train {title}')
-
-
-def _make_model(
-  folder: pathlib.Path,
-  name: str,
-  compute: Callable[[types.Monitor], types.ModelState],
-  record: dict,
-  title: str,
-) -> None:
-  """Computes a model and saves it with a record of how it was made, unless it is there."""
-  made_with = {**record, **environment()}
-  if parallel.agree(checkpoints.exists(folder / name)):
-    _, found = checkpoints.restore(folder / name)
-    _check_record(folder, {k: found.get(k) for k in record}, record)
-    progress.say(f'{title}: done before ({found["seconds"]:.1f} s)')
-    return
-  with progress.bar(title) as shown:
-    monitor = progress.RunMonitor(folder, shown, timing.compile_seconds, made_with)
-    try:
-      model = compute(monitor)
-    except training.NonFiniteLossError as error:
-      last = checkpoints.latest_epoch(folder / 'training')
-      kept = f'the state after epoch {last} is kept' if last else 'no epoch was finished'
-      raise errors.UserError(
-        f'{title}: {error}; {kept} in {folder}. Try a lower learning rate.'
-      ) from None
-    spent = monitor.seconds()
-  if parallel.is_main_process():
-    record = {**made_with, **spent, 'digest': _digest(model)}
-    checkpoints.save(folder / name, model, record)
-  monitor.close()
-  parallel.barrier(str(folder))
-  progress.say(
-    f'{title}: {spent["seconds"]:.1f} s, and {spent["compile_seconds"]:.1f} s of compilation'
-  )
-
-
-def _check_record(folder, there, now):
-  changed = [k for k in now if there[k] != now[k]]
-  if changed:
-    lines = [f'{k}: {there[k]!r} there, {now[k]!r} now' for k in changed]
-    raise errors.UserError(
-      f'--workdir: {folder} was made with other settings ({"; ".join(lines)}); use another '
-      '--problem or --workdir, or delete the folder'
-    )
-
-
-def _digest(model: types.ModelState) -> str:
-  """SHA-256 of a model's bytes: an evaluation says which models it is of."""
-  digest = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(model):
-    digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
-  return digest.hexdigest()
-
-
-def environment() -> dict:
-  """Where a model was made: what its bits and its seconds depend on."""
-  return {
-    'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
-    'processes': jax.process_count(),
-    'xla_flags': os.environ.get('XLA_FLAGS', ''),
-    'versions': problems.versions(),
-  }
 
 
 def _announce(job):

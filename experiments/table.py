@@ -2,71 +2,23 @@
 
 import csv
 import io
+import math
 from typing import NamedTuple
 
 from dalign_jax import metrics
+from experiments import columns as columns_lib
 from experiments import evaluation
 
-
-class Column(NamedTuple):
-  """A column: its key in `evaluation.json`, head, scale, and what it says."""
-
-  key: str
-  head: str
-  scale: float
-  digits: int
-  meaning: str
-  is_distance: bool = False  # already a distance to gold
-
-
-COLUMNS = (
-  Column('forget_accuracy', 'forget', 100, 1, 'Accuracy on the forget set, %.'),
-  Column('retain_accuracy', 'retain', 100, 1, 'Accuracy on the retain set, %.'),
-  Column('test_accuracy', 'test', 100, 1, 'Accuracy on test images of the retained classes, %.'),
-  Column(
-    'test_forget_accuracy',
-    'test forgotten',
-    100,
-    1,
-    'Accuracy on test images of forgotten classes, %.',
-  ),
-  Column(
-    'mia',
-    'attack',
-    1,
-    3,
-    'One-feature membership attack on the loss: mean accuracy of telling forget from test images '
-    'of the same classes. 0.5 is chance; its null floor at these sizes is given below.',
-  ),
-  Column(
-    'dimensional_alignment',
-    'DA',
-    1,
-    3,
-    "Share of the forget features inside the retain features' principal eigenspace.",
-  ),
-  Column('linear_probe', 'LP', 100, 1, 'Linear probe: a fresh head on frozen features, test %.'),
-  Column('linear_probe_forget', 'LP forgotten', 100, 1, 'The same on forgotten classes, test %.'),
-  Column('nmi', 'NMI', 1, 3, 'k-means clusters of test features against labels.'),
-  Column('f1', 'F1', 1, 3, 'Pairwise F1 of the same clusters.'),
-  Column(
-    'activation_distance',
-    'AD',
-    1,
-    3,
-    "Activation distance: mean L2 distance between the softmax outputs and gold's on forget.",
-    True,
-  ),
-  Column('js_divergence', 'JS', 1, 3, "Jensen-Shannon divergence to gold's outputs, nats.", True),
-)
+Column = columns_lib.Column
 
 
 class Cell(NamedTuple):
-  """A value, its gap to gold, and whether the gap is within the gold-gold floor."""
+  """A value, its gap to gold, whether the gap is within the gold-gold floor, and its interval."""
 
   value: float | None
   gap: float | None
   at_floor: bool
+  interval: float | None = None
 
 
 class Line(NamedTuple):
@@ -76,13 +28,15 @@ class Line(NamedTuple):
   cells: dict[str, Cell]
   average_gap: float | None
   tug_of_war: float | None
+  final_score: float | None
   seconds: float
   time_ratio: float
 
 
-def columns(rows: list[evaluation.Row]) -> list[Column]:
+def columns(rows: list[evaluation.Row], part: str | None = None) -> list[Column]:
   """The columns that the problem has (class columns only for class forgetting)."""
-  return [c for c in COLUMNS if any(c.key in r.values for r in rows)]
+  measured = {key for row in rows for key in row.values}
+  return [c for c in columns_lib.COLUMNS if c.key in measured and part in (None, c.part)]
 
 
 def lines(rows: list[evaluation.Row]) -> list[Line]:
@@ -107,74 +61,131 @@ def separation(column: Column, rows: list[evaluation.Row]) -> float:
 
 
 def _gap(column, row, gold):
-  """Distance to gold, or None where it is not defined."""
+  """Distance to gold, or None where it is not defined; over seeds the mean distance."""
   value, reference = row.values.get(column.key), gold.values.get(column.key)
   if column.is_distance or value is None:
     return value
-  return None if reference is None else abs(value - reference)
+  if reference is None:
+    return None
+  if column.key in row.group:
+    return abs(value - reference)
+  pairs = zip(row.of_seeds(column.key), gold.of_seeds(column.key), strict=False)
+  gaps = [abs(a - b) for a, b in pairs]
+  return sum(gaps) / len(gaps)
 
 
 def _line(row, gold, floors):
   cells = {}
-  for column in COLUMNS:
+  for column in columns_lib.COLUMNS:
     if column.key in floors:
       gap = None if row is gold else _gap(column, row, gold)
       at_floor = gap is not None and gap <= floors[column.key]
-      cells[column.key] = Cell(row.values.get(column.key), gap, at_floor)
+      interval = row.interval(column.key)
+      cells[column.key] = Cell(row.values.get(column.key), gap, at_floor, interval)
   seconds = row.record['seconds']
   return Line(
     row=row,
     cells=cells,
     average_gap=_aggregate(metrics.average_gap, row, gold, ('UA', 'RA', 'TA', 'MIA')),
     tug_of_war=_aggregate(metrics.tug_of_war, row, gold, ('FA', 'RA', 'TA')),
+    final_score=_final_score(row.values, gold.values),
     seconds=seconds,
     time_ratio=seconds / gold.record['seconds'],
   )
 
 
+def _final_score(values, gold):
+  """Forgetting quality times the shares of gold's retain and test accuracy that are left."""
+  keys = ('retain_accuracy', 'test_accuracy')
+  if 'forgetting_quality' not in values or not all(gold.get(k) and k in values for k in keys):
+    return None
+  return values['forgetting_quality'] * math.prod(values[k] / gold[k] for k in keys)
+
+
 def _aggregate(metric, row, gold, names):
-  """An aggregate of accuracies and attack, or None where one of them is not defined."""
+  """An aggregate of accuracies and attack, mean over seeds; None where a part is not defined."""
   keys = {'FA': 'forget_accuracy', 'RA': 'retain_accuracy', 'TA': 'test_accuracy', 'MIA': 'mia'}
-  values = [{n: r.values.get(k) for n, k in keys.items()} for r in (row, gold)]
-  for of_row in values:
-    of_row['UA'] = 1 - of_row['FA']
-    if any(of_row[n] is None for n in names):
-      return None
-  return metric(*values)
+  results = []
+  for seed in zip(row.seeds, gold.seeds, strict=False):
+    values = [{n: of_row.get(k) for n, k in keys.items()} for of_row in seed]
+    for of_row in values:
+      of_row['UA'] = 1 - of_row['FA']
+      if any(of_row[n] is None for n in names):
+        return None
+    results.append(metric(*values))
+  return sum(results) / len(results)
+
+
+def ranks(lines: list[Line]) -> dict[str, dict[str, int]]:
+  """Rankings of the unlearned models by Avg Gap, ToW and, where measured, KLOM: 1 is the best."""
+  unlearned = [line for line in lines if line.row.kind == 'unlearned']
+  scores = {
+    'Avg Gap': [line.average_gap for line in unlearned],
+    'ToW': [None if line.tug_of_war is None else -line.tug_of_war for line in unlearned],
+    'KLOM F': [line.row.values.get('klom_forget') for line in unlearned],
+  }
+  found = {}
+  for name, values in scores.items():
+    if unlearned and None not in values:
+      found[name] = {
+        line.row.name: 1 + sum(other < value for other in values)
+        for line, value in zip(unlearned, values, strict=True)
+      }
+  return found
 
 
 def format_cell(column: Column, cell: Cell) -> str:
-  """`value` with `=` behind it where the gap to gold is within the floor."""
+  """The value, half its interval, and `=` where the gap to gold is within the floor."""
   if cell.value is None:
     return '-'
-  text = f'{cell.value * column.scale:.{column.digits}f}'
-  return f'{text} =' if cell.at_floor else text
+  form = lambda x: f'{x * column.scale:.{column.digits}f}'
+  interval = '' if cell.interval is None else f' ± {form(cell.interval)}'
+  return form(cell.value) + interval + (' =' if cell.at_floor else '')
 
 
-def heads(shown: list[Column]) -> list[str]:
-  """The table's head line."""
-  return ['model', *(c.head for c in shown), 'Avg Gap', 'ToW', 'seconds', 'of gold', 'sees']
+def heads(shown: list[Column], part: str = 'main') -> list[str]:
+  """The head line of a table."""
+  tail = ['Avg Gap', 'ToW', 'seconds', 'of gold', 'sees']
+  return ['model', *(c.head for c in shown), *(tail if part == 'main' else ['F x RA x TA'])]
 
 
-def texts(line: Line, shown: list[Column]) -> list[str]:
+def texts(line: Line, shown: list[Column], part: str = 'main') -> list[str]:
   """A row's cells as text, in the order of `heads`."""
+  cells = [line.row.name, *(format_cell(c, line.cells[c.key]) for c in shown)]
+  number = lambda value, digits: '-' if value is None else f'{value:.{digits}f}'
+  if part == 'full':
+    return [*cells, number(line.final_score, 3)]
+  gap = None if line.average_gap is None else 100 * line.average_gap
+  times = [number(line.seconds, 1), number(line.time_ratio, 2)]
   return [
-    line.row.name,
-    *(format_cell(c, line.cells[c.key]) for c in shown),
-    '-' if line.average_gap is None else f'{100 * line.average_gap:.1f}',
-    '-' if line.tug_of_war is None else f'{line.tug_of_war:.3f}',
-    f'{line.seconds:.1f}',
-    f'{line.time_ratio:.2f}',
+    *cells,
+    number(gap, 1),
+    number(line.tug_of_war, 3),
+    *times,
     line.row.record.get('sees', ''),
   ]
 
 
-def markdown(rows: list[evaluation.Row]) -> str:
-  """The table as aligned Markdown."""
-  shown = columns(rows)
-  grid = [heads(shown), *(texts(line, shown) for line in lines(rows))]
-  widths = [max(len(r[i]) for r in grid) for i in range(len(grid[0]))]
-  aligned = [[r[0].ljust(widths[0]), *map(str.rjust, r[1:], widths[1:])] for r in grid]
+def markdown(rows: list[evaluation.Row], part: str = 'main') -> str:
+  """A table as aligned Markdown; empty where it has no columns."""
+  shown = columns(rows, part)
+  if not shown:
+    return ''
+  return grid([heads(shown, part), *(texts(line, shown, part) for line in lines(rows))])
+
+
+def ranking(rows: list[evaluation.Row]) -> list[list[str]]:
+  """The methods with their ranks side by side, since rankings disagree; head line first."""
+  found = ranks(lines(rows))
+  names = [row.name for row in rows if row.kind == 'unlearned']
+  body = [[name, *(str(of[name]) for of in found.values())] for name in names]
+  return [['rank by', *found], *body] if found else []
+
+
+def grid(cells: list[list[str]]) -> str:
+  """Lines of cells, head line first, as aligned Markdown."""
+  widths = [max(len(r[i]) for r in cells) for i in range(len(cells[0]))]
+  aligned = [[r[0].ljust(widths[0]), *map(str.rjust, r[1:], widths[1:])] for r in cells]
   rule = ['-' * widths[0], *('-' * (w - 1) + ':' for w in widths[1:])]
   return '\n'.join('| ' + ' | '.join(r) + ' |' for r in (aligned[0], rule, *aligned[1:]))
 
@@ -184,12 +195,13 @@ def to_csv(rows: list[evaluation.Row]) -> str:
   shown = columns(rows)
   out = io.StringIO()
   writer = csv.writer(out, lineterminator='\n')
-  names = [f'{c.key}{suffix}' for c in shown for suffix in ('', '_gap', '_at_floor')]
-  tail = ['average_gap', 'tug_of_war', 'seconds', 'compile_seconds', 'time_ratio']
+  names = [f'{c.key}{suffix}' for c in shown for suffix in ('', '_gap', '_at_floor', '_interval')]
+  tail = ['average_gap', 'tug_of_war', 'final_score', 'seconds', 'compile_seconds', 'time_ratio']
   writer.writerow(['model', 'kind', *names, *tail])
   for line in lines(rows):
     cells = [x for c in shown for x in line.cells[c.key]]
     compile_seconds = line.row.record['compile_seconds']
-    aggregates = [line.average_gap, line.tug_of_war, line.seconds, compile_seconds, line.time_ratio]
+    aggregates = [line.average_gap, line.tug_of_war, line.final_score]
+    aggregates += [line.seconds, compile_seconds, line.time_ratio]
     writer.writerow([line.row.name, line.row.kind, *cells, *aggregates])
   return out.getvalue()

@@ -23,7 +23,7 @@ def _row(name, kind, **changes):
   if kind == 'gold':
     values = {k: v for k, v in values.items() if k not in ('activation_distance', 'js_divergence')}
   return evaluation.Row(
-    name, kind, values, {'seconds': 4.0, 'compile_seconds': 1.0}, {}, pathlib.Path(name)
+    name, kind, (values,), {'seconds': 4.0, 'compile_seconds': 1.0}, {}, pathlib.Path(name)
   )
 
 

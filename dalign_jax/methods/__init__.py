@@ -12,6 +12,7 @@ from dalign_jax.methods._finetune import finetune
 from dalign_jax.methods._gradient_ascent import gradient_ascent
 from dalign_jax.methods._head_only import head_only
 from dalign_jax.methods._muda import muda
+from dalign_jax.methods._planted_leak import planted_leak
 from dalign_jax.methods._random_label import random_label
 from dalign_jax.methods._retrain import retrain
 
@@ -29,6 +30,7 @@ METHODS: dict[str, Method] = {
   'gradient_ascent': Method(gradient_ascent, sees='forget'),
   'head_only': Method(head_only, sees='forget', class_only=True),
   'muda': Method(muda, sees='forget, part of retain'),
+  'planted_leak': Method(planted_leak, sees='all retain, forget'),
   'random_label': Method(random_label, sees='all retain, forget'),
   'retrain': Method(retrain, sees='all retain'),
 }
@@ -40,6 +42,7 @@ __all__ = [
   'gradient_ascent',
   'head_only',
   'muda',
+  'planted_leak',
   'random_label',
   'retrain',
 ]

@@ -2,7 +2,7 @@
 
 from dalign_jax.metrics._accuracy import accuracy, per_class_accuracy
 from dalign_jax.metrics._aggregate import average_gap, tug_of_war
-from dalign_jax.metrics._curves import AttackResult, attack_figures
+from dalign_jax.metrics._curves import AttackResult, attack_figures, roc_curve
 from dalign_jax.metrics._distances import (
   activation_distance,
   agreement,
@@ -28,7 +28,13 @@ from dalign_jax.metrics._features import (
   subspace_overlap,
 )
 from dalign_jax.metrics._lira import lira, rmia, u_lira
-from dalign_jax.metrics._membership import attack_efficacy, match_classes, population_attack
+from dalign_jax.metrics._membership import (
+  attack_efficacy,
+  match_classes,
+  population_attack,
+  population_scores,
+  svc_attack,
+)
 from dalign_jax.metrics._nomus import (
   NullSpread,
   attack_null_spread,
@@ -43,6 +49,7 @@ from dalign_jax.metrics._probes import (
   linear_probe,
 )
 from dalign_jax.metrics._scores import (
+  attack_features,
   confidence,
   cross_entropy_scores,
   entropy,
@@ -64,6 +71,7 @@ __all__ = [
   'agreement',
   'alignment_curve',
   'attack_efficacy',
+  'attack_features',
   'attack_figures',
   'attack_null_spread',
   'average_gap',
@@ -89,9 +97,12 @@ __all__ = [
   'one_feature_attack',
   'per_class_accuracy',
   'population_attack',
+  'population_scores',
   'rmia',
+  'roc_curve',
   'spectrum',
   'subspace_overlap',
+  'svc_attack',
   'tug_of_war',
   'u_lira',
   'zrf',

@@ -86,6 +86,37 @@ def attack_figures(
   return AttackResult(*(float(figure) for figure in figures), *intervals, size)
 
 
+def roc_curve(
+  member_scores: np.ndarray, nonmember_scores: np.ndarray, rates: np.ndarray
+) -> np.ndarray:
+  """True-positive rates of an attack whose score is larger for members.
+
+  Args:
+    member_scores: `[N]`.
+    nonmember_scores: `[M]`.
+    rates: `[R]` false-positive rates in [0, 1].
+
+  Returns:
+    `[R]` the largest true-positive rates with at most those false-positive rates, not
+    interpolated.
+
+  Raises:
+    ValueError: for empty, non-finite or wrongly shaped scores, or rates out of range.
+
+  Example:
+    >>> roc_curve(np.array([1.0, 2.0, 3.0, 0.5]), np.array([0.0, 1.5]), np.array([0.0, 0.5, 1.0]))
+    array([0.5, 1. , 1. ])
+  """
+  members = np.sort(_checks.as_array('member_scores', member_scores, ('N',)))
+  nonmembers = np.sort(_checks.as_array('nonmember_scores', nonmember_scores, ('M',)))
+  rates = _checks.as_array('rates', rates, ('R',))
+  if rates.min() < 0 or rates.max() > 1:
+    raise ValueError(f'rates must be in [0, 1], got {rates.min()} to {rates.max()}')
+  allowed = np.floor(rates * len(nonmembers) + 1e-9).astype(int)  # non-members that may be called
+  thresholds = np.append(nonmembers[::-1], -np.inf)[allowed]  # called: scores above it
+  return 1 - np.searchsorted(members, thresholds, side='right') / len(members)
+
+
 def balance(
   a: np.ndarray, b: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -132,6 +132,32 @@ def logit_scaled_confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarra
   return _of_label(logits, labels) - _log_sum_of_others(logits, labels)
 
 
+def attack_features(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+  """The scores that attacks on a single model read: columns of `population_attack`.
+
+  Args:
+    logits: `[N, C]`.
+    labels: int `[N]`.
+
+  Returns:
+    `[N, 4]`: cross-entropy, confidence, entropy, modified entropy.
+
+  Raises:
+    ValueError: for empty, non-finite or wrongly shaped arguments.
+
+  Example:
+    >>> attack_features(np.zeros((3, 2)), np.zeros(3, int)).shape
+    (3, 4)
+  """
+  columns = (
+    cross_entropy_scores(logits, labels),
+    confidence(logits, labels),
+    entropy(logits),
+    modified_entropy(logits, labels),
+  )
+  return np.stack(columns, axis=1)
+
+
 def _check(logits, labels):
   logits = _checks.as_logits('logits', logits)
   return logits, _checks.as_labels('labels', labels, *logits.shape)
