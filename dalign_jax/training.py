@@ -66,6 +66,9 @@ def make_step(
 ) -> Step:
   """One SPMD training step. Build it once per run, never inside the epoch loop.
 
+  The same loss, optimizer and devices give the same step, which is compiled once: a method that is
+  run on many models should keep them.
+
   Args:
     loss_fn: `(params, batch_stats, batch, constants, key) -> (loss, new_batch_stats)`. It runs on
       every device inside the mapped axis `parallel.AXIS`: `batch` is `{set: {field: rows}}` with
@@ -76,7 +79,14 @@ def make_step(
     steps_per_call: how many steps a compiled call scans over; None: the backend's default.
     **update_args: given to `tx.update` (as `phase=0` for `optim.alternating`).
   """
-  one = step_fn(loss_fn, tx, **update_args)
+  devices = tuple(devices) if devices else None
+  steps_per_call = steps_per_call or parallel.steps_per_call()
+  return _compiled_step(loss_fn, tx, devices, steps_per_call, tuple(update_args.items()))
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled_step(loss_fn, tx, devices, steps_per_call, update_args):
+  one = step_fn(loss_fn, tx, **dict(update_args))
 
   def single(state, data, indices, constants, key_data):
     return one(state, data, jax.tree.map(lambda i: i[0], indices), constants, key_data)
@@ -86,7 +96,7 @@ def make_step(
     return jax.lax.scan(body, state, indices)
 
   pmap = functools.partial(parallel.pmap, devices=devices, donate_argnums=(0,))
-  return Step(pmap(single), pmap(scanned), steps_per_call or parallel.steps_per_call(), devices)
+  return Step(pmap(single), pmap(scanned), steps_per_call, devices)
 
 
 def run_steps(
@@ -287,6 +297,7 @@ def minimize(
   return run_epochs(epoch_fn, init_state(model, tx), num_epochs, monitor=monitor, devices=devices)
 
 
+@functools.lru_cache(maxsize=16)
 def classification_loss(apply_fn: types.ApplyFn, name: str, kind: str) -> Callable:
   """A loss for `make_step`: mean cross-entropy on the set `name`, augmented by `kind`."""
 
@@ -299,6 +310,7 @@ def classification_loss(apply_fn: types.ApplyFn, name: str, kind: str) -> Callab
   return loss_fn
 
 
+@functools.lru_cache(maxsize=16)
 def recipe_optimizer(recipe: types.Recipe, num_examples: int) -> optax.GradientTransformation:
   """The optimizer of original and gold, for a training set of `num_examples`."""
   return optim.sgd(

@@ -12,10 +12,9 @@ import numpy as np
 from scipy import stats
 
 from dalign_jax import checkpoints, prediction, types
-from experiments import config as config_lib
-from experiments import distributions, errors, files, measures, problems, progress
+from experiments import distributions, errors, files, groups, measures, problems, progress
 
-FORMAT = 2  # to be raised when a measure changes, so that old evaluations are made again
+FORMAT = 3  # to be raised when a measure changes, so that old evaluations are made again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,23 +66,6 @@ def mean_interval(values: list[float]) -> float | None:
   return float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Model:
-  folder: pathlib.Path
-  checkpoint: pathlib.Path
-
-
-@dataclasses.dataclass(frozen=True)
-class _Group:
-  name: str
-  kind: str
-  members: list[_Model]
-  shadows: list[_Model]
-
-  def file(self, job: problems.Job, ending: str) -> pathlib.Path:
-    return job.folder / 'evaluation' / f'{self.name}{ending}'
-
-
 def evaluate(job: problems.Job, labels: list[str]) -> None:
   """Measures what has not been measured with the same settings yet.
 
@@ -94,19 +76,19 @@ def evaluate(job: problems.Job, labels: list[str]) -> None:
   Raises:
     errors.UserError: if a model is missing.
   """
-  groups = [*_standing(job), *(_run_group(job, label, label) for label in labels)]
-  for model in [m for g in groups for m in (*g.members, *g.shadows)]:
+  found = [*groups.standing(job), *(groups.of_run(job, label, label) for label in labels)]
+  for model in [m for g in found for m in (*g.members, *g.shadows)]:
     if not checkpoints.exists(model.checkpoint):
       raise errors.UserError(f'--stages: no model in {model.checkpoint}; run its stage first')
   outputs = functools.lru_cache(maxsize=4)(functools.partial(_outputs, job))
-  todo = [(g, i) for g in groups for i in range(len(g.members)) if not _is_fresh(job, g, i)]
+  todo = [(g, i) for g in found for i in range(len(g.members)) if not _is_fresh(job, g, i)]
   todo.sort(key=lambda item: item[1])  # members of a number share original and gold
   with progress.bar('evaluate') as shown:
     for done, (group, number) in enumerate(todo):
       shown.update(done, len(todo), group.name)
       _evaluate_member(job, group, number, outputs)
   logits = functools.cache(functools.partial(_logits, job))
-  wide = [g for g in groups if job.config.is_full and not _is_group_fresh(job, g)]
+  wide = [g for g in found if job.config.is_full and not _is_group_fresh(job, g)]
   with progress.bar('evaluate groups') as shown:
     for done, group in enumerate(wide):
       shown.update(done, len(wide), group.name)
@@ -122,7 +104,7 @@ def read_rows(job: problems.Job) -> list[Row]:
   Runs whose evaluation is of other models or settings are left out, and said to be.
   """
   rows = []
-  for group in [*_standing(job), *_runs(job)]:
+  for group in [*groups.standing(job), *groups.runs(job)]:
     members = range(len(group.members))
     if not all(_is_fresh(job, group, i) for i in members):
       folder = group.members[0].folder
@@ -156,39 +138,6 @@ def _row(job, group) -> Row:
   )
 
 
-def _standing(job) -> list[_Group]:
-  trained = lambda folders: [_Model(f, f / 'model') for f in folders]
-  golds = trained(job.gold_folder(seed) for seed in job.gold_seeds)
-  half = len(golds) // 2
-  shadows = trained(job.shadow_folder(k) for k in range(job.config.shadows))
-  originals = trained(job.original_folder(seed) for seed in job.original_seeds)
-  return [
-    _Group('original', 'original', originals, shadows),
-    _Group('gold', 'gold', golds[:half], golds),
-    _Group('second gold', 'second gold', golds[half:], golds[half:] + golds[:half]),
-  ]
-
-
-def _runs(job) -> list[_Group]:
-  """Every evaluated run, named by its label, and by its seed where there are several."""
-  folders = sorted(path.parent for path in (job.folder / 'runs').glob('*/*/evaluation.json'))
-  folders = [f for f in folders if '-' not in f.name]  # the first member of its group
-  labels = [folder.parent.name for folder in folders]
-  groups = []
-  for folder, label in zip(folders, labels, strict=True):
-    seed = int(folder.name.removeprefix('seed_'))
-    name = label if labels.count(label) == 1 else f'{label} (seed {seed})'
-    groups.append(_run_group(job, label, name, seed))
-  return groups
-
-
-def _run_group(job, label, name, seed=None) -> _Group:
-  models = lambda folders: [_Model(f, f / 'unlearned') for f in folders]
-  members = models(job.run_folders(label, seed))
-  kind = 'control' if label.split(',')[0] == config_lib.CONTROL else 'unlearned'
-  return _Group(name, kind, members, models(job.run_shadow_folders(label, seed)))
-
-
 def _evaluate_member(job, group, number, outputs) -> None:
   original, gold = _references(job, number)
   model = group.members[number]
@@ -210,7 +159,7 @@ def _evaluate_member(job, group, number, outputs) -> None:
 
 
 def _evaluate_group(job, group, logits) -> None:
-  original, gold, second = _standing(job)
+  original, gold, second = groups.standing(job)
   result = distributions.measure(
     job,
     [logits(m) for m in group.members],
@@ -232,9 +181,9 @@ def _evaluate_group(job, group, logits) -> None:
   )
 
 
-def _references(job, number) -> tuple[_Model, _Model]:
+def _references(job, number) -> tuple[groups.Model, groups.Model]:
   """Original and gold that the member of this number is compared with."""
-  original, gold, _ = _standing(job)
+  original, gold, _ = groups.standing(job)
   return original.members[number % len(original.members)], gold.members[number]
 
 
@@ -252,7 +201,7 @@ def _settings(job, model, number) -> dict:
 
 
 def _group_settings(job, group) -> dict:
-  used = [group, *_standing(job)]
+  used = [group, *groups.standing(job)]
   return {
     'format': FORMAT,
     'evaluation_seed': job.config.evaluation_seed,

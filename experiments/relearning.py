@@ -7,7 +7,7 @@ from dalign_jax import data as data_lib
 from dalign_jax import metrics, optim, parallel, prediction, training, types
 from experiments import problems
 
-_LEARNING_RATE, _BATCH_SIZE = 0.01, 64
+_OPTIMIZER, _BATCH_SIZE = optim.sgd(0.01, momentum=0.9), 64
 _LEAST_LOSS = 0.01  # nats; below it, losses of two models that know the set differ by chance
 
 
@@ -30,11 +30,10 @@ def relearn_epochs(job: problems.Job, model: types.ModelState, target_loss: floa
   count = len(devices)
   target = max(target_loss, _LEAST_LOSS)
   forget = job.sets['forget']
-  tx = optim.sgd(_LEARNING_RATE, momentum=0.9)
   loss_fn = training.classification_loss(job.apply_fn, 'forget', 'none')
-  step = training.make_step(loss_fn, tx, devices=devices)
+  step = training.make_step(loss_fn, _OPTIMIZER, devices=devices)
   data = training.put_data({'forget': forget}, devices)
-  state = parallel.replicate(training.init_state(model, tx), devices)
+  state = parallel.replicate(training.init_state(model, _OPTIMIZER), devices)
   key = jax.random.key(job.config.evaluation_seed)
   batch_size = count * -(-_BATCH_SIZE // count)
   for epoch in range(job.config.relearn_epochs + 1):

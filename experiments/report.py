@@ -178,8 +178,9 @@ def _null_floors(job) -> str:
   return (
     f'Null floors, what equal laws give at these numbers of models ({config.seeds} seeds, '
     f'{config.golds // 2} golds, {config.shadows} shadows): KLOM {floors["klom"]:.2f} on average, '
-    f'{floors["klom_p95"]:.2f} at the 95th percentile; FQ {floors["forgetting_quality"]:.2f}; the '
-    "attacks' AUC 0.5. ± is half the 95 % interval over training seeds (U-LiRA: over shadows)."
+    f'{floors["klom_p95"]:.2f} at the 95th percentile ({distributions.num_bins(job)} bins); '
+    f'FQ {floors["forgetting_quality"]:.2f}; AUC of an attack 0.5. ± is half the 95 % interval '
+    'over training seeds (U-LiRA: over shadows).'
   )
 
 

@@ -1,7 +1,13 @@
-"""Four fake CPU devices, strict promotion, and the tests' shared fixtures."""
+"""Four fake CPU devices, strict promotion, equal programs compiled once, and shared fixtures."""
+
+import tempfile
 
 import jax
 
+COMPILED = tempfile.TemporaryDirectory(prefix='dalign_jax_tests_')
+jax.config.update('jax_compilation_cache_dir', COMPILED.name)
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+jax.config.update('jax_persistent_cache_min_entry_size_bytes', 0)
 jax.config.update('jax_num_cpu_devices', 4)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 

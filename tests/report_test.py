@@ -86,12 +86,12 @@ def test_columns_are_those_that_were_measured(rows):
 
 
 def test_undefined_values_are_dashes_and_never_at_the_floor(rows):
-  del rows[3].values['dimensional_alignment']
+  del rows[3].seeds[0]['dimensional_alignment']
   cell = table.lines(rows)[3].cells['dimensional_alignment']
   assert cell == table.Cell(None, None, False)
   assert '| good        |' in table.markdown(rows)
   assert report.verdict(rows).startswith('Nearest to gold:')
-  del rows[1].values['dimensional_alignment']
+  del rows[1].seeds[0]['dimensional_alignment']
   assert table.lines(rows)[4].cells['dimensional_alignment'].gap is None
 
 
@@ -109,14 +109,14 @@ def test_verdict_names_the_nearest(rows):
 
 
 def test_aggregates_need_all_of_their_parts(rows):
-  del rows[3].values['mia']
+  del rows[3].seeds[0]['mia']
   good = table.lines(rows)[3]
   assert good.average_gap is None and good.tug_of_war == pytest.approx(0.9)
   assert 'accuracies and attack' in report.verdict(rows)
 
 
 def test_destroyed_networks_are_warned_of(rows):
-  rows[3].values['finite'] = 0.0
+  rows[3].seeds[0]['finite'] = 0.0
   assert 'good is destroyed: its outputs are not finite' in report.warnings(rows)
 
 
@@ -124,5 +124,5 @@ def test_no_effect_and_poor_separation_are_warned_of(rows):
   notes = report.warnings(rows)
   assert [n for n in notes if n.startswith('idle had no effect')]
   assert not [n for n in notes if 'floors apart' in n]
-  rows[0].values.update(dimensional_alignment=0.87, activation_distance=0.21)
+  rows[0].seeds[0].update(dimensional_alignment=0.87, activation_distance=0.21)
   assert len([n for n in report.warnings(rows) if 'floors apart' in n]) == 2

@@ -13,8 +13,8 @@ def planted_leak(*, num_epochs: int | None = None) -> types.UnlearnFn:
     + \tfrac12 E_{retain} \, CE(y, f_\theta(x))
 
   Not a method but a control: it is trained twice as long on the forget set as the original, so an
-  attack that does not tell it from gold is too weak, or has too few examples. Retain rows ride along
-  so that the network stays what it is. Sees all data, without augmentation.
+  attack that does not tell it from gold is too weak, or has too few examples. Retain rows ride
+  along so that the network stays what it is. Sees all data, without augmentation.
 
   Args:
     num_epochs: passes over the forget set; None for as many as the recipe has.

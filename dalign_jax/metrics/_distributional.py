@@ -80,13 +80,14 @@ def klom(
   return Klom(float(values.mean()), float(np.quantile(values, 0.95)), values)
 
 
-def klom_floor(num_unlearned: int, num_gold: int, *, seed: int) -> Klom:
+def klom_floor(num_unlearned: int, num_gold: int, *, seed: int, num_bins: int = 20) -> Klom:
   """What `klom` gives for equal laws (normal ones), by simulation.
 
   Args:
     num_unlearned: unlearned models K.
     num_gold: gold models L.
     seed: of the simulated margins.
+    num_bins: as given to `klom`.
 
   Returns:
     As `klom`, over 1000 simulated examples.
@@ -98,7 +99,7 @@ def klom_floor(num_unlearned: int, num_gold: int, *, seed: int) -> Klom:
     >>> abs(klom_floor(100, 100, seed=0).mean - 0.35) < 0.03
     True
   """
-  return klom(*_equal_laws(num_unlearned, num_gold, seed))
+  return klom(*_equal_laws(num_unlearned, num_gold, seed), num_bins=num_bins)
 
 
 def forgetting_quality(

@@ -1,0 +1,222 @@
+"""Full evaluation: on made-up outputs whose truth is known, and as a run."""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from dalign_jax import checkpoints, types
+from experiments import config as config_lib
+from experiments import distributions, evaluation, making, problems, relearning, stages
+from tests import experiments_test, tiny
+
+CLASSES, SIZES = 4, {'retain': 300, 'forget': 200, 'validation': 200, 'test': 200}
+
+
+@dataclasses.dataclass
+class FakeJob:
+  """What `distributions` reads of a job."""
+
+  config: config_lib.Config
+  sets: dict
+  forgets_classes: tuple = ()
+  shadow_forget_rows = problems.Job.shadow_forget_rows
+
+
+@pytest.fixture
+def job():
+  rng = np.random.default_rng(0)
+  sets = {}
+  for name, size in SIZES.items():
+    labels = rng.integers(0, CLASSES, size).astype(np.int32)
+    images = np.zeros((size, 1, 1, 1), np.uint8)
+    sets[name] = types.Dataset(images, labels, np.array([f'{name}{i}' for i in range(size)]))
+  config = config_lib.Config(evaluation='full', num_seeds=6, num_gold=16, num_shadows=16)
+  return FakeJob(config, sets)
+
+
+def _logits(job, seed, leak=None, amount=3.0):
+  """Logits of a model; `leak` marks forget examples that it remembers."""
+  rng = np.random.default_rng(seed)
+  logits = {}
+  for name, dataset in job.sets.items():
+    hardness = np.random.default_rng(len(name)).normal(0, 1, len(dataset))
+    values = rng.normal(0, 1, (len(dataset), CLASSES))
+    margin = 1 + hardness
+    if name == 'forget' and leak is not None:
+      margin = margin + amount * leak
+    values[np.arange(len(dataset)), dataset.labels] += margin
+    logits[name] = values.astype(np.float32)
+  return logits
+
+
+def _measure(job, monkeypatch, *, leaks):
+  monkeypatch.setattr(relearning, 'relearn_epochs', lambda *args: 3.0)
+  everything = np.ones(SIZES['forget'])
+  halves = np.zeros((16, SIZES['forget']))
+  for index, half in enumerate(halves):
+    half[job.shadow_forget_rows(index)] = 1
+  members = [_logits(job, 100 + i, everything if leaks else None) for i in range(6)]
+  shadows = [_logits(job, 200 + i, halves[i] if leaks else None) for i in range(16)]
+  gold = [_logits(job, 300 + i) for i in range(8)]
+  references = [[_logits(job, 400 + i) for i in range(8)]] * 6
+  original = [_logits(job, 0)]
+  return distributions.measure(
+    job,
+    members,
+    shadows,
+    original=original,
+    gold=gold,
+    references=references,
+    state=None,
+    is_gold=False,
+  )
+
+
+def test_every_attack_finds_a_leak(job, monkeypatch):
+  result = _measure(job, monkeypatch, leaks=True)
+  for attack in ('u_lira', 'rmia', 'population'):
+    assert result.values[f'{attack}_auc'] > 0.8, attack
+    assert result.values[f'{attack}_tpr_at_1_percent'] > 0.05, attack
+  # The attacks that know each example's own law beat the one that does not, at low rates.
+  rate = lambda attack: result.values[f'{attack}_tpr_at_1_percent']
+  assert rate('u_lira') > 2 * rate('population')
+  floor = distributions.floors(job)
+  assert result.values['klom_forget'] > 10 * floor['klom']
+  assert result.values['forgetting_quality'] < 0.5 * floor['forgetting_quality']
+  assert result.values['klom_retain'] == pytest.approx(floor['klom'], abs=0.1)
+
+
+def test_equal_laws_sit_at_the_floor(job, monkeypatch):
+  result = _measure(job, monkeypatch, leaks=False)
+  for attack in ('u_lira', 'rmia', 'population'):
+    aucs = result.samples[f'{attack}_auc']
+    interval = evaluation.mean_interval(aucs)
+    assert result.values[f'{attack}_auc'] == pytest.approx(0.5, abs=max(2 * interval, 0.03)), attack
+  floor = distributions.floors(job)
+  for name in ('forget', 'retain', 'validation'):
+    assert result.values[f'klom_{name}'] == pytest.approx(floor['klom'], abs=0.1)
+  assert result.values['forgetting_quality'] == pytest.approx(floor['forgetting_quality'], abs=0.06)
+
+
+def test_leaving_out_pairs_keeps_u_lira_unbiased(job):
+  """Leaving out one shadow alone would put equal laws below chance."""
+  aucs = []
+  for repetition in range(12):
+    shadows = [_logits(job, 1000 + 16 * repetition + i) for i in range(16)]
+    aucs += distributions._u_lira(job, shadows)[2]
+  error = np.std(aucs) / np.sqrt(len(aucs))
+  assert abs(np.mean(aucs) - 0.5) < 3 * error < 0.015
+
+
+def test_shadow_halves_are_complementary(job):
+  for pair in range(3):
+    first, second = (job.shadow_forget_rows(2 * pair + i) for i in range(2))
+    assert len(first) == len(second) == SIZES['forget'] // 2
+    assert sorted([*first, *second]) == list(range(SIZES['forget']))
+  assert not np.array_equal(job.shadow_forget_rows(0), job.shadow_forget_rows(2))
+
+
+def test_mean_interval_is_students():
+  assert evaluation.mean_interval([1.0]) is None
+  # t = 12.706 for one degree of freedom; standard error of (0, 2) is 1.
+  assert evaluation.mean_interval([0.0, 2.0]) == pytest.approx(12.706, abs=1e-3)
+
+
+FULL = {
+  'evaluation': 'full',
+  'num_seeds': 2,
+  'num_shadows': 6,
+  'methods': ('finetune', 'head_only'),
+  'hparam': ('finetune.num_epochs=1',),
+  'relearn_epochs': 2,
+}
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  config = experiments_test._config(tmp_path_factory.mktemp('full'), **FULL)
+  stages.run(config)
+  return config, pathlib.Path(config.workdir) / config.problem_name()
+
+
+def test_full_run_measures_every_group(finished):
+  _, folder = finished
+  rows = experiments_test._rows(folder)
+  names = {'original', 'gold', 'second gold', 'finetune,num_epochs=1', 'head_only', 'planted_leak'}
+  assert set(rows) == names
+  for name, row in rows.items():
+    for key in ('u_lira_auc', 'rmia_auc', 'population_auc', 'relearn_epochs'):
+      assert row[key] != '', (name, key)
+    assert (row['klom_forget'] == '') == (name == 'gold')
+    assert float(row['u_lira_auc_interval']) > 0
+    assert float(row['test_accuracy_interval']) >= 0
+  assert rows['original']['relearn_epochs'] == '0.0'
+  assert float(rows['gold']['relearn_epochs']) > 0
+  assert float(rows['second gold']['final_score']) > float(rows['original']['final_score'])
+
+
+def test_report_shows_laws_attacks_and_rankings(finished):
+  _, folder = finished
+  page = (folder / 'report.html').read_text(encoding='utf-8')
+  for text in ('Laws of outputs and strong attacks', 'Null floors', 'Rankings', 'log scale', '±'):
+    assert text in page
+  text = (folder / 'report.md').read_text(encoding='utf-8')
+  assert '| rank by ' in text and 'F x RA x TA' in text
+
+
+def test_what_is_there_is_not_made_again(finished, capsys):
+  config, folder = finished
+  models = [p for p in folder.rglob('model') if p.is_dir()]
+  assert len(models) == 2 + 6 + 6  # originals, golds, shadows
+  before = {p: p.stat().st_mtime_ns for p in models}
+  stages.run(dataclasses.replace(config, relearn_epochs=1))
+  out = capsys.readouterr().out
+  assert 'evaluate: 0 models, 6 groups\n' in out, out
+  stages.run(dataclasses.replace(config, evaluation='standard', num_seeds=1, num_gold=2))
+  rows = experiments_test._rows(folder)
+  assert 'u_lira_auc' not in rows['gold'] and rows['gold']['test_accuracy_interval'] == ''
+  assert {p: p.stat().st_mtime_ns for p in models} == before
+
+
+def test_interrupted_ensemble_is_finished_and_equals_an_uninterrupted_one(tmp_path, monkeypatch):
+  changes = {'num_seeds': 3, 'stages': ('prepare', 'train_original'), 'num_epochs': 2}
+  configs = [experiments_test._config(tmp_path / name, **changes) for name in ('whole', 'stopped')]
+  stages.run(configs[0])
+  original_save = making._save
+  saved = []
+
+  def stop_after_one(path, model, record):
+    if saved:
+      raise KeyboardInterrupt
+    saved.append(path)
+    original_save(path, model, record)
+
+  monkeypatch.setattr(making, '_save', stop_after_one)
+  with pytest.raises(KeyboardInterrupt):
+    stages.run(configs[1])
+  monkeypatch.setattr(making, '_save', original_save)
+  folders = [tmp_path / n / configs[0].problem_name() / 'original' for n in ('whole', 'stopped')]
+  assert json.loads((folders[1] / 'ensemble' / 'members.json').read_text()) == [0, 1, 2]
+  stages.run(configs[1])
+  assert not (folders[1] / 'ensemble').exists()
+  for seed in range(3):
+    digests = [checkpoints.restore(f / f'seed_{seed}' / 'model')[1]['digest'] for f in folders]
+    assert digests[0] == digests[1]
+
+
+def test_relearning_counts_epochs_and_leaves_the_model_alone():
+  problem = tiny.problem()
+  config = config_lib.Config(relearn_epochs=30)
+  job = dataclasses.make_dataclass('J', ['config', 'sets', 'apply_fn', 'devices'])(
+    config, {'forget': problem.forget}, problem.apply_fn, None
+  )
+  before = [x.copy() for x in problem.original.params['head'].values()]
+  epochs = [relearning.relearn_epochs(job, problem.original, loss) for loss in (10.0, 0.5, 0.05)]
+  assert epochs[0] == 0 and 0 < epochs[1] < epochs[2] <= 30
+  job.config = config_lib.Config(relearn_epochs=1)
+  assert relearning.relearn_epochs(job, problem.original, 0.0) == 2
+  for a, b in zip(before, problem.original.params['head'].values(), strict=True):
+    np.testing.assert_array_equal(a, b)
