@@ -219,3 +219,56 @@ def test_bad_attack_settings_are_named():
     metrics.attack_null_spread(5, 1, seed=0)
   with pytest.raises(ValueError, match='labels_b must share a class with labels_a'):
     metrics.match_classes(np.array([0, 1]), np.array([2]), seed=0)
+
+
+def test_roc_curve_equals_sklearns_steps():
+  rng = np.random.default_rng(1)
+  members, nonmembers = rng.normal(0.5, 1, 300).round(1), rng.normal(0, 1, 200).round(1)  # ties
+  truth, scores = np.repeat([1, 0], [300, 200]), np.concatenate([members, nonmembers])
+  fpr, tpr, _ = sklearn_metrics.roc_curve(truth, scores, drop_intermediate=False)
+  rates = np.array([0.0, 0.001, 0.01, 0.1, 0.5, 1.0])
+  expected = [tpr[fpr <= rate + 1e-12].max() for rate in rates]
+  np.testing.assert_allclose(metrics.roc_curve(members, nonmembers, rates), expected, atol=1e-12)
+  with pytest.raises(ValueError, match=r'rates must be in \[0, 1\], got 0.0 to 1.5'):
+    metrics.roc_curve(members, nonmembers, np.array([0.0, 1.5]))
+
+
+def test_svc_attack_finds_what_a_line_cannot():
+  rng = np.random.default_rng(0)
+  members, nonmembers = (
+    rng.normal(0, 0.3, (400, 2)),
+    rng.normal(0, 1.5, (500, 2)),
+  )  # inside, outside
+  curved = metrics.svc_attack(members, nonmembers, seed=0, num_bootstrap=50)
+  straight = metrics.population_attack(members, nonmembers, seed=0, num_bootstrap=50)
+  assert curved.auc > 0.9 > 0.6 > straight.auc
+  assert curved.num_pairs == 400
+  small = metrics.svc_attack(members, nonmembers, seed=0, num_bootstrap=50, max_examples=100)
+  assert small.num_pairs == 100
+  with pytest.raises(ValueError, match='max_examples'):
+    metrics.svc_attack(members, nonmembers, seed=0, max_examples=2)
+
+
+def test_svc_attack_on_equal_laws_is_blind():
+  rng = np.random.default_rng(2)
+  aucs = [
+    metrics.svc_attack(rng.normal(size=150), rng.normal(size=150), seed=s, num_bootstrap=1).auc
+    for s in range(10)
+  ]
+  assert abs(np.mean(aucs) - 0.5) < 3 * np.std(aucs) / np.sqrt(10) + 0.02
+
+
+def test_population_scores_are_those_behind_the_attack():
+  members, nonmembers = _losses(0, leak=0.4)
+  scores = metrics.population_scores(members, nonmembers, seed=3)
+  assert scores[0].shape == scores[1].shape == (400,)
+  expected = metrics.population_attack(members, nonmembers, seed=3, num_bootstrap=5)
+  assert metrics.attack_figures(*scores, seed=3, num_bootstrap=5) == expected
+
+
+def test_attack_features_are_the_four_scores():
+  rng = np.random.default_rng(0)
+  logits, labels = rng.normal(size=(20, 5)), rng.integers(0, 5, 20)
+  features = metrics.attack_features(logits, labels)
+  np.testing.assert_array_equal(features[:, 0], metrics.cross_entropy_scores(logits, labels))
+  np.testing.assert_array_equal(features[:, 3], metrics.modified_entropy(logits, labels))

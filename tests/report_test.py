@@ -1,5 +1,6 @@
 """The table and the words of a report, on made-up numbers."""
 
+import dataclasses
 import pathlib
 
 import pytest
@@ -126,3 +127,58 @@ def test_no_effect_and_poor_separation_are_warned_of(rows):
   assert not [n for n in notes if 'floors apart' in n]
   rows[0].seeds[0].update(dimensional_alignment=0.87, activation_distance=0.21)
   assert len([n for n in report.warnings(rows) if 'floors apart' in n]) == 2
+
+
+def _seeds(row, **changes):
+  """The row with several seeds; each change gives a scalar's value for each seed."""
+  count = len(next(iter(changes.values())))
+  seeds = [
+    {**row.seeds[0], **{key: values[i] for key, values in changes.items()}} for i in range(count)
+  ]
+  return dataclasses.replace(row, seeds=tuple(seeds))
+
+
+def test_gaps_over_seeds_do_not_cancel(rows):
+  rows[1] = _seeds(rows[1], test_accuracy=[0.8, 0.9])
+  rows[3] = _seeds(rows[3], test_accuracy=[0.9, 0.8])
+  cell = {line.row.name: line.cells for line in table.lines(rows)}['good']['test_accuracy']
+  assert cell.value == pytest.approx(0.85) and cell.gap == pytest.approx(0.1)
+  assert cell.interval == pytest.approx(12.706 * 0.05, rel=1e-3)
+  column = next(c for c in table.columns(rows) if c.key == 'test_accuracy')
+  assert table.format_cell(column, cell) == '85.0 ± 63.5'
+
+
+def test_group_figures_have_their_own_intervals_and_table(rows):
+  group = {'klom_forget': 0.5, 'u_lira_auc': 0.6, 'forgetting_quality': 0.2}
+  rows[1] = dataclasses.replace(rows[1], group={'u_lira_auc': 0.5})
+  rows[3] = dataclasses.replace(rows[3], group=group, group_intervals={'u_lira_auc': 0.02})
+  assert [c.key for c in table.columns(rows, 'full')] == [
+    'klom_forget',
+    'forgetting_quality',
+    'u_lira_auc',
+  ]
+  line = table.lines(rows)[3]
+  assert line.cells['u_lira_auc'] == table.Cell(0.6, pytest.approx(0.1), False, 0.02)
+  assert line.final_score == pytest.approx(0.2 * 1.0 * 0.8 / 0.9)
+  assert '0.600 ± 0.020' in table.markdown(rows, 'full')
+  assert 'u_lira' not in table.markdown(rows) and 'U-LiRA' not in table.markdown(rows)
+
+
+def test_rankings_stand_side_by_side(rows):
+  for row in rows[3:]:
+    row.group['klom_forget'] = 1.0
+  assert table.ranking(rows) == [
+    ['rank by', 'Avg Gap', 'ToW', 'KLOM F'],
+    ['good', '1', '1', '1'],
+    ['idle', '2', '2', '1'],
+  ]
+  assert table.ranking(rows[:3]) == []
+
+
+def test_attacks_that_miss_the_planted_leak_are_warned_of(rows):
+  rows[1].group['u_lira_auc'] = 0.5
+  leak = _row('planted_leak', 'control')
+  leak.group['u_lira_auc'] = 0.9
+  assert not [n for n in report.warnings([*rows, leak]) if 'too weak' in n]
+  leak.group_intervals['u_lira_auc'] = 0.5
+  assert [n for n in report.warnings([*rows, leak]) if n.startswith('U-LiRA does not tell')]
