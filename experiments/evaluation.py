@@ -93,9 +93,8 @@ def evaluate(job: problems.Job, labels: list[str]) -> None:
     for done, group in enumerate(wide):
       shown.update(done, len(wide), group.name)
       _evaluate_group(job, group, logits)
-  progress.say(
-    f'evaluate: {len(todo)} models, {len(wide)} groups' if todo else 'evaluate: done before'
-  )
+  counts = f'{len(todo)} models' + (f', {len(wide)} groups' if job.config.is_full else '')
+  progress.say(f'evaluate: {counts if todo or wide else "done before"}')
 
 
 def read_rows(job: problems.Job) -> list[Row]:
