@@ -81,6 +81,49 @@ def alternating(
   return optax.GradientTransformationExtraArgs(init, update)
 
 
+class RestrictedState(NamedTuple):
+  """The mask and the state of the restricted transformation."""
+
+  mask: types.PyTree
+  inner: optax.OptState
+
+
+def restricted(
+  tx: optax.GradientTransformation, mask: types.PyTree
+) -> optax.GradientTransformationExtraArgs:
+  """Updates of the weights in a mask; all others stay as they are, to the bit.
+
+  The mask is applied to what `tx` gives out, so that neither momentum nor weight decay moves a
+  weight outside of it. It is part of the state, not of the compiled program.
+
+  Args:
+    tx: any transformation.
+    mask: pytree like the parameters, of boolean arrays of their shapes.
+
+  Returns:
+    The restricted transformation.
+
+  Example:
+    >>> import jax.numpy as jnp, optax
+    >>> tx = restricted(optax.sgd(1.0), {'w': jnp.array([True, False])})
+    >>> params = {'w': jnp.ones(2)}
+    >>> updates, _ = tx.update({'w': jnp.ones(2)}, tx.init(params), params)
+    >>> (params['w'] + updates['w']).tolist()
+    [0.0, 1.0]
+  """
+  tx = optax.with_extra_args_support(tx)
+
+  def init(params):
+    return RestrictedState(jax.tree.map(jnp.asarray, mask), tx.init(params))
+
+  def update(updates, state, params=None, **extra_args):
+    updates, inner = tx.update(updates, state.inner, params, **extra_args)
+    updates = jax.tree.map(lambda m, u: jnp.where(m, u, 0.0), state.mask, updates)
+    return updates, RestrictedState(state.mask, inner)
+
+  return optax.GradientTransformationExtraArgs(init, update)
+
+
 def sgd(
   learning_rate: optax.ScalarOrSchedule,
   *,

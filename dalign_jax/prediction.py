@@ -1,6 +1,6 @@
 """Outputs of a finished model over whole sets: N rows in, N rows out, always."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 import functools
 
 import chex
@@ -33,14 +33,10 @@ def predict(
   Returns:
     Host arrays `logits [N, C]` and `features [N, D]`, float32.
   """
-  local = tuple(parallel.local_devices(devices))
-  forward = _forward(apply_fn, local)
-  model = parallel.replicate(model, local)
-  parts = []
-  for batch, weights in _padded_batches(images, batch_size, len(local)):
-    outputs = jax.device_get(forward(model, batch))
-    parts.append(jax.tree.map(lambda x, w=weights: x[w > 0], outputs))
-  return types.Outputs(*(np.concatenate(field) for field in zip(*parts, strict=True)))
+  chex.assert_rank(images, 4)
+  return map_examples(
+    _forward(apply_fn), model, {'images': images}, batch_size=batch_size, devices=devices
+  )
 
 
 def second_moment(
@@ -63,49 +59,120 @@ def second_moment(
   Returns:
     `[D, D]` float32.
   """
+  chex.assert_rank(images, 4)
+  total = sum_examples(
+    _moment(apply_fn), model, {'images': images}, batch_size=batch_size, devices=devices
+  )
+  return jnp.asarray(total) / len(images)
+
+
+def map_examples(
+  fn: Callable,
+  constants: types.PyTree,
+  fields: Mapping[str, np.ndarray],
+  *,
+  batch_size: int = 256,
+  devices: parallel.Devices = None,
+) -> types.PyTree:
+  """A function of each example, over a whole set.
+
+  Args:
+    fn: `(constants, {field: [B, ...]}) -> pytree of [B, ...]`; a row of the result must depend on
+      that row alone. It is compiled once for each function object.
+    constants: host pytree, a model say.
+    fields: host arrays `[N, ...]`, N >= 1.
+    batch_size: rows per call and device.
+    devices: devices to run on, None for all.
+
+  Returns:
+    Pytree of host arrays `[N, ...]`.
+  """
   local = tuple(parallel.local_devices(devices))
-  moment_of = _moment(apply_fn, local)
-  model = parallel.replicate(model, local)
+  mapped = _mapped(fn, local)
+  constants = parallel.replicate(constants, local)
+  parts = []
+  for batch, weights in _padded_batches(fields, batch_size, len(local)):
+    outputs = jax.device_get(mapped(constants, batch))
+    parts.append(jax.tree.map(lambda x, w=weights: x[w > 0], outputs))
+  return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
+
+
+def sum_examples(
+  fn: Callable,
+  constants: types.PyTree,
+  fields: Mapping[str, np.ndarray],
+  *,
+  batch_size: int = 256,
+  devices: parallel.Devices = None,
+) -> types.PyTree:
+  """A weighted sum over a whole set, streamed.
+
+  Args:
+    fn: `(constants, {field: [B, ...]}, weights [B]) -> pytree`, the sum over the rows it is given;
+      padded rows have weight 0. It is compiled once for each function object.
+    constants: host pytree, a model say.
+    fields: host arrays `[N, ...]`, N >= 1.
+    batch_size: rows per call and device.
+    devices: devices to run on, None for all.
+
+  Returns:
+    Host pytree, the sum over all examples.
+  """
+  local = tuple(parallel.local_devices(devices))
+  mapped = _summed(fn, local)
+  constants = parallel.replicate(constants, local)
   total = None
-  for batch, weights in _padded_batches(images, batch_size, len(local)):
-    part = moment_of(model, batch, weights)
+  for batch, weights in _padded_batches(fields, batch_size, len(local)):
+    part = mapped(constants, batch, weights)
     if parallel.must_block(local):
       jax.block_until_ready(part)
-    total = part if total is None else total + part
-  return jnp.asarray(parallel.fetch(total)) / len(images)
+    total = part if total is None else jax.tree.map(jnp.add, total, part)
+  return parallel.fetch(total)
 
 
 def _padded_batches(
-  images: np.ndarray, batch_size: int, num_devices: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Batches `[devices, B, H, W, C]` of equal shape with weights `[devices, B]`, 0 for padding."""
-  chex.assert_rank(images, 4)
-  per_device = min(batch_size, -(-len(images) // num_devices))
+  fields: Mapping[str, np.ndarray], batch_size: int, num_devices: int
+) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+  """Batches `{field: [devices, B, ...]}` with weights `[devices, B]`, 0 for padding."""
+  size = len(next(iter(fields.values())))
+  per_device = min(batch_size, -(-size // num_devices))
   rows = per_device * num_devices
-  for start in range(0, len(images), rows):
-    part = np.asarray(images[start : start + rows])
-    padded = np.zeros((rows, *images.shape[1:]), images.dtype)
-    padded[: len(part)] = part
+  for start in range(0, size, rows):
+    batch = {}
+    for name, values in fields.items():
+      part = np.asarray(values[start : start + rows])
+      padded = np.zeros((rows, *values.shape[1:]), values.dtype)
+      padded[: len(part)] = part
+      batch[name] = padded.reshape(num_devices, per_device, *values.shape[1:])
     weights = (np.arange(rows) < len(part)).astype(np.float32)
-    yield (
-      padded.reshape(num_devices, per_device, *images.shape[1:]),
-      weights.reshape(num_devices, per_device),
-    )
+    yield batch, weights.reshape(num_devices, per_device)
 
 
 @functools.lru_cache(maxsize=8)
-def _forward(apply_fn, devices):
-  def forward(model, images):
-    return apply_fn(model, training.to_float(images), train=False)[0]
-
-  return parallel.pmap(forward, devices=devices)
+def _mapped(fn, devices):
+  return parallel.pmap(fn, devices=devices)
 
 
 @functools.lru_cache(maxsize=8)
-def _moment(apply_fn, devices):
-  def moment(model, images, weights):
-    features = apply_fn(model, training.to_float(images), train=False)[0].features
-    mean = losses.second_moment(features, weights=weights, axis_name=parallel.AXIS)
-    return mean * jax.lax.psum(jnp.sum(weights), parallel.AXIS)
+def _summed(fn, devices):
+  def summed(constants, batch, weights):
+    return jax.lax.psum(fn(constants, batch, weights), parallel.AXIS)
 
-  return parallel.pmap(moment, devices=devices)
+  return parallel.pmap(summed, devices=devices)
+
+
+@functools.lru_cache(maxsize=8)
+def _forward(apply_fn):
+  def forward(model, batch):
+    return apply_fn(model, training.to_float(batch['images']), train=False)[0]
+
+  return forward
+
+
+@functools.lru_cache(maxsize=8)
+def _moment(apply_fn):
+  def moment(model, batch, weights):
+    features = apply_fn(model, training.to_float(batch['images']), train=False)[0].features
+    return losses.second_moment(features, weights=weights) * jnp.sum(weights)
+
+  return moment

@@ -84,7 +84,7 @@ def make_step(
   return _compiled_step(loss_fn, tx, devices, steps_per_call, tuple(update_args.items()))
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=4)  # it keeps what the loss holds
 def _compiled_step(loss_fn, tx, devices, steps_per_call, update_args):
   one = step_fn(loss_fn, tx, **dict(update_args))
 
@@ -247,6 +247,17 @@ def epoch_rng(key: jax.Array, epoch: int) -> np.random.Generator:
   return np.random.default_rng([*np.asarray(jax.random.key_data(key)).tolist(), epoch])
 
 
+def paired_batches(
+  datasets: Mapping[str, types.Dataset], batch_size: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+  """Batches of every set, as many as one pass over the first set takes."""
+  num_batches = -(-len(next(iter(datasets.values()))) // batch_size)
+  return {
+    name: data_lib.epoch_batches(len(d), batch_size, rng, num_batches=num_batches)
+    for name, d in datasets.items()
+  }
+
+
 def minimize(
   loss_fn: Callable,
   tx: optax.GradientTransformation,
@@ -259,6 +270,8 @@ def minimize(
   devices: parallel.Devices = None,
   monitor: types.Monitor | None = None,
   extra: Mapping | None = None,
+  constants_fn: Callable[[int], types.PyTree] | None = None,
+  stop_fn: Callable[[types.ModelState], bool] | None = None,
 ) -> types.ModelState:
   """Minimises one loss from a model: what most methods are.
 
@@ -275,6 +288,8 @@ def minimize(
     devices: devices to run on, None for all.
     monitor: keeps states, is told of steps and epochs.
     extra: `{set: {field: [N, ...]}}`, further per-example arrays.
+    constants_fn: gives the loss's constants, a host pytree, in an epoch (from 0); None for none.
+    stop_fn: asked before each epoch; from a True on, the model stays as it is.
 
   Returns:
     The resulting model, on the host.
@@ -282,16 +297,13 @@ def minimize(
   monitor = monitor or types.Monitor()
   step = make_step(loss_fn, tx, devices=devices)
   data = put_data(datasets, devices, **(extra or {}))
-  lead = next(iter(datasets.values()))
-  num_batches = -(-len(lead) // batch_size)
 
   def epoch_fn(state, epoch):
-    rng = epoch_rng(key, epoch)
-    batches = {
-      name: data_lib.epoch_batches(len(d), batch_size, rng, num_batches=num_batches)
-      for name, d in datasets.items()
-    }
-    state, loss = run_steps(step, state, data, batches, key, monitor=monitor)
+    if stop_fn and stop_fn(parallel.fetch(state).model):
+      return state, {}
+    batches = paired_batches(datasets, batch_size, epoch_rng(key, epoch))
+    constants = parallel.replicate(constants_fn(epoch), devices) if constants_fn else ()
+    state, loss = run_steps(step, state, data, batches, key, constants=constants, monitor=monitor)
     return state, {'loss': loss}
 
   return run_epochs(epoch_fn, init_state(model, tx), num_epochs, monitor=monitor, devices=devices)

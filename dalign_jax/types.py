@@ -180,6 +180,13 @@ class Problem:
   devices: tuple[jax.Device, ...] | None = None
   monitor: Monitor = Monitor()
 
+  def forgotten_classes(self, method: str) -> np.ndarray:
+    """The classes without retain examples; raises ValueError for `method` if there are none."""
+    forgotten = np.setdiff1d(self.forget.labels, self.retain.labels)
+    if not len(forgotten):
+      raise ValueError(f'{method} forgets whole classes, but every class has retain examples')
+    return forgotten
+
 
 class UnlearnFn(Protocol):
   """An unlearning method with its hyper-parameters fixed."""

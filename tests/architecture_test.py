@@ -10,10 +10,12 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 RANKS = (
   {'dalign_jax.types'},
-  {'losses', 'metrics', 'data', 'models', 'optim', 'parallel', 'checkpoints'},
+  {'losses', 'metrics', 'data', 'models', 'optim', 'parallel', 'checkpoints'}
+  | {'adversarial', 'depth'},
   {'augmentation'},
   {'training'},
   {'prediction'},
+  {'importance', 'objectives'},
   {'methods'},
   {'experiments'},
   {'tests', 'colab'},

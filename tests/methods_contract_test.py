@@ -11,7 +11,8 @@ import pytest
 from dalign_jax import methods, prediction, types
 
 KEY = jax.random.key(7)
-QUICK = {'num_epochs': 2, 'rounds': 2}
+QUICK = {'num_epochs': 2, 'rounds': 2, 'impair_epochs': 1, 'repair_epochs': 1}
+REDRAWS = ('eu_k',)  # starts from a model that is partly new, before its first epoch
 
 
 def _lengths(name):
@@ -55,21 +56,18 @@ class TestContract:
     after = _forget_logits(tiny_problem, results(name))
     assert np.abs(after - before).max() > 1e-3
 
-  def test_original_is_left_untouched(self, name, tiny_problem):
+  def test_same_key_gives_the_same_bits_and_leaves_the_original(self, name, results, tiny_problem):
     kept = jax.tree.map(np.array, tiny_problem.original)
-    _make(name)(tiny_problem, KEY)
-    chex.assert_trees_all_equal(tiny_problem.original, kept)
-
-  def test_same_key_gives_the_same_bits(self, name, results, tiny_problem):
     chex.assert_trees_all_equal(_make(name)(tiny_problem, KEY), results(name))
+    chex.assert_trees_all_equal(tiny_problem.original, kept)
 
   def test_four_devices_equal_one(self, name, results, tiny_problem):
     several = dataclasses.replace(tiny_problem, devices=tuple(jax.devices()))
     chex.assert_trees_all_close(_make(name)(several, KEY), results(name), rtol=2e-3, atol=2e-4)
 
   def test_zero_epochs_return_the_original(self, name, tiny_problem):
-    if not _lengths(name):
-      pytest.skip('has no epochs of its own')
+    if not _lengths(name) or name in REDRAWS:
+      pytest.skip('has no epochs of its own, or starts from new weights')
     zero = _make(name, **{p: 0 for p in _lengths(name)})(tiny_problem, KEY)
     chex.assert_trees_all_equal(zero, tiny_problem.original)
 

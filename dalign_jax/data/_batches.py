@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from dalign_jax import types
+
 
 def epoch_batches(
   num_examples: int,
@@ -53,3 +55,21 @@ def epoch_batches(
       permutation = np.concatenate([permutation[first], np.delete(permutation, first)])
     indices[start : start + num_examples] = permutation
   return indices[:total].reshape(num_batches, batch_size)
+
+
+def stratified_subset(
+  dataset: types.Dataset, fraction: float, rng: np.random.Generator
+) -> types.Dataset:
+  """A random share of each class, at least one row of each, in the order of the set.
+
+  Args:
+    dataset: the set.
+    fraction: share in (0, 1].
+    rng: source of randomness; it is advanced.
+
+  Returns:
+    The chosen rows.
+  """
+  by_class = [np.flatnonzero(dataset.labels == c) for c in np.unique(dataset.labels)]
+  chosen = [rng.permutation(rows)[: max(1, round(fraction * len(rows)))] for rows in by_class]
+  return dataset.take(np.sort(np.concatenate(chosen)))

@@ -8,13 +8,27 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from dalign_jax import types
+from dalign_jax.methods._bad_teacher import bad_teacher
+from dalign_jax.methods._boundary_shrink import boundary_shrink
+from dalign_jax.methods._delete import delete
 from dalign_jax.methods._finetune import finetune
+from dalign_jax.methods._fisher import fisher
 from dalign_jax.methods._gradient_ascent import gradient_ascent
 from dalign_jax.methods._head_only import head_only
+from dalign_jax.methods._just_in_time import jit
+from dalign_jax.methods._l1_sparse import l1_sparse
+from dalign_jax.methods._l2ul import l2ul
+from dalign_jax.methods._last_layers import cf_k, eu_k
 from dalign_jax.methods._muda import muda
+from dalign_jax.methods._neggrad_plus import neggrad_plus
+from dalign_jax.methods._pbu import pbu
 from dalign_jax.methods._planted_leak import planted_leak
 from dalign_jax.methods._random_label import random_label
 from dalign_jax.methods._retrain import retrain
+from dalign_jax.methods._salun import salun
+from dalign_jax.methods._scrub import scrub
+from dalign_jax.methods._ssd import ssd
+from dalign_jax.methods._unsir import unsir
 
 
 class Method(NamedTuple):
@@ -26,23 +40,53 @@ class Method(NamedTuple):
 
 
 METHODS: dict[str, Method] = {
+  'bad_teacher': Method(bad_teacher, sees='forget images, part of retain'),
+  'boundary_shrink': Method(boundary_shrink, sees='forget'),
+  'cf_k': Method(cf_k, sees='all retain'),
+  'delete': Method(delete, sees='forget'),
+  'eu_k': Method(eu_k, sees='all retain'),
   'finetune': Method(finetune, sees='all retain'),
+  'fisher': Method(fisher, sees='all retain'),
   'gradient_ascent': Method(gradient_ascent, sees='forget'),
   'head_only': Method(head_only, sees='forget', class_only=True),
+  'jit': Method(jit, sees='forget images'),
+  'l1_sparse': Method(l1_sparse, sees='all retain'),
+  'l2ul': Method(l2ul, sees='forget'),
   'muda': Method(muda, sees='forget, part of retain'),
+  'neggrad_plus': Method(neggrad_plus, sees='all retain, forget'),
+  'pbu': Method(pbu, sees='forget', class_only=True),
   'planted_leak': Method(planted_leak, sees='all retain, forget'),
   'random_label': Method(random_label, sees='all retain, forget'),
   'retrain': Method(retrain, sees='all retain'),
+  'salun': Method(salun, sees='all retain, forget'),
+  'scrub': Method(scrub, sees='all retain, forget'),
+  'ssd': Method(ssd, sees='all retain, forget'),
+  'unsir': Method(unsir, sees='part of retain', class_only=True),
 }
 
 __all__ = [
   'METHODS',
   'Method',
+  'bad_teacher',
+  'boundary_shrink',
+  'cf_k',
+  'delete',
+  'eu_k',
   'finetune',
+  'fisher',
   'gradient_ascent',
   'head_only',
+  'jit',
+  'l1_sparse',
+  'l2ul',
   'muda',
+  'neggrad_plus',
+  'pbu',
   'planted_leak',
   'random_label',
   'retrain',
+  'salun',
+  'scrub',
+  'ssd',
+  'unsir',
 ]

@@ -1,9 +1,8 @@
 """Gradient ascent on the forget set."""
 
 import jax
-import jax.numpy as jnp
 
-from dalign_jax import losses, optim, training, types
+from dalign_jax import objectives, optim, training, types
 
 
 def gradient_ascent(
@@ -19,7 +18,7 @@ def gradient_ascent(
   .. math:: \max_\theta \; E_{(x, y) \in forget} \, CE(y, f_\theta(x))
 
   Sees forget data only. The loss has no upper bound and grows exponentially: a few steps too many
-  destroy the network.
+  destroy the network. Serves any request.
 
   Args:
     num_epochs: passes over the forget set.
@@ -36,17 +35,13 @@ def gradient_ascent(
   tx = optim.sgd(learning_rate, momentum=momentum)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
-    def loss_fn(params, batch_stats, batch, constants, key):
-      del constants, key
-      model = types.ModelState(params, batch_stats)
-      outputs, batch_stats = problem.apply_fn(
-        model, batch['forget']['images'], train=batch_statistics
-      )
-      cross_entropy = losses.cross_entropy(batch['forget']['labels'], outputs.logits)
-      return -jnp.mean(cross_entropy), batch_stats
-
     return training.minimize(
-      loss_fn,
+      objectives.mean_loss(
+        problem.apply_fn,
+        'forget',
+        lambda rows, logits: -objectives.cross_entropy(rows, logits),
+        train=batch_statistics,
+      ),
       tx,
       problem.original,
       {'forget': problem.forget},

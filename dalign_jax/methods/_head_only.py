@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from dalign_jax import prediction, types
+from dalign_jax import objectives, types
 
 
 def head_only(*, margin: float = 1.0) -> types.UnlearnFn:
@@ -26,12 +26,8 @@ def head_only(*, margin: float = 1.0) -> types.UnlearnFn:
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     del key
-    logits, _ = prediction.predict(
-      problem.apply_fn, problem.original, problem.forget.images, devices=problem.devices
-    )
-    forgotten = np.setdiff1d(problem.forget.labels, problem.retain.labels)
-    if not len(forgotten):
-      raise ValueError('head_only forgets whole classes, but every class has retain examples')
+    forgotten = problem.forgotten_classes('head_only')
+    logits = objectives.original_logits(problem, problem.forget)
     best_other = np.delete(logits, forgotten, axis=1).max(axis=1)
     shift = np.zeros(problem.num_classes, np.float32)
     for c in forgotten:

@@ -5,10 +5,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dalign_jax import data as data_lib
-from dalign_jax import losses, optim, parallel, prediction, training, types
+from dalign_jax import losses, objectives, optim, parallel, prediction, training, types
 
 TEACHERS = ('original', 'current', 'unmasked')
 BASIS_SOURCES = ('epoch', 'original', 'batch')
@@ -106,7 +105,9 @@ def muda(
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     devices = problem.devices
     subset_key, batch_key = jax.random.split(key)
-    retain = _subset(problem.retain, retain_fraction, subset_key)
+    retain = data_lib.stratified_subset(
+      problem.retain, retain_fraction, training.epoch_rng(subset_key, 0)
+    )
     forget_step = training.make_step(_forget_loss(problem, settings), tx, devices=devices, phase=0)
     recover_step = training.make_step(
       training.classification_loss(problem.apply_fn, 'retain', problem.recipe.augmentation),
@@ -117,7 +118,7 @@ def muda(
     data = training.put_data(
       {'forget': problem.forget, 'retain': retain},
       devices,
-      forget={'teacher_logits': _original_logits(problem)},
+      forget={'teacher_logits': objectives.original_logits(problem, problem.forget)},
     )
 
     def basis_of(model):
@@ -228,20 +229,6 @@ def _batch_basis(retain_features, settings):
   if settings.differentiate_basis:
     return losses.principal_projector(moment, energy=settings.energy)
   return losses.principal_basis(moment, energy=settings.energy)
-
-
-def _original_logits(problem):
-  return prediction.predict(
-    problem.apply_fn, problem.original, problem.forget.images, devices=problem.devices
-  ).logits
-
-
-def _subset(dataset, fraction, key):
-  """A share of each class, at least one row of each."""
-  rng = training.epoch_rng(key, 0)
-  by_class = [np.flatnonzero(dataset.labels == c) for c in np.unique(dataset.labels)]
-  chosen = [rng.permutation(rows)[: max(1, round(fraction * len(rows)))] for rows in by_class]
-  return dataset.take(np.sort(np.concatenate(chosen)))
 
 
 def _epochs(num_examples, batch_size, rng, epochs):

@@ -1,10 +1,8 @@
 """Training on wrong labels for the forget set."""
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from dalign_jax import augmentation, losses, optim, parallel, training, types
+from dalign_jax import objectives, optim, training, types
 
 
 def random_label(
@@ -22,7 +20,7 @@ def random_label(
     \text{ on forget}
 
   Sees all retain and all forget data, augmented as by the recipe. Wrong labels are drawn anew at
-  each step.
+  each step. Serves any request.
 
   Args:
     num_epochs: passes over retain and forget together.
@@ -37,30 +35,18 @@ def random_label(
   tx = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
-    def loss_fn(params, batch_stats, batch, constants, key):
-      del constants
-      rows = batch['train']
-      label_key, augmentation_key = jax.random.split(key)
-      keys = parallel.example_keys(label_key, len(rows['labels']))
-      shift = jax.vmap(lambda k: jax.random.randint(k, (), 1, problem.num_classes))(keys)
-      labels = (rows['labels'] + rows['is_forget'] * shift) % problem.num_classes
-      model = types.ModelState(params, batch_stats)
-      images = augmentation.augment(rows['images'], augmentation_key, problem.recipe.augmentation)
-      outputs, batch_stats = problem.apply_fn(model, images, train=True)
-      return jnp.mean(losses.cross_entropy(labels, outputs.logits)), batch_stats
-
-    is_forget = np.repeat(np.array([0, 1], np.int32), [len(problem.retain), len(problem.forget)])
+    loss_fn, datasets, extra = objectives.random_labels(problem)
     return training.minimize(
       loss_fn,
       tx,
       problem.original,
-      {'train': types.concatenate(problem.retain, problem.forget)},
+      datasets,
       key,
       num_epochs=num_epochs,
       batch_size=batch_size,
       devices=problem.devices,
       monitor=problem.monitor,
-      extra={'train': {'is_forget': is_forget}},
+      extra=extra,
     )
 
   return unlearn

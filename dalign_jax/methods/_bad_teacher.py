@@ -1,0 +1,79 @@
+"""Bad teacher: on the forget set the student learns from a network that knows nothing."""
+
+import jax
+import numpy as np
+import optax
+
+from dalign_jax import data as data_lib
+from dalign_jax import losses, objectives, prediction, training, types
+
+
+def bad_teacher(
+  *,
+  num_epochs: int = 1,
+  learning_rate: float = 1e-4,
+  batch_size: int = 128,
+  retain_fraction: float = 0.3,
+  temperature: float = 1.0,
+) -> types.UnlearnFn:
+  r"""Distils from the original on retain data, from a random network on forget data.
+
+  .. math:: \min_\theta \; E_{x \in retain} \, KL_\tau(f_{\theta_o}(x) \,\|\, f_\theta(x)) +
+    E_{x \in forget} \, KL_\tau(f_{random}(x) \,\|\, f_\theta(x))
+
+  on batches drawn from both sets together. Sees all forget images and `retain_fraction` of the
+  retain images, none augmented, and no labels but to draw that share from every class. Serves any
+  request.
+
+  Args:
+    num_epochs: passes over both sets together.
+    learning_rate: of Adam.
+    batch_size: global batch.
+    retain_fraction: share of each retained class that is used, in (0, 1], at least one example.
+    temperature: tau.
+
+  Raises:
+    ValueError: if `retain_fraction` is outside (0, 1] or `temperature` is not positive.
+
+  References:
+    Chundawat, Tarun, Mandal, Kankanhalli: Can Bad Teaching Induce Forgetting? Unlearning in Deep
+    Networks using an Incompetent Teacher. https://arxiv.org/abs/2205.08096
+
+  Deviation: images are not augmented.
+  """
+  if not 0 < retain_fraction <= 1:
+    raise ValueError(f'retain_fraction must be in (0, 1], got {retain_fraction}')
+  if not temperature > 0:
+    raise ValueError(f'temperature must be positive, got {temperature}')
+
+  def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
+    subset_key, init_key, train_key = jax.random.split(key, 3)
+    retain = data_lib.stratified_subset(
+      problem.retain, retain_fraction, training.epoch_rng(subset_key, 0)
+    )
+    teachers = ((problem.original, retain), (problem.init_fn(init_key), problem.forget))
+    teacher_logits = [
+      prediction.predict(problem.apply_fn, model, d.images, devices=problem.devices).logits
+      for model, d in teachers
+    ]
+    return training.minimize(
+      objectives.mean_loss(
+        problem.apply_fn,
+        'train',
+        lambda rows, logits: losses.distillation(
+          rows['teacher_logits'], logits, temperature=temperature
+        ),
+        train=True,
+      ),
+      optax.adam(learning_rate),
+      problem.original,
+      {'train': types.concatenate(retain, problem.forget)},
+      train_key,
+      num_epochs=num_epochs,
+      batch_size=batch_size,
+      devices=problem.devices,
+      monitor=problem.monitor,
+      extra={'train': {'teacher_logits': np.concatenate(teacher_logits)}},
+    )
+
+  return unlearn

@@ -1,0 +1,57 @@
+"""DELETE: distillation from the original without its true class."""
+
+import jax
+
+from dalign_jax import losses, objectives, optim, training, types
+
+
+def delete(
+  *,
+  num_epochs: int = 5,
+  learning_rate: float = 1e-3,
+  momentum: float = 0.9,
+  batch_size: int = 64,
+) -> types.UnlearnFn:
+  r"""Takes the true class away from the original's outputs and keeps what it says of the others.
+
+  .. math:: \min_\theta \; E_{(x, y) \in forget} \,
+    KL \big( \mathrm{softmax}(\tilde z_o(x)) \,\|\, \mathrm{softmax}(z_\theta(x)) \big), \quad
+    \tilde z_{o, y} = -\infty
+
+  The loss is `losses.self_distillation`. Batch statistics stay as they are. Sees forget data only.
+  Serves any request; where only some images of a class are forgotten it overshoots, since gold
+  still recognises many of them.
+
+  Args:
+    num_epochs: passes over the forget set.
+    learning_rate: of SGD.
+    momentum: of SGD.
+    batch_size: global batch.
+
+  References:
+    Zhou, Zheng, et al.: Decoupled Distillation to Erase: A General Unlearning Method for Any
+    Class-centric Tasks. https://arxiv.org/abs/2503.23751
+  """
+  tx = optim.sgd(learning_rate, momentum=momentum)
+
+  def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
+    return training.minimize(
+      objectives.mean_loss(
+        problem.apply_fn,
+        'forget',
+        lambda rows, logits: losses.self_distillation(
+          rows['teacher_logits'], logits, rows['labels']
+        ),
+      ),
+      tx,
+      problem.original,
+      {'forget': problem.forget},
+      key,
+      num_epochs=num_epochs,
+      batch_size=batch_size,
+      devices=problem.devices,
+      monitor=problem.monitor,
+      extra={'forget': {'teacher_logits': objectives.original_logits(problem, problem.forget)}},
+    )
+
+  return unlearn

@@ -1,0 +1,62 @@
+"""Fine-tuning with an L1 penalty that fades."""
+
+import jax
+import jax.numpy as jnp
+
+from dalign_jax import losses, optim, training, types
+
+
+def l1_sparse(
+  *,
+  num_epochs: int = 10,
+  l1_weight: float = 1e-4,
+  learning_rate: float = 0.01,
+  momentum: float = 0.9,
+  weight_decay: float = 5e-4,
+  batch_size: int = 128,
+) -> types.UnlearnFn:
+  r"""Fine-tunes on the retain set under pressure towards few weights.
+
+  .. math:: \min_\theta \; E_{retain} \, CE(y, f_\theta(x)) + \alpha_t \|\theta\|_1, \quad
+    \alpha_t = \alpha \, (1 - t / T)
+
+  in epoch t of T: weights that only forget data need shrink away. Sees all retain data, augmented
+  as by the recipe. Serves any request.
+
+  Args:
+    num_epochs: T, passes over the retain set.
+    l1_weight: alpha at the start; at 0 this is `finetune`.
+    learning_rate: of SGD.
+    momentum: of SGD.
+    weight_decay: L2 coefficient.
+    batch_size: global batch.
+
+  References:
+    Jia, Liu, Ram, Yao, Liu, Liu, Sharma, Liu: Model Sparsity Can Simplify Machine Unlearning.
+    https://arxiv.org/abs/2304.04934
+  """
+  tx = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
+
+  def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
+    retain_loss = training.classification_loss(
+      problem.apply_fn, 'retain', problem.recipe.augmentation
+    )
+
+    def loss_fn(params, batch_stats, batch, weight, key):
+      loss, batch_stats = retain_loss(params, batch_stats, batch, (), key)
+      return loss + weight * losses.l1(params), batch_stats
+
+    return training.minimize(
+      loss_fn,
+      tx,
+      problem.original,
+      {'retain': problem.retain},
+      key,
+      num_epochs=num_epochs,
+      batch_size=batch_size,
+      devices=problem.devices,
+      monitor=problem.monitor,
+      constants_fn=lambda epoch: jnp.float32(l1_weight * (1 - epoch / num_epochs)),
+    )
+
+  return unlearn

@@ -1,0 +1,139 @@
+"""L2UL: forget images are misclassified, adversarial copies of them hold the rest in place."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dalign_jax import (
+  adversarial,
+  importance,
+  losses,
+  objectives,
+  optim,
+  prediction,
+  training,
+  types,
+)
+
+
+def l2ul(
+  *,
+  num_epochs: int = 20,
+  learning_rate: float = 1e-3,
+  momentum: float = 0.9,
+  batch_size: int = 64,
+  num_copies: int = 20,
+  epsilon: float = 4.0,
+  step_size: float = 0.1,
+  num_steps: int = 100,
+  regularization: float = 1.0,
+  stop_accuracy: float = 0.0,
+) -> types.UnlearnFn:
+  r"""Learns to unlearn from the forget data alone.
+
+  .. math:: \min_\theta \; -E_{forget} \, CE(y, f_\theta(x)) + E \, CE(y', f_\theta(x')) +
+    \frac{\lambda}{2} \sum_j (1 - \hat\Omega_j) (\theta_j - \theta_{o, j})^2
+
+  The copies x' are forget images that a targeted attack has moved to another class y' of the
+  original: they stand in for the retain data. Omega is the mean absolute gradient of the length of
+  the logits at single forget images, scaled to [0, 1] in each array of weights: those that the
+  forget images depend on are free to move. The first term has no bound, so the run stops at the
+  first epoch that starts with a forget accuracy of `stop_accuracy` or less. Batch statistics stay
+  as they are. Sees forget data only. Serves any request; its aim is to misclassify what is
+  forgotten.
+
+  Args:
+    num_epochs: passes over the forget set, at most.
+    learning_rate: of SGD.
+    momentum: of SGD.
+    batch_size: global batch of forget images, and of copies.
+    num_copies: copies of each forget image, each with a random target.
+    epsilon: radius of the attack's l2 ball around an image with pixels in [0, 1].
+    step_size: length of the attack's steps.
+    num_steps: number of the attack's steps.
+    regularization: lambda.
+    stop_accuracy: forget accuracy at which to stop, in [0, 1].
+
+  References:
+    Cha, Cho, Hwang, Lee, Moon, Lee: Learning to Unlearn: Instance-wise Unlearning for Pre-trained
+    Classifiers. https://arxiv.org/abs/2301.11578
+
+  Deviation: copies start at a random point of the ball and are kept as bytes, rounded towards their
+  image, so that they stay in the ball; pixels are in [0, 1]; the stop is checked once an epoch.
+  """
+  tx = optim.sgd(learning_rate, momentum=momentum)
+  attack = {'epsilon': epsilon, 'step_size': step_size, 'num_steps': num_steps}
+
+  def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
+    copy_key, train_key = jax.random.split(key)
+    copies = _adversarial_copies(problem, copy_key, num_copies, attack)
+    weights = jax.tree.map(lambda i: regularization * (1 - _to_unit(i)), _sensitivity(problem))
+    forget_loss = objectives.mean_loss(problem.apply_fn, 'forget', objectives.cross_entropy)
+    copies_loss = objectives.mean_loss(problem.apply_fn, 'copies', objectives.cross_entropy)
+
+    def loss_fn(params, batch_stats, batch, constants, key):
+      forget, batch_stats = forget_loss(params, batch_stats, batch, (), key)
+      kept, _ = copies_loss(params, batch_stats, batch, (), key)
+      anchor, weights = constants
+      return kept - forget + losses.quadratic(anchor, params, weights=weights), batch_stats
+
+    return training.minimize(
+      loss_fn,
+      tx,
+      problem.original,
+      {'forget': problem.forget, 'copies': copies},
+      train_key,
+      num_epochs=num_epochs,
+      batch_size=batch_size,
+      devices=problem.devices,
+      monitor=problem.monitor,
+      constants_fn=lambda epoch: (problem.original.params, weights),
+      stop_fn=objectives.is_forgotten(problem, stop_accuracy),
+    )
+
+  return unlearn
+
+
+def _adversarial_copies(problem, key, num_copies, attack) -> types.Dataset:
+  """Copies of the forget images, moved towards random other classes and labelled with these."""
+  originals = problem.forget.take(np.repeat(np.arange(len(problem.forget)), num_copies))
+  target_key, start_key = jax.random.split(key)
+  shifts = training.epoch_rng(target_key, 0).integers(1, problem.num_classes, len(originals))
+  targets = ((originals.labels + shifts) % problem.num_classes).astype(np.int32)
+
+  def perturb(constants, batch):
+    model, start_key = constants
+    keys = jax.vmap(lambda i: jax.random.fold_in(start_key, i))(batch['number'])
+
+    def target_loss(images):
+      outputs, _ = problem.apply_fn(model, images, train=False)
+      return losses.cross_entropy(batch['targets'], outputs.logits)
+
+    images = training.to_float(batch['images'])
+    perturbed = adversarial.pgd(target_loss, images, norm='l2', targeted=True, keys=keys, **attack)
+    return jnp.trunc((perturbed - images) * 255).astype(jnp.int16)
+
+  offsets = prediction.map_examples(
+    perturb,
+    (problem.original, start_key),
+    {'images': originals.images, 'targets': targets, 'number': np.arange(len(originals))},
+    devices=problem.devices,
+  )
+  images = (originals.images + offsets).astype(np.uint8)
+  ids = np.array([f'{name}/{i}' for i, name in enumerate(originals.ids)])
+  return types.Dataset(images, targets, ids)
+
+
+def _sensitivity(problem):
+  return importance.absolute_gradients(
+    problem.apply_fn,
+    problem.original,
+    problem.forget,
+    loss_fn=lambda labels, logits: jnp.linalg.norm(logits, axis=1),
+    devices=problem.devices,
+  )
+
+
+def _to_unit(values):
+  low, high = values.min(), values.max()
+  return (values - low) / max(high - low, np.finfo(np.float32).tiny)

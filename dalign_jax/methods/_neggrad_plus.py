@@ -1,0 +1,71 @@
+"""NegGrad+: descent on the retain set and ascent on the forget set in one loss."""
+
+import jax
+
+from dalign_jax import objectives, optim, training, types
+
+
+def neggrad_plus(
+  *,
+  num_epochs: int = 5,
+  retain_weight: float = 0.99,
+  learning_rate: float = 0.01,
+  momentum: float = 0.9,
+  weight_decay: float = 5e-4,
+  batch_size: int = 128,
+) -> types.UnlearnFn:
+  r"""Weighs the loss of the retain set against that of the forget set.
+
+  .. math:: \min_\theta \; \alpha \, E_{retain} \, CE(y, f_\theta(x)) -
+    (1 - \alpha) \, E_{forget} \, CE(y, f_\theta(x))
+
+  Each step takes a batch of either set. Batch statistics are those of the retain rows; the forget
+  rows are normalised by the running ones. Sees all retain data, augmented as by the recipe, and all
+  forget data. Serves any request.
+
+  Args:
+    num_epochs: passes over the retain set.
+    retain_weight: alpha in [0, 1]; at 1 this is `finetune`.
+    learning_rate: of SGD.
+    momentum: of SGD.
+    weight_decay: L2 coefficient.
+    batch_size: global batch of each set.
+
+  Raises:
+    ValueError: if `retain_weight` is outside [0, 1].
+
+  References:
+    Kurmanji, Triantafillou, Hayes, Triantafillou: Towards Unbounded Machine Unlearning (NegGrad+).
+    https://arxiv.org/abs/2302.09880
+
+  Deviation: the forget rows are normalised by running statistics, so that a forget batch of one
+  class keeps what tells it from the others.
+  """
+  if not 0 <= retain_weight <= 1:
+    raise ValueError(f'retain_weight must be in [0, 1], got {retain_weight}')
+  tx = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
+
+  def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
+    retain_loss = training.classification_loss(
+      problem.apply_fn, 'retain', problem.recipe.augmentation
+    )
+    forget_loss = objectives.mean_loss(problem.apply_fn, 'forget', objectives.cross_entropy)
+
+    def loss_fn(*args):
+      retain, batch_stats = retain_loss(*args)
+      forget, _ = forget_loss(*args)
+      return retain_weight * retain - (1 - retain_weight) * forget, batch_stats
+
+    return training.minimize(
+      loss_fn,
+      tx,
+      problem.original,
+      {'retain': problem.retain, 'forget': problem.forget},
+      key,
+      num_epochs=num_epochs,
+      batch_size=batch_size,
+      devices=problem.devices,
+      monitor=problem.monitor,
+    )
+
+  return unlearn

@@ -1,0 +1,77 @@
+"""PBU: gradient ascent on a class, held back by a quadratic penalty."""
+
+import jax
+
+from dalign_jax import importance, losses, objectives, optim, training, types
+
+
+def pbu(
+  *,
+  num_epochs: int = 10,
+  learning_rate: float = 1e-3,
+  momentum: float = 0.9,
+  batch_size: int = 64,
+  forget_weight: float = 1.0,
+  fisher_weight: float = 1.0,
+  distance_weight: float = 0.1,
+  stop_accuracy: float = 0.0,
+) -> types.UnlearnFn:
+  r"""Ascends the loss of a class while the weights that matter hold on to the original.
+
+  .. math:: \min_\theta \; -\alpha \, E_{forget} \, CE(y, f_\theta(x)) +
+    \beta \, (\theta - \theta_o)^T F (\theta - \theta_o) + \gamma \, \|\theta - \theta_o\|^2
+
+  with F the mean squared gradient of single forget examples at the original. The first term has no
+  bound, so the run stops at the first epoch that starts with a forget accuracy of `stop_accuracy`
+  or less. Batch statistics stay as they are. Sees forget data only. Class forgetting only.
+
+  Args:
+    num_epochs: passes over the forget set, at most.
+    learning_rate: of SGD.
+    momentum: of SGD.
+    batch_size: global batch.
+    forget_weight: alpha.
+    fisher_weight: beta.
+    distance_weight: gamma.
+    stop_accuracy: forget accuracy at which to stop, in [0, 1].
+
+  Raises:
+    ValueError: when run, if no whole class is forgotten.
+
+  References:
+    Panda, Sourav, A.P.: Partially Blinded Unlearning: Class Unlearning for Deep Networks a Bayesian
+    Perspective. https://arxiv.org/abs/2403.16246
+
+  Deviation: the paper's full text was not readable to us; taking F on the forget set, the weights
+  and the stop rule are our reconstruction.
+  """
+  tx = optim.sgd(learning_rate, momentum=momentum)
+
+  def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
+    problem.forgotten_classes('pbu')
+    information = importance.squared_gradients(
+      problem.apply_fn, problem.original, problem.forget, devices=problem.devices
+    )
+    weights = jax.tree.map(lambda f: 2 * (fisher_weight * f + distance_weight), information)
+    forget_loss = objectives.mean_loss(problem.apply_fn, 'forget', objectives.cross_entropy)
+
+    def loss_fn(params, batch_stats, batch, constants, key):
+      loss, batch_stats = forget_loss(params, batch_stats, batch, (), key)
+      anchor, weights = constants
+      return -forget_weight * loss + losses.quadratic(anchor, params, weights=weights), batch_stats
+
+    return training.minimize(
+      loss_fn,
+      tx,
+      problem.original,
+      {'forget': problem.forget},
+      key,
+      num_epochs=num_epochs,
+      batch_size=batch_size,
+      devices=problem.devices,
+      monitor=problem.monitor,
+      constants_fn=lambda epoch: (problem.original.params, weights),
+      stop_fn=objectives.is_forgotten(problem, stop_accuracy),
+    )
+
+  return unlearn
