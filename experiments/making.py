@@ -19,20 +19,36 @@ def make_model(
   compute: Callable[[types.Monitor], types.ModelState],
   record: dict,
   title: str,
+  *,
+  is_one_of_many: bool = False,
 ) -> None:
-  """Computes a model and saves it with a record of how it was made, unless it is there."""
+  """Computes a model and saves it with a record of how it was made, unless it is there.
+
+  Args:
+    folder: the model's own folder.
+    name: of the checkpoint in it.
+    compute: makes the model under a monitor.
+    record: what the model must have been made with, if it is there.
+    title: for people.
+    is_one_of_many: show progress, but say no line when done.
+
+  Raises:
+    errors.UserError: if there is a model that was made with another record, or the loss became NaN.
+  """
   made_with = {**record, **environment()}
   if parallel.agree(checkpoints.exists(folder / name)):
     _, found = checkpoints.restore(folder / name)
     _check_record(folder, {k: found.get(k) for k in record}, record)
-    progress.say(f'{title}: done before ({found["seconds"]:.1f} s)')
+    if not is_one_of_many:
+      progress.say(f'{title}: done before ({found["seconds"]:.1f} s)')
     return
   model, spent, monitor = _watch(folder, compute, made_with, title)
   if parallel.is_main_process():
     _save(folder / name, model, {**made_with, **spent})
   monitor.close()
   parallel.barrier(str(folder))
-  _say_spent(title, spent)
+  if not is_one_of_many:
+    _say_spent(title, spent)
 
 
 def make_ensemble(

@@ -125,6 +125,9 @@ def unlearn(job: problems.Job, run: _Run) -> None:
     shadow_forget = forget.take(job.shadow_forget_rows(index))
     start, folder = job.shadow_folder(index), run.shadow_folders[index]
     _unlearn(job, run, start, shadow_forget, folder, _FIRST_SHADOW + index)
+  others = len(job.original_seeds) - 1 + job.config.shadows
+  if others:
+    progress.say(f'unlearn: {run.label}: from {others} more originals and shadows')
 
 
 def _unlearn(job, run, start, forget, folder, number):
@@ -159,7 +162,7 @@ def _unlearn(job, run, start, forget, folder, number):
     return run.unlearn_fn(problem, key)
 
   title = f'unlearn: {run.label}' + (f' ({start.parent.name} {start.name})' if number else '')
-  making.make_model(folder, 'unlearned', compute, record, title)
+  making.make_model(folder, 'unlearned', compute, record, title, is_one_of_many=number > 0)
 
 
 def _key(seed: int, role: str) -> jax.Array:
