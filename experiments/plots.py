@@ -104,11 +104,10 @@ def histograms(rows: list[evaluation.Row]) -> str:
   for i, row in enumerate(rows):
     ax = fig.add_subplot(lines, columns, i + 1)
     sides = {name: row.arrays[f'margin_{name}'] for name in ('forget', 'unseen')}
-    bins = np.linspace(*np.quantile(np.concatenate([*sides.values()]), [0.005, 0.995]), 25)
-    if not np.all(np.diff(bins) > 0):
-      bins = 10
+    low, high = np.quantile(np.concatenate([*sides.values()]), [0.005, 0.995])
+    bins = np.linspace(low, max(high, low + 1e-3), 25)
     for name, values in sides.items():
-      ax.hist(values, bins, density=True, alpha=0.55, label=name)
+      ax.hist(np.clip(values, low, bins[-1]), bins, density=True, alpha=0.55, label=name)
     ax.set_title(row.name, fontsize=8)
     ax.tick_params(labelsize=6)
     ax.set(yticks=[], xlabel='margin (nats)' if i >= count - columns else '')

@@ -15,7 +15,7 @@ RANKS = (
   {'augmentation'},
   {'training'},
   {'prediction'},
-  {'importance', 'objectives'},
+  {'importance', 'objectives', 'ensembles'},
   {'methods'},
   {'experiments'},
   {'tests', 'colab'},
