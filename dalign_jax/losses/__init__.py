@@ -14,20 +14,33 @@ from dalign_jax.losses._alignment import (
   second_moment,
 )
 from dalign_jax.losses._classification import cross_entropy
+from dalign_jax.losses._discrepancy import mmd, sliced_wasserstein
 from dalign_jax.losses._distillation import distillation, self_distillation
 from dalign_jax.losses._reduction import weighted_mean
 from dalign_jax.losses._regularization import l1, quadratic
+from dalign_jax.losses._transport import (
+  Transport,
+  cosine_cost,
+  sinkhorn,
+  transport_distance,
+)
 
 __all__ = [
+  'Transport',
   'basis_rank',
+  'cosine_cost',
   'cross_entropy',
   'dimensional_alignment',
   'distillation',
   'l1',
+  'mmd',
   'principal_basis',
   'principal_projector',
   'quadratic',
   'second_moment',
   'self_distillation',
+  'sinkhorn',
+  'sliced_wasserstein',
+  'transport_distance',
   'weighted_mean',
 ]
