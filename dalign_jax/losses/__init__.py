@@ -18,12 +18,8 @@ from dalign_jax.losses._discrepancy import mmd, sliced_wasserstein
 from dalign_jax.losses._distillation import distillation, self_distillation
 from dalign_jax.losses._reduction import weighted_mean
 from dalign_jax.losses._regularization import l1, quadratic
-from dalign_jax.losses._transport import (
-  Transport,
-  cosine_cost,
-  sinkhorn,
-  transport_distance,
-)
+from dalign_jax.losses._sinkhorn import Transport, sinkhorn
+from dalign_jax.losses._transport import cosine_cost, transport_distance
 
 __all__ = [
   'Transport',
