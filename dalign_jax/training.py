@@ -32,6 +32,7 @@ def make_step(
   *,
   devices: parallel.Devices = None,
   steps_per_call: int | None = None,
+  gives_step: bool = False,
   **update_args,
 ) -> Step:
   """One SPMD training step. Build it once per run, never inside the epoch loop.
@@ -44,6 +45,8 @@ def make_step(
     tx: optimizer.
     devices: devices to run on, None for all.
     steps_per_call: how many steps a compiled call scans over; None: the backend's default.
+    gives_step: call the loss with the number of steps taken so far, as the keyword `step`: for
+      weights that follow a schedule.
     **update_args: given to `tx.update` (as `phase=0` for `optim.alternating`).
   """
   tx = optax.with_extra_args_support(tx)
@@ -52,7 +55,8 @@ def make_step(
     batch = {name: _gather(data[name], indices[name]) for name in indices}
     key = jax.random.wrap_key_data(key_data, impl='threefry2x32')
     key = jax.random.fold_in(key, state.step)
-    grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+    at_step = functools.partial(loss_fn, step=state.step) if gives_step else loss_fn
+    grad_fn = jax.value_and_grad(at_step, has_aux=True)
     (loss, batch_stats), grads = grad_fn(state.params, state.batch_stats, batch, constants, key)
     loss, batch_stats, grads = jax.lax.pmean((loss, batch_stats, grads), parallel.AXIS)
     updates, opt_state = tx.update(grads, state.opt_state, state.params, **update_args)
@@ -242,13 +246,13 @@ def minimize(
 
 
 def classification_loss(apply_fn: types.ApplyFn, name: str, kind: str) -> Callable:
-  """A loss for `make_step`: mean cross-entropy on the set `name`, augmented by `kind`."""
+  """A loss for `make_step`: mean `losses.label_loss` on the set `name`, augmented by `kind`."""
 
   def loss_fn(params, batch_stats, batch, constants, key):
     del constants
     images = augmentation.augment(batch[name]['images'], key, kind)
     outputs, batch_stats = apply_fn(types.ModelState(params, batch_stats), images, train=True)
-    return jnp.mean(losses.cross_entropy(batch[name]['labels'], outputs.logits)), batch_stats
+    return jnp.mean(losses.label_loss(batch[name]['labels'], outputs.logits)), batch_stats
 
   return loss_fn
 

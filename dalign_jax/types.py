@@ -160,6 +160,7 @@ class Problem:
     retain: training data to keep.
     forget: training data to forget.
     validation: held-out data, never trained on.
+    unseen: data of people of whom nothing was trained on, or None; not those of the evaluation.
     num_classes: number of classes C.
     recipe: how the original was trained; `retrain` follows it.
     head_path: where `original.params` keeps the final linear layer (`{'kernel': [D, C],
@@ -179,6 +180,7 @@ class Problem:
   head_path: Sequence[str] = ('head',)
   devices: tuple[jax.Device, ...] | None = None
   monitor: Monitor = Monitor()
+  unseen: Dataset | None = None
 
 
 class UnlearnFn(Protocol):

@@ -11,9 +11,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 RANKS = (
   {'dalign_jax.types'},
   {'losses', 'metrics', 'data', 'models', 'optim', 'parallel', 'checkpoints'},
-  {'augmentation'},
+  {'augmentation', 'perturbation'},
   {'training'},
   {'prediction'},
+  {'watching'},
   {'methods'},
   {'experiments'},
   {'tests', 'colab'},

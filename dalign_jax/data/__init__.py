@@ -1,7 +1,7 @@
 """Data: image sources, disjoint seeded splits with forget requests, and batches by index."""
 
 from dalign_jax.data._base import Source
-from dalign_jax.data._batches import epoch_batches
+from dalign_jax.data._batches import balanced_batches, epoch_batches
 from dalign_jax.data._cache import content_hash
 from dalign_jax.data._forget import parse as parse_forget
 from dalign_jax.data._sources import SOURCES, load
@@ -11,6 +11,7 @@ __all__ = [
   'SOURCES',
   'Source',
   'Split',
+  'balanced_batches',
   'check_split',
   'content_hash',
   'epoch_batches',

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from dalign_jax import types
+from dalign_jax.methods._dlfd import dlfd
 from dalign_jax.methods._finetune import finetune
 from dalign_jax.methods._gradient_ascent import gradient_ascent
 from dalign_jax.methods._head_only import head_only
@@ -25,6 +26,7 @@ class Method(NamedTuple):
 
 
 METHODS: dict[str, Method] = {
+  'dlfd': Method(dlfd, sees='all retain, forget'),
   'finetune': Method(finetune, sees='all retain'),
   'gradient_ascent': Method(gradient_ascent, sees='forget'),
   'head_only': Method(head_only, sees='forget', class_only=True),
@@ -36,6 +38,7 @@ METHODS: dict[str, Method] = {
 __all__ = [
   'METHODS',
   'Method',
+  'dlfd',
   'finetune',
   'gradient_ascent',
   'head_only',
