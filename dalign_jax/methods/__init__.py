@@ -18,20 +18,21 @@ from dalign_jax.methods._retrain import retrain
 
 
 class Method(NamedTuple):
-  """A method's factory and what a table says of it."""
+  """A method's factory, what a table says of it, and to which labels it applies."""
 
   make: Callable[..., types.UnlearnFn]
   sees: str
   class_only: bool = False
+  multi_label: bool = True
 
 
 METHODS: dict[str, Method] = {
   'dlfd': Method(dlfd, sees='all retain, forget'),
   'finetune': Method(finetune, sees='all retain'),
   'gradient_ascent': Method(gradient_ascent, sees='forget'),
-  'head_only': Method(head_only, sees='forget', class_only=True),
-  'muda': Method(muda, sees='forget, part of retain'),
-  'random_label': Method(random_label, sees='all retain, forget'),
+  'head_only': Method(head_only, sees='forget', class_only=True, multi_label=False),
+  'muda': Method(muda, sees='forget, part of retain', multi_label=False),
+  'random_label': Method(random_label, sees='all retain, forget', multi_label=False),
   'retrain': Method(retrain, sees='all retain'),
 }
 

@@ -42,7 +42,7 @@ def gradient_ascent(
       outputs, batch_stats = problem.apply_fn(
         model, batch['forget']['images'], train=batch_statistics
       )
-      cross_entropy = losses.cross_entropy(batch['forget']['labels'], outputs.logits)
+      cross_entropy = losses.label_loss(batch['forget']['labels'], outputs.logits)
       return -jnp.mean(cross_entropy), batch_stats
 
     return training.minimize(
