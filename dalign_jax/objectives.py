@@ -34,8 +34,8 @@ def mean_loss(
 
 
 def cross_entropy(rows, logits) -> jax.Array:
-  """Cross-entropy with the rows' labels, for `mean_loss`."""
-  return losses.cross_entropy(rows['labels'], logits)
+  """`losses.label_loss` with the rows' labels, for `mean_loss`."""
+  return losses.label_loss(rows['labels'], logits)
 
 
 def random_labels(problem: types.Problem) -> tuple[Callable, dict[str, types.Dataset], dict]:

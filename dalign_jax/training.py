@@ -26,12 +26,19 @@ class Step(NamedTuple):
   devices: parallel.Devices
 
 
-def step_fn(loss_fn: Callable, tx: optax.GradientTransformation, **update_args) -> Callable:
+def step_fn(
+  loss_fn: Callable,
+  tx: optax.GradientTransformation,
+  *,
+  gives_step: bool = False,
+  **update_args,
+) -> Callable:
   """One optimizer step as a pure function, to be mapped over the axis `parallel.AXIS`.
 
   Args:
     loss_fn: as in `make_step`.
     tx: optimizer.
+    gives_step: as in `make_step`.
     **update_args: given to `tx.update`.
 
   Returns:
@@ -44,7 +51,8 @@ def step_fn(loss_fn: Callable, tx: optax.GradientTransformation, **update_args) 
     batch = {name: _gather(data[name], indices[name]) for name in indices}
     key = jax.random.wrap_key_data(key_data, impl='threefry2x32')
     key = jax.random.fold_in(key, state.step)
-    grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+    at_step = functools.partial(loss_fn, step=state.step) if gives_step else loss_fn
+    grad_fn = jax.value_and_grad(at_step, has_aux=True)
     (loss, batch_stats), grads = grad_fn(state.params, state.batch_stats, batch, constants, key)
     loss, batch_stats, grads = jax.lax.pmean((loss, batch_stats, grads), parallel.AXIS)
     updates, opt_state = tx.update(grads, state.opt_state, state.params, **update_args)
@@ -62,6 +70,7 @@ def make_step(
   *,
   devices: parallel.Devices = None,
   steps_per_call: int | None = None,
+  gives_step: bool = False,
   **update_args,
 ) -> Step:
   """One SPMD training step. Build it once per run, never inside the epoch loop.
@@ -77,16 +86,19 @@ def make_step(
     tx: optimizer.
     devices: devices to run on, None for all.
     steps_per_call: how many steps a compiled call scans over; None: the backend's default.
+    gives_step: call the loss with the number of steps taken so far, as the keyword `step`: for
+      weights that follow a schedule.
     **update_args: given to `tx.update` (as `phase=0` for `optim.alternating`).
   """
   devices = tuple(devices) if devices else None
   steps_per_call = steps_per_call or parallel.steps_per_call()
-  return _compiled_step(loss_fn, tx, devices, steps_per_call, tuple(update_args.items()))
+  options = {'gives_step': gives_step, **update_args}
+  return _compiled_step(loss_fn, tx, devices, steps_per_call, tuple(options.items()))
 
 
 @functools.lru_cache(maxsize=4)  # it keeps what the loss holds
-def _compiled_step(loss_fn, tx, devices, steps_per_call, update_args):
-  one = step_fn(loss_fn, tx, **dict(update_args))
+def _compiled_step(loss_fn, tx, devices, steps_per_call, options):
+  one = step_fn(loss_fn, tx, **dict(options))
 
   def single(state, data, indices, constants, key_data):
     return one(state, data, jax.tree.map(lambda i: i[0], indices), constants, key_data)
@@ -311,13 +323,13 @@ def minimize(
 
 @functools.lru_cache(maxsize=16)
 def classification_loss(apply_fn: types.ApplyFn, name: str, kind: str) -> Callable:
-  """A loss for `make_step`: mean cross-entropy on the set `name`, augmented by `kind`."""
+  """A loss for `make_step`: mean `losses.label_loss` on the set `name`, augmented by `kind`."""
 
   def loss_fn(params, batch_stats, batch, constants, key):
     del constants
     images = augmentation.augment(batch[name]['images'], key, kind)
     outputs, batch_stats = apply_fn(types.ModelState(params, batch_stats), images, train=True)
-    return jnp.mean(losses.cross_entropy(batch[name]['labels'], outputs.logits)), batch_stats
+    return jnp.mean(losses.label_loss(batch[name]['labels'], outputs.logits)), batch_stats
 
   return loss_fn
 

@@ -63,7 +63,7 @@ class Dataset:
 
   Attributes:
     images: `[N, H, W, C]` uint8.
-    labels: `[N]` int32 class indices.
+    labels: `[N]` int32 class indices, or `[N, A]` int32 binary attributes.
     ids: `[N]` unique strings; what a deletion request names.
     group: `[N]` int32 group (person) indices, or None.
   """
@@ -81,7 +81,8 @@ class Dataset:
     n = len(self.images)
     for name in ('labels', 'ids', 'group'):
       value = getattr(self, name)
-      if value is not None and value.shape != (n,):
+      shape = value.shape[:1] if name == 'labels' and value.ndim == 2 else np.shape(value)
+      if value is not None and shape != (n,):
         raise ValueError(f'{name} must have shape [{n}] like images, got {list(value.shape)}')
     for name in ('labels', 'group'):
       value = getattr(self, name)
@@ -90,6 +91,11 @@ class Dataset:
 
   def __len__(self) -> int:
     return len(self.labels)
+
+  @property
+  def is_multi_label(self) -> bool:
+    """Whether the labels are several binary attributes."""
+    return self.labels.ndim == 2
 
   def take(self, indices: np.ndarray) -> 'Dataset':
     """The rows `indices`, in that order."""
@@ -160,7 +166,8 @@ class Problem:
     retain: training data to keep.
     forget: training data to forget.
     validation: held-out data, never trained on.
-    num_classes: number of classes C.
+    unseen: data of people of whom nothing was trained on, or None; not those of the evaluation.
+    num_classes: number of classes C, or of binary attributes A: the number of logits.
     recipe: how the original was trained; `retrain` follows it.
     head_path: where `original.params` keeps the final linear layer (`{'kernel': [D, C],
       'bias': [C]}`); only `head_only` needs it.
@@ -179,6 +186,7 @@ class Problem:
   head_path: Sequence[str] = ('head',)
   devices: tuple[jax.Device, ...] | None = None
   monitor: Monitor = Monitor()
+  unseen: Dataset | None = None
 
   def forgotten_classes(self, method: str) -> np.ndarray:
     """The classes without retain examples; raises ValueError for `method` if there are none."""

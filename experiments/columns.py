@@ -32,7 +32,24 @@ COLUMNS = (
     1,
     3,
     'One-feature membership attack on the loss: mean accuracy of telling forget from test images '
-    'of the same classes. 0.5 is chance; its null floor at these sizes is given below.',
+    "(unseen people's where there are any) of the same classes. 0.5 is chance; its null floor at "
+    'these sizes is given below.',
+  ),
+  Column(
+    'forgetting_score',
+    'FS',
+    1,
+    3,
+    "Forgetting score of the face benchmarks: |M - 0.5|, M the attack's accuracy on all of forget "
+    'against all of the unseen people, cut to equal size; its null floor is given below.',
+  ),
+  Column(
+    'nomus',
+    'NoMUS',
+    1,
+    3,
+    'Half the test accuracy plus half of 1 - 2 FS. Not calibrated on gold: an untouched or a '
+    'constant network can beat it.',
   ),
   Column(
     'dimensional_alignment',

@@ -31,13 +31,17 @@ class Config:
   stages: tuple[str, ...] = _run(STAGES, f'Stages to run, of: {", ".join(STAGES)}.')
 
   dataset: str = _problem(
-    'mnist5k', 'mnist5k or digits (embedded), npz:PATH, folder:PATH, or a TFDS name.'
+    'mnist5k',
+    'mnist5k or digits (embedded), npz:PATH, folder:PATH, mufac:PATH, mucac:PATH, celeba:PATH, '
+    'lfw:PATH, or a TFDS name.',
   )
   data_dir: str = _run('', 'Where TFDS keeps its data; default: TFDS decides.')
   train_split: str = _problem('train', 'TFDS split to train on.')
   test_split: str = _problem('', 'TFDS split to test on; default: a part of the train split.')
   image_key: str = _problem('image', 'TFDS feature that holds the image.')
-  label_key: str = _problem('label', 'TFDS feature to classify.')
+  label_key: str = _problem(
+    'label', 'TFDS feature to classify; attributes of mucac: and celeba:, gender of lfw:.'
+  )
   group_key: str = _problem('', 'TFDS feature that says who is in the image.')
   id_key: str = _problem('', 'TFDS feature that identifies an example; default: its number.')
   image_size: int = _problem(0, 'Resize images of folder: to this side; 0: as they are.')
@@ -46,7 +50,13 @@ class Config:
   test_fraction: float = _problem(0.1, 'Share held out for testing, without --test_split.')
   forget: str = _problem(
     'class:3',
-    'What to forget: class:3, classes:3,5, random:0.1, group:NAME_OR_COUNT or ids:FILE.',
+    'What to forget: class:3, classes:3,5, random:0.1, group:NAME_OR_COUNT, ids:FILE or official.',
+  )
+  unseen: str = _problem('', 'People never trained on, for the attacks: group:NAME_OR_COUNT.')
+  split_by_group: bool = _problem(False, 'Hold out whole people for validation and test.')
+  group_sizes: str = _problem('', 'Use people with so many images only: MIN,MAX.')
+  check_duplicates: str = _problem(
+    'warn', 'Equal images in different sets: warn, drop (keep forget, then retain) or off.'
   )
   split_seed: int = _problem(0, 'Seed of subset, splits and random forget sets.')
 

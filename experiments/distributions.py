@@ -146,7 +146,7 @@ def _rmia(job, member, references, rows):
   population = log_probability(member, 'validation')
   population_reference = np.stack([log_probability(r, 'validation') for r in references])
   scores = []
-  for name in ('forget', 'test'):
+  for name in rows:
     target = log_probability(member, name)[rows[name]]
     reference = np.stack([log_probability(r, name)[rows[name]] for r in references])
     scores.append(metrics.rmia(target, reference, population, population_reference))
@@ -157,7 +157,7 @@ def _population(job, member, references, rows):
   """Out-of-fold decision values of a regression on loss, confidence, entropy, modified entropy."""
   del references
   features = []
-  for name in ('forget', 'test'):
+  for name in rows:
     logits, labels = member[name][rows[name]], job.sets[name].labels[rows[name]]
     features.append(metrics.attack_features(logits, labels))
   return metrics.population_scores(*features, seed=job.config.evaluation_seed)

@@ -33,15 +33,22 @@ def scalars(
   logits = {name: o.logits for name, o in outputs.items()}
   values = {**_accuracies(job, logits), **_attack(job, logits), **_features(job, outputs)}
   if not is_gold:
-    reference = gold['forget'].logits
+    pair = logits['forget'], gold['forget'].logits
+    if job.is_multi_label:
+      pair = tuple(map(_two_classes, pair))
     values |= {
-      'activation_distance': metrics.activation_distance(logits['forget'], reference),
-      'js_divergence': metrics.js_divergence(logits['forget'], reference),
-      'agreement': metrics.agreement(logits['forget'], reference),
+      'activation_distance': metrics.activation_distance(*pair),
+      'js_divergence': metrics.js_divergence(*pair),
+      'agreement': metrics.agreement(*pair),
     }
   values['finite'] = is_finite
   values['changed'] = np.max(np.abs(logits['forget'] - original['forget'].logits)) > 1e-6
   return {name: float(value) for name, value in values.items()}
+
+
+def _two_classes(log_odds):
+  """Each attribute of `[N, A]` as a classification of its own: `[N A, 2]` logits."""
+  return np.stack([np.zeros(log_odds.size), log_odds.ravel()], axis=1)
 
 
 def replace_non_finite(outputs: Outputs) -> Outputs:
@@ -54,7 +61,9 @@ def _accuracies(job, logits):
   """Accuracy on each set; on held-out sets apart for retained and forgotten classes."""
   values = {}
   for name, dataset in job.sets.items():
-    forgotten = np.isin(dataset.labels, job.forgets_classes)
+    forgotten = np.zeros(len(dataset), bool)
+    if job.forgets_classes:
+      forgotten = np.isin(dataset.labels, job.forgets_classes)
     parts = {f'{name}_accuracy': ~forgotten, f'{name}_forget_accuracy': forgotten}
     if name in ('retain', 'forget'):
       parts = {f'{name}_accuracy': np.ones(len(dataset), bool)}
@@ -65,32 +74,59 @@ def _accuracies(job, logits):
 
 
 def _attack(job, logits):
-  """Membership attack: forget against test images of the same classes, where there are any."""
+  """Membership attack: forget against images never trained on, of the same classes if it can be.
+
+  Those are the unseen people's where there are any, else the test images. With unseen people, the
+  benchmark's own score as well: all of both sides, cut to equal size.
+  """
   seed = job.config.evaluation_seed
   rows = matched_rows(job)
-  scores = {
-    name: metrics.cross_entropy_scores(logits[name], job.sets[name].labels)[picked]
-    for name, picked in rows.items()
-  }
-  sizes = len(scores['forget']), len(scores['test'])
+  other = other_side(job)
+  scores = {n: metrics.cross_entropy_scores(logits[n], job.sets[n].labels) for n in rows}
+  sizes = [len(picked) for picked in rows.values()]
   if min(sizes) < _LEAST_PAIRS:
     return {}
-  return {
-    'mia': metrics.one_feature_attack(scores['forget'], scores['test'], seed=seed),
+  values = {
+    'mia': metrics.one_feature_attack(*(scores[n][rows[n]] for n in rows), seed=seed),
     'mia_floor': _null_spread(*sizes, seed),
   }
+  if other == 'unseen':
+    accuracy = metrics.one_feature_attack(*scores.values(), seed=seed)
+    utility = metrics.accuracy(logits['test'], job.sets['test'].labels)
+    values |= {
+      'forgetting_score': metrics.forgetting_score(accuracy),
+      'forgetting_score_floor': _null_spread(*map(len, scores.values()), seed),
+      'nomus': metrics.nomus(utility, accuracy),
+    }
+  return values
+
+
+def other_side(job: problems.Job) -> str:
+  """The set that attacks tell forget from: unseen people where there are any, else test."""
+  return 'unseen' if 'unseen' in job.sets else 'test'
 
 
 def matched_rows(job: problems.Job) -> dict[str, np.ndarray]:
-  """Rows of forget and test that attacks compare: equally many of each class.
+  """Rows of forget and of `other_side` that attacks compare: equally many of each class.
 
-  Where the test set lacks the classes of the forget set, all rows of both.
+  Where they have no class in common, all rows of both. Every combination of binary attributes is a
+  class.
   """
-  labels = {name: job.sets[name].labels for name in ('forget', 'test')}
-  if not np.intersect1d(labels['forget'], labels['test']).size:
+  labels = {name: job.sets[name].labels for name in ('forget', other_side(job))}
+  _, classes = np.unique(np.concatenate([*labels.values()]), axis=0, return_inverse=True)
+  sides = np.split(classes.ravel(), [len(labels['forget'])])
+  if not np.intersect1d(*sides).size:
     return {name: np.arange(len(values)) for name, values in labels.items()}
-  pairs = metrics.match_classes(labels['forget'], labels['test'], seed=job.config.evaluation_seed)
-  return dict(zip(('forget', 'test'), pairs, strict=True))
+  pairs = metrics.match_classes(*sides, seed=job.config.evaluation_seed)
+  return dict(zip(labels, pairs, strict=True))
+
+
+def _margins(job, logits, labels):
+  """Log odds of the true label; of several attributes, of all of them together."""
+  if job.is_multi_label:
+    loss = metrics.cross_entropy_scores(logits, labels)
+    return -loss - np.log(-np.expm1(-np.maximum(loss, 1e-7)))
+  return metrics.logit_scaled_confidence(logits, labels)
 
 
 @functools.lru_cache
@@ -107,6 +143,9 @@ def _features(job, outputs):
   alignment = metrics.dimensional_alignment(
     features['forget'], features['retain'], energy=job.config.da_energy
   )
+  values = {'dimensional_alignment': alignment.value, 'da_rank': alignment.rank}
+  if job.is_multi_label:
+    return values
   tested_classes = sorted(set(job.forgets_classes) & set(labels['test'].tolist()))
   trained_features = np.concatenate([features['retain'], features['forget']])
   trained_labels = np.concatenate([labels['retain'], labels['forget']])
@@ -119,11 +158,7 @@ def _features(job, outputs):
     labels['test'],
     forget_classes=tested_classes or None,
   )
-  values = {
-    'dimensional_alignment': alignment.value,
-    'da_rank': alignment.rank,
-    'linear_probe': probe.accuracy,
-  }
+  values['linear_probe'] = probe.accuracy
   if tested_classes:
     values['linear_probe_forget'] = probe.forget_accuracy
   if 1 < len(np.unique(labels['test'])) < len(labels['test']):
@@ -159,19 +194,23 @@ def arrays(job: problems.Job, outputs: Outputs) -> dict[str, np.ndarray]:
   rows_r = rng.permutation(len(retain))[:_PROJECTED]
   points = np.concatenate([forget[rows_f], retain[rows_r]])
   labels = np.concatenate([job.sets['forget'].labels[rows_f], job.sets['retain'].labels[rows_r]])
+  test = outputs['test'].logits, job.sets['test'].labels
+  if job.is_multi_label:
+    labels = labels @ (2 ** np.arange(labels.shape[1]))
+    class_accuracy = np.mean((test[0] > 0) == test[1], axis=0)
+  else:
+    class_accuracy = metrics.per_class_accuracy(*test, job.num_classes)
   margins = {
-    name: metrics.logit_scaled_confidence(outputs[name].logits, job.sets[name].labels)[picked]
+    name: _margins(job, outputs[name].logits, job.sets[name].labels)[picked]
     for name, picked in matched_rows(job).items()
   }
   return {
     'margin_forget': margins['forget'],
-    'margin_unseen': margins['test'],
+    'margin_unseen': margins[other_side(job)],
     'spectrum': spectrum,
     'energies': np.array(ENERGIES),
     'alignment': alignment,
-    'class_accuracy': metrics.per_class_accuracy(
-      outputs['test'].logits, job.sets['test'].labels, job.num_classes
-    ),
+    'class_accuracy': class_accuracy,
     'projection': _project(points),
     'projection_labels': labels,
     'projection_is_forget': np.arange(len(points)) < len(rows_f),

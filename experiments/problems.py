@@ -1,11 +1,9 @@
 """The problem of a run: its data, splits and network, fixed in a folder of its own."""
 
 import dataclasses
-import functools
 import hashlib
 import importlib.metadata
 import json
-import os
 import pathlib
 
 import jax
@@ -14,7 +12,7 @@ import numpy as np
 from dalign_jax import augmentation, models, parallel, types
 from dalign_jax import data as data_lib
 from experiments import config as config_lib
-from experiments import errors, files, progress
+from experiments import errors, files, sets
 
 _RECIPE_FIELDS = tuple(f.name for f in dataclasses.fields(types.Recipe))
 _PACKAGES = ('dalign-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
@@ -29,7 +27,8 @@ class Job:
   data_hash: str
   test_hash: str
   split: data_lib.Split
-  sets: dict[str, types.Dataset]  # retain, forget, validation, test
+  sets: dict[str, types.Dataset]  # retain, forget, validation, test; unseen where people are
+  watched: types.Dataset | None  # further unseen people, whom methods may watch
   class_names: tuple[str, ...]
   notes: tuple[str, ...]
   forgets_classes: tuple[int, ...]  # classes without retain examples
@@ -42,6 +41,11 @@ class Job:
   @property
   def num_classes(self) -> int:
     return len(self.class_names)
+
+  @property
+  def is_multi_label(self) -> bool:
+    """Whether the labels are several binary attributes."""
+    return self.sets['retain'].is_multi_label
 
   @property
   def training_set(self) -> types.Dataset:
@@ -101,31 +105,20 @@ class Job:
 
 def prepare(config: config_lib.Config, folder: pathlib.Path) -> Job:
   """Loads the data, makes the splits, and checks the settings; writes nothing."""
-  source = _load(config, config.train_split)
-  split = _split(config, source)
-  sets = {
-    name: source.dataset.take(getattr(split, name))
-    for name in ('retain', 'forget', 'validation', 'test')
-  }
-  if config.test_split:
-    sets['test'] = _load(config, config.test_split, source.class_names).dataset
-  for flag, name in (('validation_fraction', 'validation'), ('test_fraction', 'test')):
-    if not len(sets[name]):
-      raise errors.UserError(f'--{flag}: leaves no {name} examples; use a larger share')
-  apply_fn, init_fn = _network(config, source)
+  made = sets.make(config)
+  apply_fn, init_fn = _network(config, made.source)
   recipe = types.Recipe(**{name: getattr(config, name) for name in _RECIPE_FIELDS})
   job = Job(
     config=config,
     folder=folder,
-    data_hash=data_lib.content_hash(source.dataset),
-    test_hash=data_lib.content_hash(sets['test']),
-    split=split,
-    sets=sets,
-    class_names=source.class_names,
-    notes=source.notes,
-    forgets_classes=tuple(
-      sorted(set(sets['forget'].labels.tolist()) - set(sets['retain'].labels.tolist()))
-    ),
+    data_hash=data_lib.content_hash(made.source.dataset),
+    test_hash=data_lib.content_hash(made.sets['test']),
+    split=made.split,
+    sets=made.sets,
+    watched=made.watched,
+    class_names=made.source.class_names,
+    notes=made.notes,
+    forgets_classes=made.forgets_classes,
     apply_fn=apply_fn,
     init_fn=init_fn,
     recipe=recipe,
@@ -133,37 +126,6 @@ def prepare(config: config_lib.Config, folder: pathlib.Path) -> Job:
   )
   _check_recipe(job)
   return job
-
-
-def _load(config, split, class_names=None) -> data_lib.Source:
-  with errors.blame('dataset'), progress.bar(f'decode {config.dataset}') as shown:
-    return data_lib.load(
-      config.dataset,
-      data_dir=os.path.expanduser(config.data_dir) or None,
-      split=split,
-      image_key=config.image_key,
-      label_key=config.label_key,
-      group_key=config.group_key or None,
-      id_key=config.id_key or None,
-      image_size=config.image_size or None,
-      cache_dir=os.path.expanduser(config.cache_dir) or None,
-      class_names=class_names,
-      progress=functools.partial(shown.update, note='images'),
-    )
-
-
-def _split(config, source):
-  with errors.blame('forget'):
-    return data_lib.split_dataset(
-      source.dataset,
-      validation_fraction=config.validation_fraction,
-      test_fraction=0.0 if config.test_split else config.test_fraction,
-      forget=config.forget,
-      seed=config.split_seed,
-      class_names=source.class_names,
-      group_names=source.group_names,
-      max_examples=config.max_examples or None,
-    )
 
 
 def _network(config, source):
@@ -224,6 +186,8 @@ def _check_counts(job):
     )
   if config.is_full and (config.shadows < 6 or config.shadows % 2):
     raise errors.UserError(f'--num_shadows: must be even and at least 6, got {config.num_shadows}')
+  if config.is_full and job.is_multi_label:
+    raise errors.UserError('--evaluation: full is for one label an image, not for attributes')
   if config.is_full and config.golds < 6:
     raise errors.UserError(
       f'--num_gold: --evaluation=full needs at least 6 for U-LiRA, got {config.golds}'
@@ -253,7 +217,9 @@ def fix(job: Job) -> None:
   wanted = _identity(job)
   path = job.folder / 'problem.json'
   if path.exists():
-    there = files.read_json(path)['identity']
+    # a setting that a folder does not know yet had its default's meaning
+    defaults = {n: v for n, v in config_lib.Config().problem_settings().items() if n in wanted}
+    there = defaults | files.read_json(path)['identity']
     differing = [n for n in sorted(wanted.keys() | there.keys()) if wanted.get(n) != there.get(n)]
     if differing:
       lines = [f'{n}: {there.get(n)!r} there, {wanted.get(n)!r} now' for n in differing]
@@ -282,6 +248,8 @@ def _identity(job) -> dict:
     del settings['forget']  # the hash of the split says which ids, the file's path does not
   split = hashlib.sha256()
   for name, rows in vars(job.split).items():
+    if not len(rows) and name.startswith('unseen'):
+      continue
     split.update(f'{name} {len(rows)} '.encode() + rows.tobytes())
   identity = {
     **settings,

@@ -127,6 +127,11 @@ def _facts(job, rows) -> list[str]:
     f'DA keeps {job.config.da_energy:.0%} of the spectrum: rank {ranks[1]:.0f} for gold, '
     f'{ranks[0]:.0f} for the original. Attack: chance is 0.5; 95 % of equal laws at these '
     f'sizes stay within {gold.values.get("mia_floor", 0.5):.3f} of it.',
+    *(
+      [f'Forgetting score: 95 % of equal laws stay below {floor:.3f}.']
+      if (floor := gold.values.get('forgetting_score_floor'))
+      else []
+    ),
     f'Made on {gold.record["devices"]}; versions: '
     + ', '.join(f'{k} {v}' for k, v in gold.record['versions'].items())
     + '.',

@@ -63,6 +63,11 @@ class _Run:
       raise errors.UserError(
         f'--methods: {method} forgets whole classes, but --forget={job.config.forget} does not'
       )
+    if job.is_multi_label and not methods.METHODS[method].multi_label:
+      raise errors.UserError(
+        f'--methods: {method} needs classes; --label_key={job.config.label_key} are several '
+        'attributes'
+      )
     with errors.blame('hparam'):
       unlearn_fn = methods.METHODS[method].make(**values)
     if 'batch_size' in values:
@@ -158,6 +163,7 @@ def _unlearn(job, run, start, forget, folder, number):
       recipe=job.recipe,
       devices=job.devices,
       monitor=monitor,
+      unseen=job.watched,
     )
     return run.unlearn_fn(problem, key)
 
@@ -175,6 +181,8 @@ def _announce(job):
   sizes = ', '.join(f'{name} {len(d)}' for name, d in job.sets.items())
   devices = parallel.num_devices(job.devices)
   progress.say(f'{job.folder}: {sizes}; {devices} x {jax.devices()[0].device_kind}')
+  for note in job.notes:
+    progress.say(f'  {note}')
 
 
 def _flag_file(config, run) -> str:

@@ -12,10 +12,10 @@ RANKS = (
   {'dalign_jax.types'},
   {'losses', 'metrics', 'data', 'models', 'optim', 'parallel', 'checkpoints'}
   | {'adversarial', 'depth'},
-  {'augmentation'},
+  {'augmentation', 'perturbation'},
   {'training'},
   {'prediction'},
-  {'importance', 'objectives', 'ensembles'},
+  {'importance', 'objectives', 'ensembles', 'watching'},
   {'methods'},
   {'experiments'},
   {'tests', 'colab'},

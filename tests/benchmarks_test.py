@@ -5,10 +5,11 @@ import sys
 
 from absl import app, flags
 from absl.testing import flagsaver
+import jax
 import pytest
 
 from experiments import errors
-from experiments.benchmarks import alignment, harness, loops
+from experiments.benchmarks import alignment, harness, loops, transport
 
 FIELDS = {'name', 'seconds', 'first_call_seconds', 'ratios'}
 
@@ -96,3 +97,12 @@ def test_loops_run():
   for row in rows:
     _check_row(row)
     assert row['largest_value_difference'] < 1e-4
+
+
+@pytest.mark.slow
+def test_transport_runs():
+  with jax.numpy_rank_promotion('allow'):  # ott-jax needs it
+    rows = transport.measure(quick=True)
+  for row in rows:
+    _check_row(row)
+    assert row['value_difference'] < 1e-3

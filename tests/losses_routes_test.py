@@ -33,7 +33,19 @@ CASES = {
   'dimensional_alignment': lambda z, w, axis: losses.dimensional_alignment(
     z, BASIS, weights=w, axis_name=axis
   ),
+  'transport_distance': lambda z, w, axis: losses.transport_distance(
+    z, _other(z), epsilon=0.05, weights_a=w, tolerance=1e-4, axis_name=axis
+  ),
+  'sliced_wasserstein': lambda z, w, axis: losses.sliced_wasserstein(
+    z, _other(z), jax.random.key(0), weights_a=w, axis_name=axis
+  ),
+  'mmd': lambda z, w, axis: losses.mmd(z, _other(z), weights_b=w, axis_name=axis),
 }
+
+
+def _other(z):
+  """Another set of features that goes with the rows, wherever they are."""
+  return jnp.sin(2 * z[:, ::-1])
 
 
 def _loss(case, axis):

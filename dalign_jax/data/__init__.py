@@ -1,21 +1,27 @@
 """Data: image sources, disjoint seeded splits with forget requests, and batches by index."""
 
 from dalign_jax.data._base import Source
-from dalign_jax.data._batches import epoch_batches, stratified_subset
+from dalign_jax.data._batches import balanced_batches, epoch_batches, stratified_subset
 from dalign_jax.data._cache import content_hash
+from dalign_jax.data._duplicates import duplicates
+from dalign_jax.data._faces import official_parts
 from dalign_jax.data._forget import parse as parse_forget
 from dalign_jax.data._sources import SOURCES, load
-from dalign_jax.data._splits import Split, check_split, load_split, save_split, split_dataset
+from dalign_jax.data._split import Split, check_split, load_split, save_split
+from dalign_jax.data._splits import split_dataset
 
 __all__ = [
   'SOURCES',
   'Source',
   'Split',
+  'balanced_batches',
   'check_split',
   'content_hash',
+  'duplicates',
   'epoch_batches',
   'load',
   'load_split',
+  'official_parts',
   'parse_forget',
   'save_split',
   'split_dataset',

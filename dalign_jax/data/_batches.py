@@ -73,3 +73,41 @@ def stratified_subset(
   by_class = [np.flatnonzero(dataset.labels == c) for c in np.unique(dataset.labels)]
   chosen = [rng.permutation(rows)[: max(1, round(fraction * len(rows)))] for rows in by_class]
   return dataset.take(np.sort(np.concatenate(chosen)))
+
+
+def balanced_batches(
+  labels: np.ndarray, batch_size: int, rng: np.random.Generator, *, num_batches: int
+) -> np.ndarray:
+  """Random batches of indices in which every class comes equally often.
+
+  Each class's rows follow one random permutation after another; a remainder of places falls to the
+  classes in turn.
+
+  Args:
+    labels: `[N]` classes, or `[N, A]` attributes, of which every combination is a class.
+    batch_size: rows in a batch.
+    rng: source of randomness; it is advanced.
+    num_batches: how many batches.
+
+  Returns:
+    `[num_batches, batch_size]` int32 indices in [0, N).
+
+  Raises:
+    ValueError: if a number is too small.
+
+  Example:
+    >>> labels = np.array([0] * 9 + [1])
+    >>> batches = balanced_batches(labels, 4, np.random.default_rng(0), num_batches=3)
+    >>> np.sum(labels[batches], axis=1).tolist()
+    [2, 2, 2]
+  """
+  _, classes = np.unique(labels, axis=0, return_inverse=True)
+  classes = classes.ravel()
+  total, count = num_batches * batch_size, int(classes.max(initial=0)) + 1
+  turns = np.arange(total) % count
+  indices = np.empty(total, np.int32)
+  for number in range(count):
+    rows, places = np.flatnonzero(classes == number), np.flatnonzero(turns == number)
+    chosen = epoch_batches(len(rows), 1, rng, num_batches=len(places))
+    indices[places] = rows[chosen[:, 0]]
+  return rng.permuted(indices.reshape(num_batches, batch_size), axis=1)

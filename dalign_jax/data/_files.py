@@ -83,7 +83,7 @@ def folder(request: _base.Request) -> _base.Opened:
   _base.require_defaults(request, splits)
   root = path / request.split if by_split else path
   class_names = tuple(entry.name for entry in sorted(root.iterdir()) if _is_visible_folder(entry))
-  files, others = _list_images(root, class_names)
+  files, others = list_images(root, class_names)
   if len({name for name, _ in files}) < 2:
     raise ValueError(
       f'--dataset={request.name}: {root} must hold two folders or more, one a class, with images '
@@ -97,7 +97,7 @@ def folder(request: _base.Request) -> _base.Opened:
     stack = _base.ImageStack(request, len(files))
     for block in _base.blocks(len(files), progress):
       for row in block:
-        stack.append(str(files[row][1]), _decode(request, files[row][1], mode))
+        stack.append(str(files[row][1]), decode(request, files[row][1], mode))
     ids = np.array([file.relative_to(path).as_posix() for _, file in files])
     kept = tuple(sorted({name for name, _ in files}))
     labels = np.array([kept.index(name) for name, _ in files])
@@ -105,14 +105,16 @@ def folder(request: _base.Request) -> _base.Opened:
       request, stack.array(), labels, ids, class_names=kept, splits=splits, notes=notes
     )
 
-  return _base.Opened({'path': str(path.resolve()), 'files': _digest(path, files)}, read)
+  return _base.Opened(
+    {'path': str(path.resolve()), 'files': digest(path, [file for _, file in files])}, read
+  )
 
 
 def _is_visible_folder(entry):
   return entry.is_dir() and not entry.name.startswith('.')
 
 
-def _list_images(root, class_names):
+def list_images(root, class_names):
   """The images as sorted `(class, path)`, and the number of other files."""
   found = [
     (name, file)
@@ -124,13 +126,13 @@ def _list_images(root, class_names):
   return images, len(found) - len(images)
 
 
-def _digest(root, files):
+def digest(root, files):
   """A hash over the name, size and time of every file."""
-  digest = hashlib.sha256()
-  for _, file in files:
+  found = hashlib.sha256()
+  for file in files:
     stat = file.stat()
-    digest.update(f'{file.relative_to(root)}\0{stat.st_size}\0{stat.st_mtime_ns}\0'.encode())
-  return digest.hexdigest()
+    found.update(f'{file.relative_to(root)}\0{stat.st_size}\0{stat.st_mtime_ns}\0'.encode())
+  return found.hexdigest()
 
 
 def _mode(request, file):
@@ -144,7 +146,8 @@ def _mode(request, file):
   return mode
 
 
-def _decode(request, file, mode):
+def decode(request, file, mode):
+  """The file's pixels in a mode of Pillow's."""
   try:
     with PIL.Image.open(file) as image:
       return np.asarray(image.convert(mode))

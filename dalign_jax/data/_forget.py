@@ -11,9 +11,10 @@ import numpy as np
 from dalign_jax import types
 
 FORCED = ('group', 'ids')  # kinds that name rows wherever they lie
-_KINDS = ('class', 'classes', 'random', *FORCED)
+_KINDS = ('class', 'classes', 'random', 'official', *FORCED)
 _FORMS = (
-  'class:NAME, classes:NAME,NAME, random:SHARE, random:COUNT, group:NAME, group:COUNT or ids:FILE'
+  'class:NAME, classes:NAME,NAME, random:SHARE, random:COUNT, group:NAME, group:COUNT, ids:FILE '
+  'or official'
 )
 
 
@@ -25,14 +26,15 @@ class Forget(NamedTuple):
   flag: str
 
 
-def parse(text: str) -> Forget:
+def parse(text: str, flag: str = 'forget') -> Forget:
   """Parses a forget request.
 
   Args:
     text: one of `class:3` (name or number), `classes:3,5`, `random:0.1` (share of the training
       rows), `random:500` (their number), `group:NAME` (all rows of a person), `group:2` (of so
-      many persons, drawn at random; a whole number always means a count) or `ids:FILE` (a text or
-      CSV file of ids).
+      many persons, drawn at random; a whole number always means a count), `ids:FILE` (a text or CSV
+      file of ids) or `official` (what the benchmark of the data set forgets).
+    flag: the flag that errors quote.
 
   Returns:
     The request; nothing is known yet of the data it refers to.
@@ -45,8 +47,8 @@ def parse(text: str) -> Forget:
     Forget(kind='random', argument='0.1', flag='--forget=random:0.1')
   """
   kind, _, argument = text.partition(':')
-  request = Forget(kind, argument.strip(), f'--forget={text}')
-  if kind not in _KINDS or not request.argument:
+  request = Forget(kind, argument.strip(), f'--{flag}={text}')
+  if kind not in _KINDS or bool(request.argument) == (kind == 'official'):
     raise ValueError(f'{request.flag} must be {_FORMS}')
   if kind == 'random':
     _random_amount(request)
@@ -60,6 +62,7 @@ def forced_rows(
   dataset: types.Dataset,
   rng: np.random.Generator,
   group_names: Sequence[str] | None,
+  candidates: np.ndarray | None = None,
 ) -> np.ndarray:
   """Rows that are forgotten wherever they lie, so that none of them may be held out.
 
@@ -68,6 +71,7 @@ def forced_rows(
     dataset: all rows.
     rng: draws the groups for `group:COUNT`.
     group_names: names of the groups.
+    candidates: groups that may be named or drawn, None for all.
 
   Returns:
     Sorted row numbers; none for requests that choose among the training rows.
@@ -75,7 +79,7 @@ def forced_rows(
   if request.kind == 'ids':
     return _id_rows(request, dataset.ids)
   if request.kind == 'group':
-    return _group_rows(request, dataset.group, rng, group_names)
+    return _group_rows(request, dataset.group, rng, group_names, candidates)
   return np.empty(0, np.int64)
 
 
@@ -99,6 +103,8 @@ def chosen_rows(
     amount = _random_amount(request)
     count = amount if isinstance(amount, int) else round(amount * len(training))
     return np.sort(rng.permutation(training)[:count])
+  if labels.ndim == 2:
+    raise ValueError(f'{request.flag}: the labels are several attributes, there are no classes')
   one = request.kind == 'class'
   wanted = [request.argument] if one else [part.strip() for part in request.argument.split(',')]
   classes = [_class_number(request, name, labels, class_names) for name in wanted]
@@ -139,14 +145,14 @@ def _suggest(name: str, names: Sequence[str]) -> str:
   return f', such as {", ".join(near)}'
 
 
-def _group_rows(request, group, rng, group_names) -> np.ndarray:
+def _group_rows(request, group, rng, group_names, candidates) -> np.ndarray:
   if group is None:
     raise ValueError(
       f'{request.flag}: the data set has no groups; name the feature that holds them with '
       '--group_key (or give an npz file an array group)'
     )
-  present = np.unique(group)
-  names = list(group_names or [str(k) for k in range(int(present[-1]) + 1)])
+  present = np.unique(group) if candidates is None else candidates
+  names = list(group_names or [str(k) for k in range(int(group.max()) + 1)])
   if request.argument.isdecimal():
     count = int(request.argument)
     if count >= len(present):
@@ -159,7 +165,13 @@ def _group_rows(request, group, rng, group_names) -> np.ndarray:
       f'{request.flag}: there is no group {request.argument!r}; name one of the {len(present)} '
       f'groups{_suggest(request.argument, names)}, or a number of groups'
     )
-  return np.flatnonzero(group == names.index(request.argument))
+  number = names.index(request.argument)
+  if candidates is not None and number not in candidates:
+    raise ValueError(
+      f'{request.flag}: {request.argument} is forgotten already, or has fewer or more images than '
+      '--group_sizes'
+    )
+  return np.flatnonzero(group == number)
 
 
 def _id_rows(request: Forget, ids: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from dalign_jax.data import _base, _cache, _embedded, _files
+from dalign_jax.data import _base, _cache, _embedded, _faces, _files
 
 
 def _tfds(request: _base.Request) -> _base.Opened:
@@ -20,9 +20,13 @@ SOURCES: dict[str, Callable[[_base.Request], _base.Opened]] = {
   'digits': _embedded.digits,
   'npz': _files.npz,
   'folder': _files.folder,
+  'mufac': _faces.mufac,
+  'mucac': _faces.mucac,
+  'celeba': _faces.celeba,
+  'lfw': _faces.lfw,
   'tfds': _tfds,
 }
-_WITH_PATH = ('npz', 'folder', 'tfds')
+_WITH_PATH = ('npz', 'folder', 'mufac', 'mucac', 'celeba', 'lfw', 'tfds')
 
 
 def load(
@@ -39,19 +43,21 @@ def load(
   class_names: Sequence[str] | None = None,
   progress: Callable[[int, int], None] | None = None,
 ) -> _base.Source:
-  """Reads a data set: `mnist5k`, `digits`, any TFDS name, `npz:PATH` or `folder:PATH`.
+  """Reads a data set: `mnist5k`, `digits`, any TFDS name, or `npz:`, `folder:`, `mufac:PATH` ...
 
   The two embedded sets need no network. TFDS names are read without TensorFlow, from data prepared
   in the array_record format. An npz file holds `images` (uint8 `[N, H, W, C]` or `[N, H, W]`),
   `labels` (integers) and perhaps `ids` and `group`. A folder holds one folder of images a class,
-  or such folders inside `train`, `validation` and `test`; ids are the relative paths. Rows with
-  label -1 (unknown) are left out, and a note says how many.
+  or such folders inside `train`, `validation` and `test`; ids are the relative paths. The face
+  sets `mufac:`, `mucac:`, `celeba:` and `lfw:` are read as they are distributed, with people as
+  groups. Rows with label -1 (unknown) are left out, and a note says how many.
 
   Args:
     name: what to read; a TFDS name may end in a configuration and a version (`name/config:1.0.0`).
     data_dir: where TFDS data lies, None for the default of TFDS.
     split: which split; TFDS takes slices such as `train[:1000]`.
-    label_key: TFDS feature with one integer a row, `outer/inner` where nested.
+    label_key: TFDS feature with one integer a row, `outer/inner` where nested; of `mucac:` and
+      `celeba:` an attribute, or several with commas between; of `lfw:` identity or gender.
     group_key: TFDS feature that says to which group (person) a row belongs.
     id_key: TFDS feature that names the row; None takes `id`, else split and position.
     image_key: TFDS feature with the image.
@@ -105,6 +111,10 @@ def _parse(name: str) -> tuple[str, str]:
 
 def _renumber(source: _base.Source, class_names: tuple[str, ...], name: str) -> _base.Source:
   """The source with labels that follow `class_names`."""
+  if source.dataset.is_multi_label:
+    if source.class_names != class_names:
+      raise ValueError(f'--dataset={name}: attributes must be {class_names}')
+    return source
   present = np.unique(source.dataset.labels)
   unknown = [source.class_names[k] for k in present if source.class_names[k] not in class_names]
   if unknown:

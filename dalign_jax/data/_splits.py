@@ -1,38 +1,11 @@
 """Disjoint, seeded splits of a data set into retain, forget, validation and test rows."""
 
-from collections.abc import Sequence
-import dataclasses
-import os
-import pathlib
-import tempfile
-import zipfile
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from dalign_jax import types
-from dalign_jax.data import _forget
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-  """Sorted int64 row numbers: disjoint sets that together hold every row.
-
-  Attributes:
-    retain: training rows to keep.
-    forget: training rows to forget.
-    validation: rows held out for choosing hyper-parameters.
-    test: rows held out for the final figures; empty where the source has a test split of its own.
-    unused: rows left out by `max_examples`.
-  """
-
-  retain: np.ndarray
-  forget: np.ndarray
-  validation: np.ndarray
-  test: np.ndarray
-  unused: np.ndarray
-
-
-_NAMES = tuple(field.name for field in dataclasses.fields(Split))
+from dalign_jax.data import _forget, _people, _split
 
 
 def split_dataset(
@@ -45,7 +18,11 @@ def split_dataset(
   class_names: Sequence[str] | None = None,
   group_names: Sequence[str] | None = None,
   max_examples: int | None = None,
-) -> Split:
+  unseen: str | None = None,
+  split_by_group: bool = False,
+  group_sizes: tuple[int, int] | None = None,
+  official: Mapping[str, np.ndarray] | None = None,
+) -> _split.Split:
   """Splits a data set for unlearning.
 
   Rows that a request names (`ids:`) or that belong to a forgotten person (`group:`) are all in
@@ -63,6 +40,13 @@ def split_dataset(
     class_names: names of the classes, for `class:NAME`.
     group_names: names of the groups, for `group:NAME`.
     max_examples: use so many rows only, those to forget included, every class in proportion.
+    unseen: `group:NAME` or `group:COUNT`: people of whom nothing is trained on. Half of those drawn
+      are for the attacks, half for methods to watch.
+    split_by_group: hold out whole people for validation and test, who are then in no other part;
+      classes come in proportion only by chance.
+    group_sizes: use people with that many rows only, fewest and most.
+    official: parts `retain`, `forget`, `test`, `unseen` for the request `official`; validation is
+      drawn from retain.
 
   Returns:
     The split; it passes `check_split`.
@@ -74,37 +58,102 @@ def split_dataset(
     >>> from dalign_jax import data
     >>> split = split_dataset(data.load('digits').dataset, validation_fraction=0.1,
     ...                       test_fraction=0.2, forget='class:3', seed=0)
-    >>> {name: len(rows) for name, rows in vars(split).items()}
-    {'retain': 1130, 'forget': 128, 'validation': 180, 'test': 359, 'unused': 0}
+    >>> {name: len(rows) for name, rows in vars(split).items() if len(rows)}
+    {'retain': 1130, 'forget': 128, 'validation': 180, 'test': 359}
   """
   _check_numbers(validation_fraction, test_fraction, seed, max_examples)
-  subset_rng, held_rng, test_rng, forget_rng = (np.random.default_rng([seed, k]) for k in range(4))
   request = _forget.parse(forget)
-  labels = dataset.labels
-  forced = _forget.forced_rows(request, dataset, forget_rng, group_names)
-  free = np.setdiff1d(np.arange(len(dataset)), forced)
-  unused = np.empty(0, np.int64)
-  if max_examples is not None and max_examples < len(dataset):
-    if max_examples <= len(forced):
-      raise ValueError(
-        f'--max_examples={max_examples} leaves nothing to keep: {request.flag} names '
-        f'{len(forced)} rows; give more'
-      )
-    used = _stratified(labels, free, max_examples - len(forced), subset_rng)
-    free, unused = used, np.setdiff1d(free, used)
-  num_test = round(test_fraction * len(free))
-  num_held = min(len(free), num_test + round(validation_fraction * len(free)))
-  held = _stratified(labels, free, num_held, held_rng)
-  test = _stratified(labels, held, num_test, test_rng)
-  kept = np.setdiff1d(free, held)
-  rows = forced
-  if request.kind not in _forget.FORCED:
-    rows = _forget.chosen_rows(request, labels, kept, forget_rng, class_names)
+  draw = _Draw(dataset, seed, split_by_group)
+  people = _people.candidates(dataset, group_sizes)
+  if request.kind == 'official':
+    taken, unused = _official_parts(request, len(dataset), official, unseen, max_examples)
+    test_fraction = 0.0
+  else:
+    forced = _forget.forced_rows(request, dataset, draw.rng(3), group_names, people)
+    strangers = _split.NO_ROWS
+    if unseen:
+      strangers = _people.unseen_rows(unseen, dataset, forced, draw.rng(4), group_names, people)
+    is_usable = np.ones(len(dataset), bool) if people is None else np.isin(dataset.group, people)
+    free = np.setdiff1d(np.flatnonzero(is_usable), np.union1d(forced, strangers))
+    used = _subset(draw, request, free, len(forced), max_examples)
+    unused = np.setdiff1d(np.arange(len(dataset)), np.concatenate([used, forced, strangers]))
+    taken = {'retain': used, 'forget': forced, 'test': _split.NO_ROWS, 'unseen': strangers}
+  num_test = round(test_fraction * len(taken['retain']))
+  num_held = num_test + round(validation_fraction * len(taken['retain']))
+  open_rows = taken['retain']
+  if split_by_group:
+    strange = np.isin(dataset.group[open_rows], dataset.group[taken['forget']])
+    open_rows = open_rows[~strange]
+  held = draw.rows(open_rows, num_held, 1)
+  test = np.union1d(taken['test'], draw.rows(held, num_test, 2))
+  kept, rows = np.setdiff1d(taken['retain'], held), taken['forget']
+  if request.kind not in (*_forget.FORCED, 'official'):
+    rows = _forget.chosen_rows(request, dataset.labels, kept, draw.rng(3), class_names)
   retain = np.setdiff1d(kept, rows)
-  _check_request(request, labels, retain, rows)
-  split = Split(retain, rows, np.setdiff1d(held, test), test, unused)
-  check_split(split, len(dataset))
+  _check_request(request, draw.classes, retain, rows)
+  strangers, watched = taken['unseen'], _split.NO_ROWS
+  if len(strangers) and dataset.group is not None:
+    strangers, watched = _people.halve(dataset.group, strangers, draw.rng(5))
+  split = _split.Split(retain, rows, np.setdiff1d(held, test), test, unused, strangers, watched)
+  _split.check_split(split, len(dataset))
+  _check_people(split, dataset.group, request, split_by_group)
   return split
+
+
+class _Draw:
+  """Seeded draws of rows: every class in proportion, or whole people."""
+
+  def __init__(self, dataset, seed, by_group):
+    if by_group and dataset.group is None:
+      raise ValueError('--split_by_group: the data set has no groups; name them with --group_key')
+    self._seed, self._group = seed, dataset.group if by_group else None
+    self.classes = np.unique(dataset.labels, axis=0, return_inverse=True)[1].ravel()
+
+  def rng(self, purpose: int) -> np.random.Generator:
+    return np.random.default_rng([self._seed, purpose])
+
+  def rows(self, rows, count, purpose) -> np.ndarray:
+    count = min(count, len(rows))
+    if self._group is None:
+      return _stratified(self.classes, rows, count, self.rng(purpose))
+    return _people.whole_people(self._group, rows, count, self.rng(purpose))
+
+
+def _subset(draw, request, free, num_forced, max_examples):
+  """The rows that `max_examples` leaves of those that are free."""
+  if max_examples is None or max_examples >= len(free) + num_forced:
+    return free
+  if max_examples <= num_forced:
+    raise ValueError(
+      f'--max_examples={max_examples} leaves nothing to keep: {request.flag} names '
+      f'{num_forced} rows; give more'
+    )
+  return _stratified(draw.classes, free, max_examples - num_forced, draw.rng(0))
+
+
+def _official_parts(request, size, official, unseen, max_examples):
+  if official is None:
+    raise ValueError(f'{request.flag}: the data set has no official parts; mufac: and mucac: have')
+  if unseen or max_examples is not None:
+    raise ValueError(f'{request.flag} says who is unseen and how many: no --unseen, --max_examples')
+  parts = {name: np.sort(rows).astype(np.int64) for name, rows in official.items()}
+  return parts, np.setdiff1d(np.arange(size), np.concatenate(list(parts.values())))
+
+
+def _check_people(split, group, request, split_by_group):
+  """Raises if people who must not share a part do."""
+  if group is None:
+    return
+  trained = np.union1d(split.retain, split.forget)
+  held = {name: getattr(split, name) for name in ('validation', 'test')}
+  strangers = {name: getattr(split, name) for name in ('unseen', 'unseen_validation')}
+  if request.kind == 'group':
+    _people.check_people(group, {'forget': split.forget, 'retain': split.retain})
+    _people.check_people(group, {'forget': split.forget, 'held out': np.union1d(*held.values())})
+  known = {'others': np.concatenate([trained, *held.values()])}
+  if split_by_group and request.kind != 'official':
+    known = {'training': trained, **held}
+  _people.check_people(group, {**known, **strangers})
 
 
 def _check_numbers(validation_fraction, test_fraction, seed, max_examples):
@@ -151,70 +200,3 @@ def _stratified(labels, rows, count, rng) -> np.ndarray:
   by_class = shuffled[np.argsort(inverse[shuffled], kind='stable')]
   rank = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
   return np.sort(rows[by_class[rank < np.repeat(quota, sizes)]])
-
-
-def check_split(split: Split, size: int) -> None:
-  """Raises unless the split's parts are sorted, disjoint and hold each of `size` rows.
-
-  Args:
-    split: the split.
-    size: number of rows of the data set.
-
-  Raises:
-    ValueError: that names the part and what is wrong with it.
-  """
-  owner = np.full(size, -1)
-  for number, name in enumerate(_NAMES):
-    rows = getattr(split, name)
-    if rows.ndim != 1 or rows.dtype != np.int64:
-      raise ValueError(f'{name} must be int64 row numbers [N], got {rows.dtype} {rows.shape}')
-    if len(rows) and (rows[0] < 0 or rows[-1] >= size or np.any(np.diff(rows) <= 0)):
-      raise ValueError(f'{name} must be sorted, without repeats, and in [0, {size})')
-    taken = rows[owner[rows] >= 0]
-    if len(taken):
-      other = _NAMES[owner[taken[0]]]
-      raise ValueError(f'{len(taken)} rows are in both {other} and {name}, such as {taken[0]}')
-    owner[rows] = number
-  if np.any(owner < 0):
-    missing = np.flatnonzero(owner < 0)
-    raise ValueError(f'{len(missing)} rows are in no part of the split, such as {missing[0]}')
-  for name in ('retain', 'forget'):
-    if not len(getattr(split, name)):
-      raise ValueError(f'{name} must not be empty')
-
-
-def save_split(path: str | pathlib.Path, split: Split) -> None:
-  """Saves a split as an npz file; a killed process leaves the file that was there.
-
-  Args:
-    path: the file.
-    split: what to save.
-  """
-  path = pathlib.Path(path)
-  handle, temporary = tempfile.mkstemp(prefix=path.name, suffix='.tmp', dir=path.parent)
-  try:
-    with os.fdopen(handle, 'wb') as file:
-      np.savez(file, **{name: getattr(split, name) for name in _NAMES})
-    os.replace(temporary, path)
-  except BaseException:
-    os.unlink(temporary)
-    raise
-
-
-def load_split(path: str | pathlib.Path) -> Split:
-  """Loads a split that `save_split` wrote.
-
-  Args:
-    path: the file.
-
-  Returns:
-    The split; `check_split` tells whether it fits a data set.
-
-  Raises:
-    ValueError: if the file is missing or damaged.
-  """
-  try:
-    with open(path, 'rb') as file, np.load(file, allow_pickle=False) as arrays:
-      return Split(**{name: arrays[name] for name in _NAMES})
-  except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-    raise ValueError(f'{path} is not a saved split ({error})') from error

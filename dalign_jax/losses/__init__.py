@@ -13,21 +13,36 @@ from dalign_jax.losses._alignment import (
   principal_projector,
   second_moment,
 )
-from dalign_jax.losses._classification import cross_entropy
+from dalign_jax.losses._classification import (
+  binary_cross_entropy,
+  cross_entropy,
+  label_loss,
+)
+from dalign_jax.losses._discrepancy import mmd, sliced_wasserstein
 from dalign_jax.losses._distillation import distillation, self_distillation
 from dalign_jax.losses._reduction import weighted_mean
 from dalign_jax.losses._regularization import l1, quadratic
+from dalign_jax.losses._sinkhorn import Transport, sinkhorn
+from dalign_jax.losses._transport import cosine_cost, transport_distance
 
 __all__ = [
+  'Transport',
   'basis_rank',
+  'binary_cross_entropy',
+  'cosine_cost',
   'cross_entropy',
   'dimensional_alignment',
   'distillation',
   'l1',
+  'label_loss',
+  'mmd',
   'principal_basis',
   'principal_projector',
   'quadratic',
   'second_moment',
   'self_distillation',
+  'sinkhorn',
+  'sliced_wasserstein',
+  'transport_distance',
   'weighted_mean',
 ]

@@ -36,3 +36,41 @@ def cross_entropy(labels, logits, *, label_smoothing: float = 0.0):
   if not label_smoothing:
     return -true
   return -(1 - label_smoothing) * true - label_smoothing * jnp.mean(log_probs, axis=1)
+
+
+def binary_cross_entropy(labels, logits):
+  r"""Cross-entropy of several binary attributes, each with a sigmoid of its own, per example.
+
+  .. math:: \frac{1}{A} \sum_a \log \big( 1 + e^{(1 - 2 y_a) z_a} \big)
+
+  Args:
+    labels: `[B, A]` integers 0 or 1.
+    logits: `[B, A]` log-odds, z.
+
+  Returns:
+    `[B]` losses in nats, averaged over the attributes.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> print(f'{binary_cross_entropy(jnp.array([[0, 1]]), jnp.zeros((1, 2)))[0]:.4f}')
+    0.6931
+  """
+  chex.assert_rank([labels, logits], 2)
+  chex.assert_equal_shape([labels, logits])
+  chex.assert_type(labels, int)
+  return jnp.mean(jax.nn.softplus((1 - 2 * labels) * jnp.asarray(logits, jnp.float32)), axis=1)
+
+
+def label_loss(labels, logits):
+  """The loss that goes with the labels: cross-entropy `[B]`, or of binary attributes `[B, A]`.
+
+  Args:
+    labels: `[B]` integer classes, or `[B, A]` binary attributes.
+    logits: `[B, C]`, or `[B, A]`.
+
+  Returns:
+    `[B]` losses in nats.
+  """
+  if jnp.ndim(labels) == 2:
+    return binary_cross_entropy(labels, logits)
+  return cross_entropy(labels, logits)

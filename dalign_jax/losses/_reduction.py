@@ -44,3 +44,13 @@ def example_weights(weights, batch_size: int):
 def global_sum(tree, axis_name: str | None):
   """Sum over the mapped axis, or the tree itself where there is none."""
   return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+
+
+def global_mean(value, axis_name: str | None):
+  """Mean over the mapped axis, or the value itself where there is none."""
+  return value if axis_name is None else jax.lax.pmean(value, axis_name)
+
+
+def gather_rows(tree, axis_name: str | None):
+  """The rows of every device one after another, on each of them: for terms of the whole batch."""
+  return tree if axis_name is None else jax.lax.all_gather(tree, axis_name, axis=0, tiled=True)

@@ -11,6 +11,7 @@ from dalign_jax import types
 from dalign_jax.methods._bad_teacher import bad_teacher
 from dalign_jax.methods._boundary_shrink import boundary_shrink
 from dalign_jax.methods._delete import delete
+from dalign_jax.methods._dlfd import dlfd
 from dalign_jax.methods._finetune import finetune
 from dalign_jax.methods._fisher import fisher
 from dalign_jax.methods._gradient_ascent import gradient_ascent
@@ -32,32 +33,34 @@ from dalign_jax.methods._unsir import unsir
 
 
 class Method(NamedTuple):
-  """A method's factory and what a table says of it."""
+  """A method's factory, what a table says of it, and to which labels it applies."""
 
   make: Callable[..., types.UnlearnFn]
   sees: str
   class_only: bool = False
+  multi_label: bool = False
 
 
 METHODS: dict[str, Method] = {
   'bad_teacher': Method(bad_teacher, sees='forget images, part of retain'),
   'boundary_shrink': Method(boundary_shrink, sees='forget'),
-  'cf_k': Method(cf_k, sees='all retain'),
+  'cf_k': Method(cf_k, sees='all retain', multi_label=True),
   'delete': Method(delete, sees='forget'),
-  'eu_k': Method(eu_k, sees='all retain'),
-  'finetune': Method(finetune, sees='all retain'),
+  'eu_k': Method(eu_k, sees='all retain', multi_label=True),
+  'dlfd': Method(dlfd, sees='all retain, forget', multi_label=True),
+  'finetune': Method(finetune, sees='all retain', multi_label=True),
   'fisher': Method(fisher, sees='all retain'),
-  'gradient_ascent': Method(gradient_ascent, sees='forget'),
+  'gradient_ascent': Method(gradient_ascent, sees='forget', multi_label=True),
   'head_only': Method(head_only, sees='forget', class_only=True),
   'jit': Method(jit, sees='forget images'),
-  'l1_sparse': Method(l1_sparse, sees='all retain'),
+  'l1_sparse': Method(l1_sparse, sees='all retain', multi_label=True),
   'l2ul': Method(l2ul, sees='forget'),
   'muda': Method(muda, sees='forget, part of retain'),
-  'neggrad_plus': Method(neggrad_plus, sees='all retain, forget'),
+  'neggrad_plus': Method(neggrad_plus, sees='all retain, forget', multi_label=True),
   'pbu': Method(pbu, sees='forget', class_only=True),
-  'planted_leak': Method(planted_leak, sees='all retain, forget'),
+  'planted_leak': Method(planted_leak, sees='all retain, forget', multi_label=True),
   'random_label': Method(random_label, sees='all retain, forget'),
-  'retrain': Method(retrain, sees='all retain'),
+  'retrain': Method(retrain, sees='all retain', multi_label=True),
   'salun': Method(salun, sees='all retain, forget'),
   'scrub': Method(scrub, sees='all retain, forget'),
   'ssd': Method(ssd, sees='all retain, forget'),
@@ -71,6 +74,7 @@ __all__ = [
   'boundary_shrink',
   'cf_k',
   'delete',
+  'dlfd',
   'eu_k',
   'finetune',
   'fisher',

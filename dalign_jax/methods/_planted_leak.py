@@ -31,7 +31,7 @@ def planted_leak(*, num_epochs: int | None = None) -> types.UnlearnFn:
       )
       model = types.ModelState(params, batch_stats)
       outputs, batch_stats = problem.apply_fn(model, images, train=True)
-      return jnp.mean(losses.cross_entropy(labels, outputs.logits)), batch_stats
+      return jnp.mean(losses.label_loss(labels, outputs.logits)), batch_stats
 
     return training.minimize(
       loss_fn,

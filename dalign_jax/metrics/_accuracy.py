@@ -8,9 +8,12 @@ from dalign_jax.metrics import _checks
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
   """Share of examples whose largest logit is the label's (the first of equal ones counts).
 
+  Of binary attributes: the share of all attributes of all examples whose log-odds have the right
+  sign.
+
   Args:
-    logits: `[N, C]`.
-    labels: `[N]` class indices.
+    logits: `[N, C]`, or log-odds `[N, A]`.
+    labels: `[N]` class indices, or `[N, A]` binary attributes.
 
   Returns:
     The accuracy, in [0, 1].
@@ -23,6 +26,8 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     0.5
   """
   logits = _checks.as_logits('logits', logits)
+  if np.ndim(labels) == 2:
+    return float(np.mean((logits > 0) == _checks.as_attributes('labels', labels, logits.shape)))
   labels = _checks.as_labels('labels', labels, *logits.shape)
   return float(np.mean(logits.argmax(1) == labels))
 

@@ -45,6 +45,16 @@ def as_labels(name: str, value, size: int | None = None, num_classes: int | None
   return labels.astype(np.int64)
 
 
+def as_attributes(name: str, value, shape: tuple[int, int]) -> np.ndarray:
+  """The value as int64 `[N, A]` binary attributes of the given shape."""
+  labels = np.asarray(value)
+  if labels.shape != shape:
+    raise ValueError(f'{name} must have shape {list(shape)}, got {list(labels.shape)}')
+  if not np.isin(labels, (0, 1)).all():
+    raise ValueError(f'{name} must be 0 or 1, got {labels.min()} to {labels.max()}')
+  return labels.astype(np.int64)
+
+
 def as_mask(name: str, value, shape: tuple[int, ...]) -> np.ndarray:
   """The value as a boolean array of the given shape."""
   mask = np.asarray(value)

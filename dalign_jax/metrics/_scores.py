@@ -11,9 +11,11 @@ def cross_entropy_scores(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
   .. math:: -\log p_y, \quad p = \mathrm{softmax}(z)
 
+  Of binary attributes: their mean cross-entropy, each with a sigmoid.
+
   Args:
-    logits: `[N, C]`.
-    labels: `[N]` class indices.
+    logits: `[N, C]`, or log-odds `[N, A]`.
+    labels: `[N]` class indices, or `[N, A]` binary attributes.
 
   Returns:
     `[N]` losses in nats.
@@ -25,6 +27,10 @@ def cross_entropy_scores(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     >>> cross_entropy_scores(np.zeros((2, 4)), np.array([0, 3])).round(3)
     array([1.386, 1.386])
   """
+  if np.ndim(labels) == 2:
+    logits = _checks.as_logits('logits', logits)
+    labels = _checks.as_attributes('labels', labels, logits.shape)
+    return np.logaddexp(0, (1 - 2 * labels) * logits).mean(1)
   logits, labels = _check(logits, labels)
   return -_of_label(special.log_softmax(logits, axis=1), labels)
 

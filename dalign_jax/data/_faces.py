@@ -1,0 +1,223 @@
+"""Faces of known people in the user's own folders: MUFAC, MUCAC, CelebA and LFW.
+
+Nothing is downloaded. A source holds all rows of its data set; `official_parts` says which of them
+the benchmark trains on, forgets, tests on and keeps unseen.
+"""
+
+from collections.abc import Mapping, Sequence
+import csv
+import functools
+import pathlib
+
+import numpy as np
+
+from dalign_jax.data import _base, _files
+
+AGES = tuple('abcdefgh')
+AGE_NAMES = ('0-6', '7-12', '13-19', '20-30', '31-45', '46-55', '56-66', '67-80')
+MUFAC_LISTS = {  # part: (list, folder of images, official number of images)
+  'train': ('custom_train_dataset.csv', 'train_images', 10_025),
+  'test': ('custom_val_dataset.csv', 'val_images', 1_539),
+  'unseen': ('custom_test_dataset.csv', 'test_images', 1_504),
+}
+MUFAC_FORGET = 1_500
+MUCAC_ATTRIBUTES = ('Male', 'Smiling', 'Young')
+MUCAC_RANGES = {'test': (0, 190), 'forget': (190, 1250), 'retain': (1250, 4855)}
+MUCAC_IMAGES, MUCAC_PEOPLE = 30_000, 6_217
+
+
+def mufac(request: _base.Request) -> _base.Opened:
+  """MUFAC: ages of Korean families; ids are `part/file`, groups people (`F0001_D`)."""
+  _base.require_defaults(request)
+  root = _folder(request)
+  rows, notes = [], []
+  for part, (name, folder, expected) in MUFAC_LISTS.items():
+    with _open(request, root / name) as file:
+      listed = list(csv.DictReader(file))
+    for row in listed:
+      if not {'image_path', 'age_class'} <= row.keys() or row['age_class'] not in AGES:
+        raise ValueError(
+          f'--dataset={request.name}: {name} must have the columns image_path and age_class '
+          f'(a to h), found {row}'
+        )
+      file = row['image_path']
+      person = '_'.join(np.array(file.split('_'))[[0, 2]]) if file.count('_') >= 2 else file
+      rows.append((f'{part}/{file}', root / folder / file, AGES.index(row['age_class']), person))
+    notes += _count_note(f'{name} lists', len(listed), expected)
+  return _opened(request, rows, AGE_NAMES, notes, [root / n for n, _, _ in MUFAC_LISTS.values()])
+
+
+def mucac(request: _base.Request) -> _base.Opened:
+  """MUCAC: attributes of CelebA-HQ, several at once; groups are identity numbers."""
+  names = _attribute_names(request, MUCAC_ATTRIBUTES)
+  root = _folder(request)
+  masks = root / 'CelebAMask-HQ'
+  find = lambda name: root / name if (root / name).exists() else masks / name
+  identity_file, attribute_file = find('CelebA-HQ-identity.txt'), find('CelebA-HQ-attribute.txt')
+  people, labels = _pairs(request, identity_file), _attributes(request, attribute_file, names)
+  notes = [
+    *_count_note('CelebA-HQ-identity.txt lists', len(people), MUCAC_IMAGES),
+    *_count_note('people are', len(set(people.values())), MUCAC_PEOPLE),
+  ]
+  rows = _joined(request, find('CelebA-HQ-img'), people, labels)
+  return _opened(request, rows, names, notes, [identity_file, attribute_file])
+
+
+def celeba(request: _base.Request) -> _base.Opened:
+  """CelebA as distributed: aligned images, attributes, identities, and its partition by split."""
+  names = _attribute_names(request, ('Male',))
+  root = _folder(request)
+  files = [
+    root / name
+    for name in ('identity_CelebA.txt', 'list_attr_celeba.txt', 'list_eval_partition.txt')
+  ]
+  people, labels = _pairs(request, files[0]), _attributes(request, files[1], names)
+  splits = ('train', 'validation', 'test')
+  _base.require_split(request, request.split, splits)
+  partition = _pairs(request, files[2])
+  wanted = str(splits.index(request.split))
+  people = {file: person for file, person in people.items() if partition.get(file) == wanted}
+  rows = _joined(request, root / 'img_align_celeba', people, labels)
+  return _opened(request, rows, names, [], files, splits)
+
+
+def lfw(request: _base.Request) -> _base.Opened:
+  """LFW: a folder for each person; labels are people, or genders by two lists of file names."""
+  if request.label_key not in ('label', 'identity', 'gender'):
+    raise ValueError(
+      f'--label_key={request.label_key}: --dataset={request.name} has identity and gender'
+    )
+  root = _folder(request)
+  people = tuple(p.name for p in sorted(root.iterdir()) if p.is_dir() and p.name[:1] != '.')
+  images = [
+    (f'{name}/{file.name}', file, name) for name, file in _files.list_images(root, people)[0]
+  ]
+  if request.label_key != 'gender':
+    kept = tuple(sorted({person for _, _, person in images}))
+    rows = [(name, file, kept.index(person), person) for name, file, person in images]
+    return _opened(request, rows, kept, [], [])
+  lists = [root / 'female_names.txt', root / 'male_names.txt']
+  listed = {}
+  for label, path in enumerate(lists):
+    with _open(request, path) as file:
+      listed |= {line.split()[0]: label for line in file if line.strip()}
+  known = [(i, f, listed[f.name], p) for i, f, p in images if f.name in listed]
+  notes = _base.note_unknown('gender', len(images), len(known))
+  return _opened(request, known, ('female', 'male'), list(notes), lists)
+
+
+def official_parts(name: str, source: _base.Source) -> dict[str, np.ndarray] | None:
+  """The benchmark's own sets `retain`, `forget`, `test`, `unseen`, as sorted row numbers.
+
+  MUFAC forgets the first 1,500 rows of its training list; MUCAC goes by the number of the person:
+  below 190 test, to 1249 forget, to 4854 retain, above unseen.
+
+  Args:
+    name: the data set as given to `load`.
+    source: what `load` gave for it.
+
+  Returns:
+    The parts, or None where the data set has no official ones.
+  """
+  kind = name.partition(':')[0]
+  if kind == 'mufac':
+    parts = np.array([identifier.partition('/')[0] for identifier in source.dataset.ids])
+    rows = {part: np.flatnonzero(parts == part) for part in MUFAC_LISTS}
+    train = rows.pop('train')
+    return {'forget': train[:MUFAC_FORGET], 'retain': train[MUFAC_FORGET:], **rows}
+  if kind == 'mucac':
+    person = np.array([int(name) for name in source.group_names])[source.dataset.group]
+    rows = {
+      part: np.flatnonzero((person >= low) & (person < high))
+      for part, (low, high) in MUCAC_RANGES.items()
+    }
+    return {**rows, 'unseen': np.flatnonzero(person >= MUCAC_RANGES['retain'][1])}
+  return None
+
+
+def _folder(request) -> pathlib.Path:
+  root = pathlib.Path(request.path).expanduser()
+  if not root.is_dir():
+    kind = request.name.partition(':')[0]
+    raise ValueError(f'--dataset={request.name}: there is no folder {root}; give {kind}:PATH')
+  return root
+
+
+def _open(request, path):
+  try:
+    return open(path, encoding='utf-8-sig', newline='')
+  except OSError as error:
+    raise ValueError(f'--dataset={request.name}: cannot read {path} ({error})') from error
+
+
+def _pairs(request, path) -> dict[str, str]:
+  """A file of lines `file value`."""
+  with _open(request, path) as lines:
+    cells = [line.split() for line in lines if line.strip()]
+  if any(len(row) != 2 for row in cells):
+    raise ValueError(f'--dataset={request.name}: {path} must hold a file name and a number a line')
+  return {file: value for file, value in cells}
+
+
+def _attribute_names(request, default: Sequence[str]) -> tuple[str, ...]:
+  """The attributes that `--label_key` names, separated by commas."""
+  if request.label_key == 'label':
+    return tuple(default)
+  return tuple(name.strip() for name in request.label_key.split(','))
+
+
+def _attributes(request, path, names) -> dict[str, list[int]]:
+  """Attributes 0 or 1 of each file: a line with a count, one with names, then -1 or 1 a name."""
+  with _open(request, path) as lines:
+    cells = [line.split() for line in lines if line.strip()][1:]
+  header = cells[0] if cells else []
+  unknown = [name for name in names if name not in header]
+  if unknown:
+    raise ValueError(
+      f'--label_key={request.label_key}: {path.name} has no {unknown[0]!r}; it has: '
+      f'{", ".join(header)}'
+    )
+  columns = [1 + header.index(name) for name in names]
+  return {row[0]: [int(row[c] == '1') for c in columns] for row in cells[1:]}
+
+
+def _joined(request, folder, people: Mapping[str, str], labels: Mapping[str, list[int]]):
+  """Rows `(id, file, label, person)` of the files that have a person; one label or several."""
+  missing = [file for file in people if file not in labels]
+  if missing:
+    raise ValueError(f'--dataset={request.name}: {missing[0]} has an identity and no attributes')
+  return [
+    (file, folder / file, labels[file] if len(labels[file]) > 1 else labels[file][0], person)
+    for file, person in people.items()
+  ]
+
+
+def _count_note(what, found, expected) -> list[str]:
+  return [] if found == expected else [f'{what} {found:,}; the official number is {expected:,}']
+
+
+def _opened(request, rows, class_names, notes, lists, splits=('train',)) -> _base.Opened:
+  """A source of rows `(id, file, label, person)`."""
+  missing = [file for _, file, _, _ in rows if not file.is_file()]
+  if missing:
+    raise ValueError(
+      f'--dataset={request.name}: {len(missing)} of {len(rows)} images are missing, such as '
+      f'{missing[0]}'
+    )
+  _base.require_split(request, request.split, splits)
+  binary = len(rows) and not isinstance(rows[0][2], list) and len(class_names) == 1
+  names = (f'not {class_names[0]}', class_names[0]) if binary else tuple(class_names)
+  root = pathlib.Path(request.path).expanduser()
+  digest = _files.digest(root, [*(file for _, file, _, _ in rows), *lists])
+
+  def read(progress):
+    stack = _base.ImageStack(request, len(rows))
+    for block in _base.blocks(len(rows), progress):
+      for row in block:
+        stack.append(rows[row][0], _files.decode(request, rows[row][1], 'RGB'))
+    ids, people = (np.array([row[k] for row in rows], dtype=str) for k in (0, 3))
+    labels = np.array([row[2] for row in rows], np.int32)
+    build = functools.partial(_base.build, class_names=names, splits=splits, notes=tuple(notes))
+    return build(request, stack.array(), labels, ids, people)
+
+  return _base.Opened({'path': str(root.resolve()), 'files': digest}, read)

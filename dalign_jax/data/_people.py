@@ -1,0 +1,104 @@
+"""People: who may be drawn, who is held out whole, and that no one is on both sides."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from dalign_jax import types
+from dalign_jax.data import _forget
+
+
+def candidates(dataset: types.Dataset, group_sizes: tuple[int, int] | None) -> np.ndarray | None:
+  """The groups with as many rows as asked, None where that was not asked.
+
+  Args:
+    dataset: all rows.
+    group_sizes: fewest and most rows of a group; None for any.
+
+  Raises:
+    ValueError: if there are no groups or no such groups.
+  """
+  if group_sizes is None:
+    return None
+  low, high = group_sizes
+  _need_groups(dataset, f'--group_sizes={low},{high}')
+  groups, counts = np.unique(dataset.group, return_counts=True)
+  found = groups[(counts >= low) & (counts <= high)]
+  if len(found) < 2:
+    raise ValueError(
+      f'--group_sizes={low},{high} leaves {len(found)} groups; sizes are from {counts.min()} to '
+      f'{counts.max()}'
+    )
+  return found
+
+
+def unseen_rows(
+  text: str,
+  dataset: types.Dataset,
+  forgotten: np.ndarray,
+  rng: np.random.Generator,
+  group_names: Sequence[str] | None,
+  among: np.ndarray | None,
+) -> np.ndarray:
+  """Rows of the people that `--unseen` names or draws, none of whom is forgotten.
+
+  Args:
+    text: `group:NAME` or `group:COUNT`.
+    dataset: all rows.
+    forgotten: rows that are forgotten already.
+    rng: draws people.
+    group_names: names of the groups.
+    among: groups that may be drawn, None for all.
+
+  Raises:
+    ValueError: if the request is of another form or cannot be met.
+  """
+  request = _forget.parse(text, 'unseen')
+  if request.kind != 'group':
+    raise ValueError(f'{request.flag} must be group:NAME or group:COUNT')
+  _need_groups(dataset, request.flag)
+  among = np.unique(dataset.group) if among is None else among
+  among = np.setdiff1d(among, dataset.group[forgotten])
+  return _forget.forced_rows(request, dataset, rng, group_names, among)
+
+
+def halve(
+  group: np.ndarray, rows: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+  """The rows of every other person, and of those between; a single person stays with the first."""
+  people = rng.permutation(np.unique(group[rows]))
+  is_second = np.isin(group[rows], people[1::2])
+  return rows[~is_second], rows[is_second]
+
+
+def whole_people(
+  group: np.ndarray, rows: np.ndarray, count: int, rng: np.random.Generator
+) -> np.ndarray:
+  """About `count` of the rows, sorted: all of those of people drawn at random."""
+  people, sizes = np.unique(group[rows], return_counts=True)
+  order = rng.permutation(len(people))
+  before = np.cumsum(sizes[order]) - sizes[order]
+  return rows[np.isin(group[rows], people[order[before + sizes[order] / 2 <= count]])]
+
+
+def check_people(group: np.ndarray, parts: Mapping[str, np.ndarray]) -> None:
+  """Raises if somebody is in two of the parts.
+
+  Args:
+    group: `[N]` groups.
+    parts: row numbers by name.
+
+  Raises:
+    ValueError: that names the parts.
+  """
+  owner = {}
+  for name, rows in parts.items():
+    for person in np.unique(group[rows]).tolist():
+      first = owner.setdefault(person, name)
+      if first != name:
+        raise ValueError(f'group {person} is in both {first} and {name}')
+
+
+def _need_groups(dataset, flag):
+  if dataset.group is None:
+    raise ValueError(f'{flag}: the data set has no groups; name their feature with --group_key')

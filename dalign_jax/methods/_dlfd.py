@@ -1,0 +1,271 @@
+"""DLFD: training on retain images that were pushed away from the forget set's distribution."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dalign_jax import (
+  augmentation,
+  losses,
+  optim,
+  parallel,
+  perturbation,
+  training,
+  types,
+  watching,
+)
+from dalign_jax import data as data_lib
+
+FEATURES = ('logits', 'features')
+NORMALIZATIONS = ('frozen', 'clean')
+
+
+def dlfd(
+  *,
+  num_epochs: int = 1,
+  ot_weight: float = 3.0,
+  ce_weight: float = 1.0,
+  step_size: float = 0.01,
+  num_steps: int = 5,
+  radius: float = 1.0,
+  features: str = 'features',
+  epsilon: float = 0.05,
+  sinkhorn_iterations: int = 50,
+  learning_rate: float = 0.001,
+  momentum: float = 0.9,
+  weight_decay: float = 5e-4,
+  batch_size: int = 32,
+  balanced: bool = True,
+  normalization: str = 'frozen',
+  stop_threshold: float = 0.05,
+  save_threshold: float = 0.05,
+  monitor_every: int = 4,
+  monitor_size: int = 512,
+) -> types.UnlearnFn:
+  r"""Trains on retain images perturbed away from the forget images, in one epoch.
+
+  Each batch of retain images is moved by K steps of
+
+  .. math:: x \leftarrow x + \alpha \, \mathrm{sign} \, \nabla_x \big[ w \, OT(f(x),
+    \mathrm{sg} f(x_{forget})) - \lambda \, CE(y, f(x)) \big]
+
+  in pixel space, clipped to [0, 1]; then one step of SGD on :math:`CE(y, f(x))`. OT is entropic
+  transport with cosine cost (`losses.transport_distance`), lambda grows linearly from 0 over the
+  run. Every `monitor_every` batches the forgetting score, the distance of a one-feature membership
+  attack from chance (`metrics.forgetting_score`), is taken on a fixed subsample of forget against
+  `problem.unseen` (validation, where there is none). Once it is at most `stop_threshold`, the
+  perturbation is dropped and the rest of the epoch is plain fine-tuning. The result is the state of
+  best validation accuracy among those whose score was at most `save_threshold`; where there was
+  none, the one of the lowest score. Sees all retain and all forget data, the retain data augmented
+  as by the recipe.
+
+  Args:
+    num_epochs: passes over the retain set.
+    ot_weight: w; 0 leaves the forget data out: the control.
+    ce_weight: lambda at the end.
+    step_size: alpha, in units of pixels in [0, 1].
+    num_steps: K.
+    radius: largest change of a pixel.
+    features: what transport compares: 'logits' or penultimate 'features'.
+    epsilon: entropic regularisation of transport.
+    sinkhorn_iterations: at most so many for each distance.
+    learning_rate: of SGD.
+    momentum: of SGD.
+    weight_decay: L2 coefficient.
+    batch_size: global batch of each set.
+    balanced: draw retain batches in which every class is equally frequent.
+    normalization: of batch norm. Perturbed images always pass with running statistics: statistics
+      taken on them make a network that is right on perturbed images alone. 'frozen' leaves the
+      original's, 'clean' lets them follow the clean retain images.
+    stop_threshold: forgetting score, in [0, .5].
+    save_threshold: forgetting score, in [0, .5].
+    monitor_every: batches from one monitoring to the next; where a stopped run resumes.
+    monitor_size: rows of each set that are monitored, at most.
+
+  Returns:
+    The unlearning function.
+
+  Raises:
+    ValueError: if a choice or a number is not one of the above.
+
+  References:
+    Choi, Na: Distribution-Level Feature Distancing for Machine Unlearning.
+    https://arxiv.org/abs/2409.14747
+
+  Deviation: the released code takes OT on the clean images, so that none of its gradient reaches
+  the perturbation, clips normalised images to [0, 1], and attacks with unbalanced sets after every
+  batch. Ours does what the formula says. Balanced batches, the treatment of batch norm, OT on
+  penultimate features, the fallback where no state passes, and all defaults are our own.
+  """
+  settings = _Settings(
+    num_steps, ot_weight, ce_weight, step_size, radius, features, epsilon, sinkhorn_iterations
+  )
+  _check(normalization, stop_threshold, save_threshold, monitor_every)
+  tx = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
+
+  def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
+    devices = problem.devices
+    batch_key, monitor_key = jax.random.split(key)
+    steps_per_epoch = -(-len(problem.retain) // batch_size)
+    total = num_epochs * steps_per_epoch
+    loss_fn = _loss(problem, settings, normalization, total)
+    step = training.make_step(loss_fn, tx, devices=devices, gives_step=True)
+    data = training.put_data({'retain': problem.retain, 'forget': problem.forget}, devices)
+    watch = watching.forgetting(problem, monitor_size, monitor_key)
+
+    def batches_of(epoch):
+      rng = training.epoch_rng(batch_key, epoch)
+      forget = data_lib.epoch_batches(
+        len(problem.forget), batch_size, rng, num_batches=steps_per_epoch
+      )
+      if balanced:
+        retain = data_lib.balanced_batches(
+          problem.retain.labels, batch_size, rng, num_batches=steps_per_epoch
+        )
+      else:
+        retain = data_lib.epoch_batches(len(problem.retain), batch_size, rng)
+      return {'retain': retain, 'forget': forget}
+
+    def part_fn(run, part):
+      epoch, first = divmod(part * monitor_every, parts * monitor_every)
+      batches = {n: b[first : first + monitor_every] for n, b in batches_of(epoch).items()}
+      perturbs = bool(parallel.fetch(run.perturbs))
+      train, loss = training.run_steps(
+        step,
+        run.train,
+        data,
+        batches,
+        batch_key,
+        constants=parallel.replicate(np.int32(num_steps if perturbs else 0), devices),
+        monitor=problem.monitor,
+      )
+      model = parallel.fetch(train.model)
+      seen = watch(model)
+      merit = 1 + seen.validation_accuracy if seen.score <= save_threshold else -seen.score
+      selected, best = run.selected, parallel.fetch(run.merit)
+      if merit > best:
+        selected, best = parallel.replicate(model, devices), np.float32(merit)
+      goes_on = np.bool_(perturbs and seen.score > stop_threshold)
+      run = _Run(train, selected, *parallel.replicate((best, goes_on), devices))
+      return run, {'loss': loss, **seen._asdict(), 'perturbs': perturbs}
+
+    parts = -(-steps_per_epoch // monitor_every)
+    start = _Run(
+      training.init_state(problem.original, tx),
+      problem.original,
+      np.float32(-1),
+      np.bool_(num_steps > 0),
+    )
+    return training.run_epochs(
+      part_fn, start, num_epochs * parts, monitor=problem.monitor, devices=devices
+    )
+
+  return unlearn
+
+
+class _Run(NamedTuple):
+  """What a run keeps from one monitoring to the next; its `model` is the selected one."""
+
+  train: types.TrainState
+  selected: types.ModelState
+  merit: types.Array
+  perturbs: types.Array
+
+  @property
+  def model(self) -> types.ModelState:
+    return self.selected
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+  """What the perturbation depends on."""
+
+  num_steps: int
+  ot_weight: float
+  ce_weight: float
+  step_size: float
+  radius: float
+  features: str
+  epsilon: float
+  sinkhorn_iterations: int
+
+  def __post_init__(self):
+    if self.features not in FEATURES:
+      raise ValueError(f'features must be one of {", ".join(FEATURES)}, got {self.features!r}')
+    for name in ('ot_weight', 'ce_weight', 'num_steps'):
+      if getattr(self, name) < 0:
+        raise ValueError(f'{name} must be 0 or more, got {getattr(self, name)}')
+    for name in ('step_size', 'radius', 'epsilon', 'sinkhorn_iterations'):
+      if not getattr(self, name) > 0:
+        raise ValueError(f'{name} must be positive, got {getattr(self, name)}')
+
+
+def _check(normalization, stop_threshold, save_threshold, monitor_every):
+  if normalization not in NORMALIZATIONS:
+    raise ValueError(
+      f'normalization must be one of {", ".join(NORMALIZATIONS)}, got {normalization!r}'
+    )
+  for name, value in (('stop_threshold', stop_threshold), ('save_threshold', save_threshold)):
+    if not 0 <= value <= 0.5:
+      raise ValueError(f'{name} must be in [0, 0.5], got {value}')
+  if monitor_every < 1:
+    raise ValueError(f'monitor_every must be 1 or more, got {monitor_every}')
+
+
+def _objective(apply_fn, settings, model, labels, forget_images, ce_weight):
+  """What the perturbation of retain images ascends, as a function of them."""
+
+  def outputs_of(images):
+    return apply_fn(model, images, train=False)[0]
+
+  compared = lambda outputs: outputs.logits if settings.features == 'logits' else outputs.features
+  target = None
+  if settings.ot_weight:
+    target = jax.lax.stop_gradient(compared(outputs_of(forget_images)))
+
+  def objective(images):
+    outputs = outputs_of(images)
+    value = -ce_weight * jnp.mean(losses.label_loss(labels, outputs.logits))
+    if target is not None:
+      value += settings.ot_weight * losses.transport_distance(
+        compared(outputs),
+        target,
+        epsilon=settings.epsilon,
+        max_iterations=settings.sinkhorn_iterations,
+        axis_name=parallel.AXIS,
+      )
+    return value
+
+  return objective
+
+
+def _loss(problem, settings, normalization, total_steps):
+  """Cross-entropy on perturbed retain images; `num_steps` is 0 once the perturbation is dropped."""
+
+  def loss_fn(params, batch_stats, batch, num_steps, key, *, step):
+    retain, model = batch['retain'], types.ModelState(params, batch_stats)
+    images = augmentation.augment(retain['images'], key, problem.recipe.augmentation)
+    objective = _objective(
+      problem.apply_fn,
+      settings,
+      jax.lax.stop_gradient(model),
+      retain['labels'],
+      batch['forget']['images'],
+      settings.ce_weight * step / total_steps,
+    )
+    perturbed = perturbation.sign_ascent(
+      objective,
+      images,
+      step_size=settings.step_size,
+      num_steps=num_steps,
+      radius=settings.radius,
+    )
+    outputs, _ = problem.apply_fn(model, perturbed, train=False)
+    if normalization == 'clean':
+      _, batch_stats = problem.apply_fn(jax.lax.stop_gradient(model), images, train=True)
+    return jnp.mean(losses.label_loss(retain['labels'], outputs.logits)), batch_stats
+
+  return loss_fn

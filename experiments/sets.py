@@ -1,0 +1,142 @@
+"""The sets of a problem: loaded, split, and checked for people and images on both sides."""
+
+import dataclasses
+import functools
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from dalign_jax import data as data_lib
+from dalign_jax import types
+from experiments import config as config_lib
+from experiments import errors, progress
+
+_SETS = ('retain', 'forget', 'validation', 'test', 'unseen', 'unseen_validation')
+
+
+class Made(NamedTuple):
+  """The sets of a problem; see `problems.Job`."""
+
+  source: data_lib.Source
+  split: data_lib.Split
+  sets: dict[str, types.Dataset]
+  watched: types.Dataset | None
+  notes: tuple[str, ...]
+
+  @property
+  def forgets_classes(self) -> tuple[int, ...]:
+    """Classes without retain examples."""
+    if self.sets['retain'].is_multi_label:
+      return ()
+    present = {name: set(self.sets[name].labels.tolist()) for name in ('forget', 'retain')}
+    return tuple(sorted(present['forget'] - present['retain']))
+
+
+def make(config: config_lib.Config) -> Made:
+  """Loads the data and makes the sets that the configuration asks for.
+
+  Raises:
+    errors.UserError: naming the flag that cannot be followed.
+  """
+  source = _load(config, config.train_split)
+  split = _split(config, source)
+  sets = {name: source.dataset.take(getattr(split, name)) for name in _SETS}
+  if config.test_split:
+    test = _load(config, config.test_split, source.class_names)
+    _check_test_people(config, source, split, test)
+    sets['test'] = test.dataset
+  sets, split, notes = _check_duplicates(config, sets, split)
+  for flag, name in (('validation_fraction', 'validation'), ('test_fraction', 'test')):
+    if not len(sets[name]):
+      raise errors.UserError(f'--{flag}: leaves no {name} examples; use a larger share')
+  watched = sets.pop('unseen_validation')
+  if not len(sets['unseen']):
+    del sets['unseen']
+  return Made(source, split, sets, watched if len(watched) else None, (*source.notes, *notes))
+
+
+def _load(config, split, class_names=None) -> data_lib.Source:
+  with errors.blame('dataset'), progress.bar(f'decode {config.dataset}') as shown:
+    return data_lib.load(
+      config.dataset,
+      data_dir=os.path.expanduser(config.data_dir) or None,
+      split=split,
+      image_key=config.image_key,
+      label_key=config.label_key,
+      group_key=config.group_key or None,
+      id_key=config.id_key or None,
+      image_size=config.image_size or None,
+      cache_dir=os.path.expanduser(config.cache_dir) or None,
+      class_names=class_names,
+      progress=functools.partial(shown.update, note='images'),
+    )
+
+
+def _check_test_people(config, source, split, test):
+  """Raises if people who must be held out whole are in the test split as well."""
+  if source.dataset.group is None or test.dataset.group is None:
+    return
+  names = lambda s, rows: {s.group_names[k] for k in np.unique(s.dataset.group[rows])}
+  tested = names(test, np.arange(len(test.dataset)))
+  parts = {'unseen': np.union1d(split.unseen, split.unseen_validation)}
+  if config.split_by_group:
+    parts['split_by_group'] = np.union1d(split.retain, split.forget)
+  for flag, rows in parts.items():
+    shared = tested & names(source, rows)
+    if shared:
+      raise errors.UserError(
+        f'--{flag}: {len(shared)} people are in --test_split={config.test_split} too, such as '
+        f'{min(shared)}'
+      )
+
+
+def _check_duplicates(config, sets, split):
+  """Says which images are in several sets, and drops the later ones where that is asked."""
+  if config.check_duplicates not in ('warn', 'drop', 'off'):
+    raise errors.UserError(
+      f'--check_duplicates: must be warn, drop or off, got {config.check_duplicates!r}'
+    )
+  if config.check_duplicates == 'off':
+    return sets, split, ()
+  found = data_lib.duplicates(sets)
+  if not found:
+    return sets, split, ()
+  counts = ', '.join(f'{len(rows)} of {b} in {a}' for (a, b), rows in found.items())
+  if config.check_duplicates == 'warn':
+    return sets, split, (f'equal images in different sets: {counts} (--check_duplicates=drop)',)
+  for name in {b for _, b in found}:
+    rows = np.concatenate([rows for (_, b), rows in found.items() if b == name])
+    sets = sets | {name: sets[name].take(np.setdiff1d(np.arange(len(sets[name])), rows))}
+    if name != 'test' or not config.test_split:
+      own = getattr(split, name)
+      changed = {name: np.delete(own, rows), 'unused': np.union1d(split.unused, own[rows])}
+      split = dataclasses.replace(split, **changed)
+  return sets, split, (f'equal images left out: {counts}',)
+
+
+def _group_sizes(config) -> tuple[int, int] | None:
+  if not config.group_sizes:
+    return None
+  low, _, high = config.group_sizes.partition(',')
+  if not (low.strip().isdecimal() and high.strip().isdecimal()):
+    raise errors.UserError(f'--group_sizes: must be MIN,MAX, got {config.group_sizes!r}')
+  return int(low), int(high)
+
+
+def _split(config, source):
+  with errors.blame('forget'):
+    return data_lib.split_dataset(
+      source.dataset,
+      validation_fraction=config.validation_fraction,
+      test_fraction=0.0 if config.test_split else config.test_fraction,
+      forget=config.forget,
+      seed=config.split_seed,
+      class_names=source.class_names,
+      group_names=source.group_names,
+      max_examples=config.max_examples or None,
+      unseen=config.unseen or None,
+      split_by_group=config.split_by_group,
+      group_sizes=_group_sizes(config),
+      official=data_lib.official_parts(config.dataset, source),
+    )
