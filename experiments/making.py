@@ -9,7 +9,7 @@ import shutil
 import jax
 import numpy as np
 
-from dalign_jax import checkpoints, ensembles, parallel, training, types
+from dalign_jax import checkpoints, parallel, training, types
 from experiments import errors, files, problems, progress, timing
 
 
@@ -78,7 +78,7 @@ def make_ensemble(
 
     def compute(monitor, group=group):
       pairs = [jax.random.split(keys[seed]) for seed in group]
-      return ensembles.fit_ensemble(
+      return training.fit_ensemble(
         job.apply_fn,
         [job.init_fn(init_key) for init_key, _ in pairs],
         dataset,

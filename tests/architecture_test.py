@@ -15,7 +15,7 @@ RANKS = (
   {'augmentation', 'perturbation'},
   {'training'},
   {'prediction'},
-  {'importance', 'objectives', 'ensembles', 'watching'},
+  {'importance', 'objectives', 'watching'},
   {'methods'},
   {'experiments'},
   {'tests', 'colab'},

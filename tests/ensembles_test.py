@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from dalign_jax import ensembles, models, parallel, training, types
+from dalign_jax import models, parallel, training, types
 from tests import tiny, training_test
 
 DEVICES = {1: training_test.ONE, 4: training_test.FOUR}
@@ -27,7 +27,7 @@ def _close(a, b, tolerance=2e-4):
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=tolerance, rtol=1e-3), a, b)
 
 
-CASES = [('tiny', m, n) for m in ensembles.MAPPINGS for n in DEVICES] + [('cnn', 'scan', 1)]
+CASES = [('tiny', m, n) for m in training.MAPPINGS for n in DEVICES] + [('cnn', 'scan', 1)]
 
 
 @pytest.mark.parametrize(('network', 'mapping', 'count'), CASES)
@@ -35,7 +35,7 @@ def test_members_equal_models_trained_alone(network, mapping, count):
   apply_fn, starts, dataset, recipe, keys = _setup(network, augmentation='crop_flip')
   rng = np.random.default_rng(0)
   subsets = np.stack([rng.permutation(len(dataset))[: len(dataset) // 2] for _ in keys])
-  members = ensembles.fit_ensemble(
+  members = training.fit_ensemble(
     apply_fn,
     starts,
     dataset,
@@ -56,7 +56,7 @@ def test_members_equal_models_trained_alone(network, mapping, count):
 
 def test_interrupted_and_resumed_equals_uninterrupted():
   args = _setup()
-  run = lambda monitor: ensembles.fit_ensemble(*args, devices=DEVICES[4], monitor=monitor)
+  run = lambda monitor: training.fit_ensemble(*args, devices=DEVICES[4], monitor=monitor)
   whole = run(training_test.Recorder())
   stopped = training_test.Recorder(stop_after=1)
   with pytest.raises(KeyboardInterrupt):
@@ -78,7 +78,7 @@ def test_nan_of_one_member_stops_the_run():
   apply_fn, starts, dataset, recipe, keys = _setup()
   spoiled = jax.tree.map(lambda x: x * np.nan, starts[1])
   with pytest.raises(training.NonFiniteLossError, match='epoch 1 of 2'):
-    ensembles.fit_ensemble(apply_fn, [starts[0], spoiled, starts[2]], dataset, recipe, keys)
+    training.fit_ensemble(apply_fn, [starts[0], spoiled, starts[2]], dataset, recipe, keys)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_nan_of_one_member_stops_the_run():
 )
 def test_bad_arguments_are_named(change, message):
   with pytest.raises(ValueError, match=message):
-    ensembles.fit_ensemble(*_setup(), **change)
+    training.fit_ensemble(*_setup(), **change)
   apply_fn, starts, dataset, recipe, keys = _setup()
   with pytest.raises(ValueError, match='keys must be as many as the 3 models, got 1'):
-    ensembles.fit_ensemble(apply_fn, starts, dataset, recipe, keys[:1])
+    training.fit_ensemble(apply_fn, starts, dataset, recipe, keys[:1])

@@ -9,7 +9,7 @@ import statistics
 import jax
 import numpy as np
 
-from dalign_jax import ensembles, models, training, types
+from dalign_jax import models, training, types
 from experiments import timing
 from experiments.benchmarks import harness, training_step
 
@@ -36,7 +36,7 @@ def _case(network, shape, *, members, steps, rounds):
   one, two = tuple(jax.devices()[:1]), tuple(jax.devices())
 
   def ensemble(mapping, devices):
-    return ensembles.fit_ensemble(
+    return training.fit_ensemble(
       apply_fn, starts, dataset, RECIPE, keys, mapping=mapping, devices=devices
     )
 

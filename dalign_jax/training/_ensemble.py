@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dalign_jax import data as data_lib
-from dalign_jax import parallel, training, types
+from dalign_jax import parallel, types
+from dalign_jax.training import _epochs, _fit, _steps
 
 MAPPINGS = ('scan', 'vmap')
 
@@ -25,7 +26,7 @@ def fit_ensemble(
   mapping: str | None = None,
   monitor: types.Monitor | None = None,
 ) -> list[types.ModelState]:
-  """Trains K classifiers at once, each as `training.fit` would alone, to rounding.
+  """Trains K classifiers at once, each as `fit` would alone, to rounding.
 
   One compiled program serves all members: they are divided over the devices, and each device takes
   its own by `lax.scan` or `jax.vmap`. A member's batch is not cut, so batch normalisation needs no
@@ -48,22 +49,22 @@ def fit_ensemble(
     The K trained models, on the host.
 
   Raises:
-    training.NonFiniteLossError: naming epoch and step.
+    NonFiniteLossError: naming epoch and step.
     ValueError: if `models`, `keys` and `subsets` are not equally many, or `mapping` is unknown.
   """
   num_members = _check(models, keys, subsets, mapping)
   monitor = monitor or types.Monitor()
   mapping = mapping or ('scan' if jax.default_backend() == 'cpu' else 'vmap')
   subsets = np.tile(np.arange(len(dataset)), (num_members, 1)) if subsets is None else subsets
-  tx = training.recipe_optimizer(recipe, subsets.shape[1])
-  loss_fn = training.classification_loss(apply_fn, 'train', recipe.augmentation)
+  tx = _fit.recipe_optimizer(recipe, subsets.shape[1])
+  loss_fn = _fit.classification_loss(apply_fn, 'train', recipe.augmentation)
   step = _make_step(loss_fn, tx, mapping, devices)
-  data = training.put_data({'train': dataset}, devices)
+  data = _epochs.put_data({'train': dataset}, devices)
   place = functools.partial(parallel.place_members, devices=devices)
-  key_data = place(np.stack([training.key_bits(key) for key in keys]))
+  key_data = place(np.stack([_epochs.key_bits(key) for key in keys]))
 
   def epoch_fn(state, epoch):
-    rngs = [training.epoch_rng(key, epoch) for key in keys]
+    rngs = [_epochs.epoch_rng(key, epoch) for key in keys]
     batches = np.stack(
       [
         subset[data_lib.epoch_batches(len(subset), recipe.batch_size, rng)]
@@ -71,13 +72,13 @@ def fit_ensemble(
       ]
     )
     sharded = parallel.shard_members(batches.astype(np.int32), devices).swapaxes(1, 2)
-    state, loss = training.run_sharded_steps(
+    state, loss = _steps.run_sharded_steps(
       step, state, data, {'train': sharded}, key_data, monitor=monitor
     )
     return state, {'loss': loss}
 
-  state = [training.init_state(model, tx) for model in models]
-  trained = training.run_epochs(
+  state = [_epochs.init_state(model, tx) for model in models]
+  trained = _epochs.run_epochs(
     epoch_fn,
     jax.tree.map(lambda *leaves: np.stack(leaves), *state),
     recipe.num_epochs,
@@ -102,8 +103,8 @@ def _check(models, keys, subsets, mapping):
 
 
 def _make_step(loss_fn, tx, mapping, devices):
-  """A step of all members as a `training.Step`; its loss is the mean over members."""
-  one = training.step_fn(loss_fn, tx)
+  """A step of all members as a `_steps.Step`; its loss is the mean over members."""
+  one = _steps.step_fn(loss_fn, tx)
   # A member is alone on the axis over which the batch of a single model would be cut.
   alone = jax.vmap(one, in_axes=(0, None, 0, None, None), axis_name=parallel.AXIS)
 
@@ -128,4 +129,4 @@ def _make_step(loss_fn, tx, mapping, devices):
     return jax.lax.scan(lambda s, i: of_members(s, data, i, key_data), states, indices)
 
   pmap = functools.partial(parallel.pmap, devices=devices, donate_argnums=(0,))
-  return training.Step(pmap(single), pmap(scanned), parallel.steps_per_call(), devices)
+  return _steps.Step(pmap(single), pmap(scanned), parallel.steps_per_call(), devices)

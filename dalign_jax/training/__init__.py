@@ -1,0 +1,43 @@
+"""Training: one SPMD step, epochs of steps that resume, plain fitting, ensembles."""
+
+from dalign_jax.training._ensemble import MAPPINGS, fit_ensemble
+from dalign_jax.training._epochs import (
+  epoch_rng,
+  init_state,
+  key_bits,
+  paired_batches,
+  put_data,
+  run_epochs,
+)
+from dalign_jax.training._errors import NonFiniteLossError
+from dalign_jax.training._fit import classification_loss, fit, minimize, recipe_optimizer
+from dalign_jax.training._steps import (
+  Step,
+  make_step,
+  run_sharded_steps,
+  run_steps,
+  step_fn,
+  to_float,
+)
+
+__all__ = [
+  'MAPPINGS',
+  'NonFiniteLossError',
+  'Step',
+  'classification_loss',
+  'epoch_rng',
+  'fit',
+  'fit_ensemble',
+  'init_state',
+  'key_bits',
+  'make_step',
+  'minimize',
+  'paired_batches',
+  'put_data',
+  'recipe_optimizer',
+  'run_epochs',
+  'run_sharded_steps',
+  'run_steps',
+  'step_fn',
+  'to_float',
+]

@@ -1,0 +1,101 @@
+"""Epochs that resume, and what they start from: states, data on the devices, batches, keys."""
+
+from collections.abc import Callable, Mapping
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dalign_jax import data as data_lib
+from dalign_jax import parallel, types
+from dalign_jax.training import _errors
+
+
+def run_epochs(
+  epoch_fn: Callable,
+  state: types.TrainState,
+  num_epochs: int,
+  *,
+  monitor: types.Monitor,
+  devices: parallel.Devices = None,
+  place: Callable = parallel.replicate,
+  fetch: Callable = parallel.fetch,
+) -> types.ModelState:
+  """Runs epochs from the last one the monitor has kept; the same bits as without a stop.
+
+  Args:
+    epoch_fn: `(placed state, epoch) -> (placed state, metrics)`; all its randomness comes from the
+      epoch's number and the state's step.
+    state: initial training state on the host.
+    num_epochs: number of epochs.
+    monitor: keeps states, is told of each epoch.
+    devices: devices to run on, None for all.
+    place: `(host state, devices) -> state` on the devices.
+    fetch: the inverse; every process calls it.
+
+  Returns:
+    The trained model, on the host.
+  """
+  state = jax.tree.map(np.asarray, state)
+  first, state = monitor.restore(state) or (0, state)
+  monitor.on_start(num_epochs)
+  state = place(state, devices)
+  for epoch in range(first, num_epochs):
+    try:
+      state, metrics = epoch_fn(state, epoch)
+    except _errors.NonFiniteLossError as error:
+      raise _errors.NonFiniteLossError(f'epoch {epoch + 1} of {num_epochs}: {error}') from None
+    get_state = functools.partial(fetch, state)
+    if jax.process_count() > 1:  # fetching may need all processes; only one of them saves
+      get_state = functools.partial(lambda fetched: fetched, fetch(state))
+    monitor.on_epoch(epoch, get_state, metrics)
+  return fetch(state).model
+
+
+def init_state(model: types.ModelState, tx: optax.GradientTransformation) -> types.TrainState:
+  """A training state at step 0."""
+  return types.TrainState(
+    model.params, model.batch_stats, tx.init(model.params), jnp.zeros((), jnp.int32)
+  )
+
+
+def put_data(datasets: Mapping[str, types.Dataset], devices: parallel.Devices = None, **extra):
+  """Datasets on every device as `{set: {'images', 'labels', ...}}`; batches are gathered there.
+
+  Args:
+    datasets: by name.
+    devices: devices to put them on, None for all.
+    **extra: `set={field: [N, ...]}`, further per-example arrays of a set.
+  """
+  fields = {
+    name: {
+      'images': np.ascontiguousarray(d.images),
+      'labels': d.labels,
+      **extra.get(name, {}),
+    }
+    for name, d in datasets.items()
+  }
+  return parallel.replicate(fields, devices)
+
+
+def key_bits(key: jax.Array) -> jax.Array:
+  """What a step is given of the run's key: two uint32, drawn from it."""
+  return jax.random.bits(key, (2,), 'uint32')
+
+
+def epoch_rng(key: jax.Array, epoch: int) -> np.random.Generator:
+  """The host's generator for an epoch: batches depend on (key, epoch) alone."""
+  return np.random.default_rng([*np.asarray(jax.random.key_data(key)).tolist(), epoch])
+
+
+def paired_batches(
+  datasets: Mapping[str, types.Dataset], batch_size: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+  """Batches of every set, as many as one pass over the first set takes."""
+  num_batches = -(-len(next(iter(datasets.values()))) // batch_size)
+  return {
+    name: data_lib.epoch_batches(len(d), batch_size, rng, num_batches=num_batches)
+    for name, d in datasets.items()
+  }

@@ -1,0 +1,5 @@
+"""What can go wrong in training."""
+
+
+class NonFiniteLossError(FloatingPointError):
+  """A loss or an update became NaN or infinite; says in which epoch, phase and step."""

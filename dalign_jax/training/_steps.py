@@ -1,0 +1,188 @@
+"""The SPMD training step, and running it over batches."""
+
+from collections.abc import Callable, Mapping
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dalign_jax import parallel, types
+from dalign_jax.training import _epochs, _errors
+
+
+class Step(NamedTuple):
+  """A compiled training step; see `make_step`."""
+
+  single: Callable
+  scanned: Callable
+  steps_per_call: int
+  devices: parallel.Devices
+
+
+def step_fn(
+  loss_fn: Callable,
+  tx: optax.GradientTransformation,
+  *,
+  gives_step: bool = False,
+  **update_args,
+) -> Callable:
+  """One optimizer step as a pure function, to be mapped over the axis `parallel.AXIS`.
+
+  Args:
+    loss_fn: as in `make_step`.
+    tx: optimizer.
+    gives_step: as in `make_step`.
+    **update_args: given to `tx.update`.
+
+  Returns:
+    `(state, data, indices, constants, key_data) -> (state, loss)`, where `data` is `{set: {field:
+    [N, ...]}}`, `indices` `{set: [B]}` and `key_data` the bits of the run's key.
+  """
+  tx = optax.with_extra_args_support(tx)
+
+  def one(state: types.TrainState, data, indices, constants, key_data):
+    batch = {name: _gather(data[name], indices[name]) for name in indices}
+    key = jax.random.wrap_key_data(key_data, impl='threefry2x32')
+    key = jax.random.fold_in(key, state.step)
+    at_step = functools.partial(loss_fn, step=state.step) if gives_step else loss_fn
+    grad_fn = jax.value_and_grad(at_step, has_aux=True)
+    (loss, batch_stats), grads = grad_fn(state.params, state.batch_stats, batch, constants, key)
+    loss, batch_stats, grads = jax.lax.pmean((loss, batch_stats, grads), parallel.AXIS)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params, **update_args)
+    is_finite = jnp.isfinite(optax.tree.norm((updates, batch_stats)))
+    loss = jnp.where(is_finite, loss, jnp.nan)
+    params = optax.apply_updates(state.params, updates)
+    return types.TrainState(params, batch_stats, opt_state, state.step + 1), loss
+
+  return one
+
+
+def make_step(
+  loss_fn: Callable,
+  tx: optax.GradientTransformation,
+  *,
+  devices: parallel.Devices = None,
+  steps_per_call: int | None = None,
+  gives_step: bool = False,
+  **update_args,
+) -> Step:
+  """One SPMD training step. Build it once per run, never inside the epoch loop.
+
+  The same loss, optimizer and devices give the same step, which is compiled once: a method that is
+  run on many models should keep them.
+
+  Args:
+    loss_fn: `(params, batch_stats, batch, constants, key) -> (loss, new_batch_stats)`. It runs on
+      every device inside the mapped axis `parallel.AXIS`: `batch` is `{set: {field: rows}}` with
+      images float32 in [0, 1], `constants` a pytree, `key` the step's own key. The loss is the mean
+      over the device's rows or already the global one; gradients are averaged over devices.
+    tx: optimizer.
+    devices: devices to run on, None for all.
+    steps_per_call: how many steps a compiled call scans over; None: the backend's default.
+    gives_step: call the loss with the number of steps taken so far, as the keyword `step`: for
+      weights that follow a schedule.
+    **update_args: given to `tx.update` (as `phase=0` for `optim.alternating`).
+  """
+  devices = tuple(devices) if devices else None
+  steps_per_call = steps_per_call or parallel.steps_per_call()
+  options = {'gives_step': gives_step, **update_args}
+  return _compiled_step(loss_fn, tx, devices, steps_per_call, tuple(options.items()))
+
+
+@functools.lru_cache(maxsize=4)  # it keeps what the loss holds
+def _compiled_step(loss_fn, tx, devices, steps_per_call, options):
+  one = step_fn(loss_fn, tx, **dict(options))
+
+  def single(state, data, indices, constants, key_data):
+    return one(state, data, jax.tree.map(lambda i: i[0], indices), constants, key_data)
+
+  def scanned(state, data, indices, constants, key_data):
+    body = lambda state, indices: one(state, data, indices, constants, key_data)
+    return jax.lax.scan(body, state, indices)
+
+  pmap = functools.partial(parallel.pmap, devices=devices, donate_argnums=(0,))
+  return Step(pmap(single), pmap(scanned), steps_per_call, devices)
+
+
+def run_steps(
+  step: Step,
+  state: types.TrainState,
+  data,
+  batches: Mapping[str, np.ndarray],
+  key: jax.Array,
+  *,
+  constants=(),
+  phase: str = 'train',
+  monitor: types.Monitor | None = None,
+) -> tuple[types.TrainState, float]:
+  """Runs a step over all batches of a phase.
+
+  Args:
+    step: from `make_step`.
+    state: replicated training state; its buffers are donated.
+    data: replicated `{set: {field: [N, ...]}}`, from `put_data`.
+    batches: `{set: [steps, B]}` int32 row numbers, equally many steps for each set.
+    key: the run's key; each step folds its own number in.
+    constants: replicated pytree for the loss.
+    phase: name for the monitor and for errors.
+    monitor: told of every call.
+
+  Returns:
+    The new replicated state and the mean loss.
+
+  Raises:
+    NonFiniteLossError: naming the phase and the step.
+    ValueError: if a batch cannot be cut over the devices.
+  """
+  sharded = {name: parallel.shard(b, step.devices) for name, b in batches.items()}
+  key_data = parallel.replicate(_epochs.key_bits(key), step.devices)
+  return run_sharded_steps(
+    step, state, data, sharded, key_data, constants=constants, phase=phase, monitor=monitor
+  )
+
+
+def run_sharded_steps(
+  step: Step,
+  state,
+  data,
+  sharded: Mapping[str, np.ndarray],
+  key_data,
+  *,
+  constants=(),
+  phase: str = 'train',
+  monitor: types.Monitor | None = None,
+) -> tuple[types.TrainState, float]:
+  """As `run_steps`, from batches `{set: [local devices, steps, ...]}` and keys on the devices."""
+  total = next(iter(sharded.values())).shape[1]
+  step_losses, done = [], 0
+  while done < total:
+    size = step.steps_per_call if step.steps_per_call <= total - done else 1
+    run = step.scanned if size > 1 else step.single
+    chunk = {name: b[:, done : done + size] for name, b in sharded.items()}
+    state, loss = run(state, data, chunk, constants, key_data)
+    if parallel.must_block(step.devices):
+      jax.block_until_ready(loss)
+    step_losses.append(loss)
+    done += size
+    if monitor:
+      monitor.on_step(phase, done, total)
+  values = np.concatenate([np.atleast_1d(parallel.fetch(loss)) for loss in step_losses])
+  if not np.all(np.isfinite(values)):
+    raise _errors.NonFiniteLossError(
+      f'loss is {values[~np.isfinite(values)][0]} in phase {phase!r} at step '
+      f'{int(np.argmin(np.isfinite(values))) + 1} of {total}'
+    )
+  return state, float(values.mean())
+
+
+def _gather(fields, indices):
+  batch = {name: values[indices] for name, values in fields.items()}
+  return {**batch, 'images': to_float(batch['images'])}
+
+
+def to_float(images):
+  """uint8 pixels as float32 in [0, 1]."""
+  return images.astype(jnp.float32) / 255.0
