@@ -142,6 +142,7 @@ def finished(tmp_path_factory):
   return config, pathlib.Path(config.workdir) / config.problem_name()
 
 
+@pytest.mark.slow
 def test_full_run_measures_every_group(finished):
   _, folder = finished
   rows = experiments_test._rows(folder)
@@ -158,6 +159,7 @@ def test_full_run_measures_every_group(finished):
   assert float(rows['second gold']['final_score']) > float(rows['original']['final_score'])
 
 
+@pytest.mark.slow
 def test_report_shows_laws_attacks_and_rankings(finished):
   _, folder = finished
   page = (folder / 'report.html').read_text(encoding='utf-8')
@@ -167,6 +169,7 @@ def test_report_shows_laws_attacks_and_rankings(finished):
   assert '| rank by ' in text and 'F x RA x TA' in text
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_made_again(finished, capsys):
   config, folder = finished
   models = [p for p in folder.rglob('model') if p.is_dir()]
