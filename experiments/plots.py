@@ -80,39 +80,29 @@ def class_accuracy(rows: list[evaluation.Row], class_names: tuple[str, ...]) -> 
 
 def projection(rows: list[evaluation.Row]) -> str:
   """First two principal components of training features, the forget set in black."""
-  count = len(rows)
-  columns = min(count, 4)
-  lines = -(-count // columns)
-  fig = figure.Figure(figsize=(2.4 * columns, 2.5 * lines), layout='constrained')
-  for i, row in enumerate(rows):
-    ax = fig.add_subplot(lines, columns, i + 1)
+  fig, panels = _panels(rows, height=2.5)
+  for ax, row in panels:
     points, forget = row.arrays['projection'], row.arrays['projection_is_forget'].astype(bool)
     labels = row.arrays['projection_labels']
     ax.scatter(*points[~forget].T, s=4, c=[_COLORS[c % 10] for c in labels[~forget]])
     ax.scatter(*points[forget].T, s=8, c='black', marker='x', linewidths=0.7)
-    ax.set_title(row.name, fontsize=8)
     ax.set(xticks=[], yticks=[])
   return _svg(fig)
 
 
 def histograms(rows: list[evaluation.Row]) -> str:
   """Margins of forget and unseen images under each model."""
-  count = len(rows)
-  columns = min(count, 4)
-  lines = -(-count // columns)
-  fig = figure.Figure(figsize=(2.4 * columns, 1.9 * lines), layout='constrained')
-  for i, row in enumerate(rows):
-    ax = fig.add_subplot(lines, columns, i + 1)
+  fig, panels = _panels(rows, height=1.9)
+  for ax, row in panels:
     sides = {name: row.arrays[f'margin_{name}'] for name in ('forget', 'unseen')}
     low, high = np.quantile(np.concatenate([*sides.values()]), [0.005, 0.995])
     bins = np.linspace(low, max(high, low + 1e-3), 25)
     for name, values in sides.items():
       ax.hist(np.clip(values, low, bins[-1]), bins, density=True, alpha=0.55, label=name)
-    ax.set_title(row.name, fontsize=8)
     ax.tick_params(labelsize=6)
-    ax.set(yticks=[], xlabel='margin (nats)' if i >= count - columns else '')
-    if i == 0:
-      ax.legend(fontsize=6)
+    ax.set(yticks=[])
+    ax.set_xlabel('margin (nats)', fontsize=7)
+  panels[0][0].legend(fontsize=6)
   return _svg(fig)
 
 
@@ -140,6 +130,17 @@ def klom(rows: list[evaluation.Row], floor: float) -> str:
   ax.set(xlabel='KLOM (nats)', ylabel='share of forget examples', ylim=(0, 1))
   ax.legend(fontsize=7)
   return _svg(fig)
+
+
+def _panels(rows, *, height: float):
+  """A figure with a panel for each row, at most four side by side: `[(axes, row), ...]`."""
+  columns = min(len(rows), 4)
+  lines = -(-len(rows) // columns)
+  fig = figure.Figure(figsize=(2.4 * columns, height * lines), layout='constrained')
+  panels = [(fig.add_subplot(lines, columns, i + 1), row) for i, row in enumerate(rows)]
+  for ax, row in panels:
+    ax.set_title(row.name, fontsize=8)
+  return fig, panels
 
 
 def _axes(width: float = 4.6):
