@@ -367,9 +367,18 @@ def test_killed_run_continues_to_the_same_bits(tmp_path):
   chex.assert_trees_all_equal(checkpoints.restore(folder / 'model')[0], whole)
 
 
+MUDA = 'runs/muda,rounds=1/seed_0/unlearned'
+TOGETHER = {  # what two processes make -> the models to compare
+  'one': ({}, ('original/seed_0/model', MUDA)),
+  'ensemble': ({'num_seeds': 3, 'methods': ()}, [f'original/seed_{i}/model' for i in range(3)]),
+}
+
+
 @pytest.mark.slow
-def test_two_processes_equal_one(tmp_path):
-  common = {'stages': ('train_original', 'unlearn'), 'methods': ('muda',)}
+@pytest.mark.parametrize('case', TOGETHER)
+def test_two_processes_equal_one(case, tmp_path):
+  changes, names = TOGETHER[case]
+  common = {'stages': ('train_original', 'unlearn'), 'methods': ('muda',), **changes}
   config = _config(tmp_path / 'two', **common, hparam=('muda.rounds=1',), num_devices=0)
   with socket.socket() as free:
     free.bind(('localhost', 0))
@@ -387,7 +396,7 @@ def test_two_processes_equal_one(tmp_path):
       process.kill()
   alone = dataclasses.replace(config, workdir=str(tmp_path / 'one'), num_devices=1)
   assert _run(*_arguments(alone))[0] == 0
-  for name in ('original/seed_0/model', 'runs/muda,rounds=1/seed_0/unlearned'):
+  for name in names:
     two, _ = checkpoints.restore(tmp_path / 'two' / config.problem_name() / name)
     one, _ = checkpoints.restore(tmp_path / 'one' / config.problem_name() / name)
     chex.assert_trees_all_close(two, one, rtol=1e-2, atol=2e-3)
@@ -405,6 +414,10 @@ BAD = {
   'epochs': ({'num_epochs': 0}, r'--num_epochs'),
   'augmentation': ({'augmentation': 'cutout'}, r'--augmentation.*cutout'),
   'gold': ({'num_gold': 1}, r'--num_gold'),
+  'golds': ({'num_seeds': 2, 'num_gold': 2}, r'--num_gold.*at least 4'),
+  'evaluation': ({'evaluation': 'fully'}, r'--evaluation.*standard, full'),
+  'shadows': ({'evaluation': 'full', 'num_shadows': 5}, r'--num_shadows.*even'),
+  'seeds': ({'num_seeds': -1}, r'--num_seeds'),
   'devices': ({'num_devices': 64}, r'--num_devices'),
   'method': ({'methods': ('scrubb',)}, r"--methods.*'scrubb'"),
   'hparam name': ({'hparam': ('muda.da_wait=5',)}, r"--hparam.*'da_wait'.*da_weight"),
