@@ -14,7 +14,7 @@ from scipy import stats
 from dalign_jax import checkpoints, prediction, types
 from experiments import distributions, errors, files, groups, measures, problems, progress
 
-FORMAT = 3  # to be raised when a measure changes, so that old evaluations are made again
+FORMAT = 4  # to be raised when a measure changes, so that old evaluations are made again
 
 
 @dataclasses.dataclass(frozen=True)

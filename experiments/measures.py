@@ -32,14 +32,15 @@ def scalars(
   outputs, original = replace_non_finite(outputs), replace_non_finite(original)
   logits = {name: o.logits for name, o in outputs.items()}
   values = {**_accuracies(job, logits), **_attack(job, logits), **_features(job, outputs)}
+  as_classes = _two_classes if job.is_multi_label else np.asarray
+  own = as_classes(logits['forget'])
+  values['moved'] = metrics.activation_distance(own, as_classes(original['forget'].logits))
   if not is_gold:
-    pair = logits['forget'], gold['forget'].logits
-    if job.is_multi_label:
-      pair = tuple(map(_two_classes, pair))
+    reference = as_classes(gold['forget'].logits)
     values |= {
-      'activation_distance': metrics.activation_distance(*pair),
-      'js_divergence': metrics.js_divergence(*pair),
-      'agreement': metrics.agreement(*pair),
+      'activation_distance': metrics.activation_distance(own, reference),
+      'js_divergence': metrics.js_divergence(own, reference),
+      'agreement': metrics.agreement(own, reference),
     }
   values['finite'] = is_finite
   values['changed'] = np.max(np.abs(logits['forget'] - original['forget'].logits)) > 1e-6

@@ -21,6 +21,7 @@ figcaption { max-width: 34rem; opacity: .8; }
 .warning { border-left: 4px solid #d80; padding-left: .8rem; }
 """
 
+_LEAST_MOVE = 0.1  # of the way from original to gold: below it, a method did next to nothing
 _READING = (
   'Every number is to be read beside the same number of gold, the model retrained without the '
   'forget set: nearer to gold is better, higher or lower is not. "=" marks a gap to gold no larger '
@@ -75,7 +76,22 @@ def warnings(rows: list[evaluation.Row]) -> list[str]:
       notes.append(f'{row.name} is destroyed: its outputs are not finite')
     if row.kind == 'unlearned' and not row.values['changed']:
       notes.append(f"{row.name} had no effect: its outputs on the forget set are the original's")
+    elif row.kind == 'unlearned' and _moved(row) < _LEAST_MOVE * _way(rows):
+      notes.append(
+        f'{row.name} had hardly any effect: on the forget set its outputs moved by '
+        f'{_moved(row):.3f} (activation distance), and gold is {_way(rows):.3f} away'
+      )
   return notes
+
+
+def _moved(row) -> float:
+  """Activation distance from the original."""
+  return row.values.get('moved', float('inf'))
+
+
+def _way(rows) -> float:
+  """Activation distance from the original to gold."""
+  return rows[0].values.get('activation_distance', 0.0)
 
 
 def _missed_leaks(rows) -> list[str]:

@@ -182,3 +182,10 @@ def test_attacks_that_miss_the_planted_leak_are_warned_of(rows):
   assert not [n for n in report.warnings([*rows, leak]) if 'too weak' in n]
   leak.group_intervals['u_lira_auc'] = 0.5
   assert [n for n in report.warnings([*rows, leak]) if n.startswith('U-LiRA does not tell')]
+
+
+def test_methods_that_hardly_move_are_warned_of(rows):
+  rows[3].seeds[0]['moved'] = 0.5
+  assert not [n for n in report.warnings(rows) if 'hardly any effect' in n]
+  rows[3].seeds[0]['moved'] = 0.1  # gold is 1.2 away
+  assert [n for n in report.warnings(rows) if n.startswith('good had hardly any effect')]
