@@ -63,7 +63,14 @@ class TestContract:
 
   def test_four_devices_equal_one(self, name, results, tiny_problem):
     several = dataclasses.replace(tiny_problem, devices=tuple(jax.devices()))
-    chex.assert_trees_all_close(_make(name)(several, KEY), results(name), rtol=2e-3, atol=2e-4)
+    # The functions are compared: a bias before batch normalisation has no gradient but rounding,
+    # which Adam scales up, and no effect.
+    images = tiny_problem.validation.images
+    outputs = [
+      prediction.predict(tiny_problem.apply_fn, model, images, devices=tiny_problem.devices)
+      for model in (_make(name)(several, KEY), results(name))
+    ]
+    chex.assert_trees_all_close(*outputs, rtol=2e-3, atol=2e-3)
 
   def test_zero_epochs_return_the_original(self, name, tiny_problem):
     if not _lengths(name) or name in REDRAWS:
