@@ -162,7 +162,7 @@ def _evaluate_group(job, group, logits) -> None:
   result = distributions.measure(
     job,
     [logits(m) for m in group.members],
-    [logits(m) for m in group.shadows],
+    [logits(m, ('forget',)) for m in group.shadows],
     original=[logits(m) for m in original.members],
     gold=[logits(m) for m in gold.members],
     references=[[logits(r) for r in second.members if r.folder != m.folder] for m in group.members],
@@ -235,14 +235,15 @@ def _restore(job, model) -> types.ModelState:
   return checkpoints.restore(model.checkpoint, job.template)[0]
 
 
-def _logits(job, model) -> dict[str, np.ndarray]:
-  outputs = measures.replace_non_finite(_outputs(job, model))
+def _logits(job, model, names=None) -> dict[str, np.ndarray]:
+  """Logits on all sets or on those named."""
+  outputs = measures.replace_non_finite(_outputs(job, model, names))
   return {name: of_set.logits for name, of_set in outputs.items()}
 
 
-def _outputs(job, model) -> dict[str, types.Outputs]:
+def _outputs(job, model, names=None) -> dict[str, types.Outputs]:
   state = _restore(job, model)
   return {
-    name: prediction.predict(job.apply_fn, state, dataset.images, devices=job.devices)
-    for name, dataset in job.sets.items()
+    name: prediction.predict(job.apply_fn, state, job.sets[name].images, devices=job.devices)
+    for name in names or job.sets
   }

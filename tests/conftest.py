@@ -17,6 +17,13 @@ from dalign_jax import training, types
 from tests import tiny
 
 
+@pytest.fixture(scope='module', autouse=True)
+def freed_programs():
+  """Thousands of loaded programs in one process end in a segmentation fault (jax 0.10.2)."""
+  yield
+  jax.clear_caches()
+
+
 @pytest.fixture(scope='session')
 def tiny_problem() -> types.Problem:
   """The tiny problem with a trained original."""
