@@ -22,7 +22,8 @@ def forgetting(
   """A function of a model that measures it on fixed rows.
 
   The score is `metrics.forgetting_score` of the one-feature attack on the loss, forget against
-  `problem.unseen` (validation, where there is none), cut to equal size.
+  `problem.unseen` (validation, where there is none), with equally many rows of each class on both
+  sides: else a network that answers with one class is told apart by how frequent it is.
 
   Args:
     problem: its forget, unseen and validation data are used.
@@ -33,16 +34,23 @@ def forgetting(
     A function of a host model state.
 
   Raises:
-    ValueError: if `size` is less than 2.
+    ValueError: if `size` is less than 2, or there are too few images to tell apart.
   """
   if size < 2:
     raise ValueError(f'size must be 2 or more, got {size}')
   rng = training.epoch_rng(key, 0)
   unseen = problem.validation if problem.unseen is None else problem.unseen
-  sets = [
-    dataset.take(np.sort(rng.permutation(len(dataset))[:size]))
-    for dataset in (problem.forget, unseen, problem.validation)
-  ]
+  sets = [*_matched(problem.forget, unseen), problem.validation]
+  if len(sets[0]) < 2:
+    raise ValueError(
+      'a forgetting score needs two images or more to forget and two unseen ones of their classes, '
+      f'got {len(sets[0])}'
+    )
+  same = rng.permutation(len(sets[0]))[
+    :size
+  ]  # the pair's rows correspond: their classes stay equal
+  rows = [np.sort(same), np.sort(same), np.sort(rng.permutation(len(sets[2]))[:size])]
+  sets = [dataset.take(r) for dataset, r in zip(sets, rows, strict=True)]
   images = np.concatenate([dataset.images for dataset in sets])
   ends = np.cumsum([len(dataset) for dataset in sets])[:-1]
 
@@ -55,3 +63,16 @@ def forgetting(
     return Watched(metrics.forgetting_score(attack), accuracy)
 
   return watch
+
+
+def _matched(forget, unseen):
+  """Both sets with the same class in each row, as far as they share classes; else cut to size."""
+  labels = np.concatenate([forget.labels, unseen.labels])
+  classes = np.unique(labels, axis=0, return_inverse=True)[1].ravel()
+  pair = classes[: len(forget)], classes[len(forget) :]
+  if not np.intersect1d(*pair).size:
+    count = min(len(forget), len(unseen))
+    return forget.take(np.arange(count)), unseen.take(np.arange(count))
+  rows = metrics.match_classes(*pair, seed=0)
+  in_order = (r[np.argsort(c[r], kind='stable')] for r, c in zip(rows, pair, strict=True))
+  return tuple(d.take(r) for d, r in zip((forget, unseen), in_order, strict=True))

@@ -137,6 +137,10 @@ def test_perturbation_is_dropped_for_good(tiny_problem):
   recorder, plain = Recorder(), Recorder()
   run(tiny_problem, recorder, stop_threshold=0.5)
   assert [log['perturbs'] for log in recorder.logs] == [True, False, False, False, False]
+  again = Recorder()
+  run(tiny_problem, again, stop_threshold=0.02, perturb_again=True)
+  scores = [log['score'] for log in again.logs]
+  assert [log['perturbs'] for log in again.logs[1:]] == [score > 0.02 for score in scores[:-1]]
   never = Recorder()
   run(tiny_problem, never, stop_threshold=0.0)
   assert all(log['perturbs'] for log in never.logs)

@@ -27,22 +27,23 @@ def dlfd(
   *,
   num_epochs: int = 1,
   ot_weight: float = 3.0,
-  ce_weight: float = 1.0,
-  step_size: float = 0.01,
-  num_steps: int = 5,
+  ce_weight: float = 10.0,
+  step_size: float = 0.004,
+  num_steps: int = 2,
   radius: float = 1.0,
   features: str = 'features',
   epsilon: float = 0.05,
   sinkhorn_iterations: int = 50,
-  learning_rate: float = 0.001,
+  learning_rate: float = 3e-4,
   momentum: float = 0.9,
   weight_decay: float = 5e-4,
   batch_size: int = 32,
   balanced: bool = True,
   normalization: str = 'frozen',
-  stop_threshold: float = 0.05,
-  save_threshold: float = 0.05,
-  monitor_every: int = 4,
+  stop_threshold: float = 0.03,
+  save_threshold: float = 0.03,
+  perturb_again: bool = False,
+  monitor_every: int = 2,
   monitor_size: int = 512,
 ) -> types.UnlearnFn:
   r"""Trains on retain images perturbed away from the forget images, in one epoch.
@@ -82,6 +83,7 @@ def dlfd(
       original's, 'clean' lets them follow the clean retain images.
     stop_threshold: forgetting score, in [0, .5].
     save_threshold: forgetting score, in [0, .5].
+    perturb_again: take the perturbation up again whenever the score is above `stop_threshold`.
     monitor_every: batches from one monitoring to the next; where a stopped run resumes.
     monitor_size: rows of each set that are monitored, at most.
 
@@ -148,8 +150,8 @@ def dlfd(
       selected, best = run.selected, parallel.fetch(run.merit)
       if merit > best:
         selected, best = parallel.replicate(model, devices), np.float32(merit)
-      goes_on = np.bool_(perturbs and seen.score > stop_threshold)
-      run = _Run(train, selected, *parallel.replicate((best, goes_on), devices))
+      goes_on = num_steps > 0 and (perturbs or perturb_again) and seen.score > stop_threshold
+      run = _Run(train, selected, *parallel.replicate((best, np.bool_(goes_on)), devices))
       return run, {'loss': loss, **seen._asdict(), 'perturbs': perturbs}
 
     parts = -(-steps_per_epoch // monitor_every)
