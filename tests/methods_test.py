@@ -11,6 +11,8 @@ import pytest
 from dalign_jax import methods, metrics, prediction, types
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures('compiled_once')
+
 KEY = jax.random.key(3)
 
 
