@@ -96,6 +96,51 @@ def mean_gradient(
   return jax.tree.map(lambda t: t / len(dataset), total)
 
 
+def fisher_product(
+  apply_fn: types.ApplyFn,
+  model: types.ModelState,
+  dataset: types.Dataset,
+  *,
+  loss_fn: ExampleLoss = losses.cross_entropy,
+  batch_size: int = 256,
+  devices: parallel.Devices = None,
+) -> Callable[[types.PyTree], types.PyTree]:
+  r"""Products with the empirical Fisher information, without single gradients.
+
+  .. math:: v \mapsto \frac{1}{N} \sum_i g_i \, g_i^T v, \quad
+    g_i = \nabla_\theta L(y_i, f_\theta(x_i))
+
+  Each product is one pass over the set: :math:`J v` by transposing the gradient's linear map, then
+  :math:`J^T (J v)`. Arguments as in `squared_gradients`.
+
+  Returns:
+    A function from a pytree like `model.params` to another, on the host.
+  """
+
+  def summed(constants, batch, weights):
+    model, vector = constants
+
+    def example_losses(params):
+      images = training.to_float(batch['images'])
+      outputs, _ = apply_fn(model._replace(params=params), images, train=False)
+      return loss_fn(batch['labels'], outputs.logits)
+
+    values, pull_back = jax.vjp(example_losses, model.params)
+    _, transposed = jax.vjp(lambda u: pull_back(u)[0], jnp.zeros_like(values))
+    return pull_back(weights * transposed(vector)[0])[0]
+
+  fields = {'images': dataset.images, 'labels': dataset.labels}
+
+  def product(vector):
+    constants = (model, vector)
+    total = prediction.sum_examples(
+      summed, constants, fields, batch_size=batch_size, devices=devices
+    )
+    return jax.tree.map(lambda t: t / len(dataset), total)
+
+  return product
+
+
 def _mean(
   statistic, apply_fn, model, dataset, loss_fn, *, batch_size, microbatch_size, devices
 ) -> types.PyTree:

@@ -67,7 +67,7 @@ def test_methods_do_not_import_each_other():
     assert not [m for m in _imports(path) if m.startswith('dalign_jax.methods')]
 
 
-@pytest.mark.parametrize('module', ['dalign_jax', 'dalign_jax.losses'])
+@pytest.mark.parametrize('module', ['dalign_jax', 'dalign_jax.losses', 'dalign_jax.adversarial'])
 def test_light_imports_stay_light(module):
   code = (
     f'import sys, {module}; '

@@ -116,3 +116,25 @@ def test_other_phases_are_left_alone():
 def test_no_phases_is_an_error():
   with pytest.raises(ValueError, match='at least one phase'):
     optim.alternating()
+
+
+def test_restricted_keeps_the_others_to_the_bit_and_moves_the_rest_as_ever():
+  mask = {'w': np.array([True, False, True]), 'b': np.array(False)}
+  inner = optim.sgd(0.1, momentum=0.9, weight_decay=0.5)
+  free, _ = _run(_ignoring_phase(inner))
+  held, state = _run(_ignoring_phase(optim.restricted(inner, mask)))
+  assert held['w'][1] == PARAMS['w'][1] and held['b'] == PARAMS['b']
+  assert held['w'][0] != PARAMS['w'][0] and free['w'][1] != PARAMS['w'][1]
+  chex.assert_trees_all_equal(state.mask, jax.tree.map(jnp.asarray, mask))
+
+
+def test_restricted_to_everything_is_the_transformation_itself():
+  mask = jax.tree.map(lambda p: np.ones(p.shape, bool), PARAMS)
+  inner = optax.adam(0.1)
+  results = [_run(_ignoring_phase(tx))[0] for tx in (inner, optim.restricted(inner, mask))]
+  chex.assert_trees_all_equal(*results)
+
+
+def _ignoring_phase(tx):
+  update = lambda grads, state, params, phase: tx.update(grads, state, params)
+  return optax.GradientTransformationExtraArgs(tx.init, update)

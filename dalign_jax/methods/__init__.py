@@ -16,6 +16,7 @@ from dalign_jax.methods._finetune import finetune
 from dalign_jax.methods._fisher import fisher
 from dalign_jax.methods._gradient_ascent import gradient_ascent
 from dalign_jax.methods._head_only import head_only
+from dalign_jax.methods._influence import influence
 from dalign_jax.methods._just_in_time import jit
 from dalign_jax.methods._l1_sparse import l1_sparse
 from dalign_jax.methods._l2ul import l2ul
@@ -52,6 +53,7 @@ METHODS: dict[str, Method] = {
   'fisher': Method(fisher, sees='all retain'),
   'gradient_ascent': Method(gradient_ascent, sees='forget', multi_label=True),
   'head_only': Method(head_only, sees='forget', class_only=True),
+  'influence': Method(influence, sees='forget, part of retain'),
   'jit': Method(jit, sees='forget images'),
   'l1_sparse': Method(l1_sparse, sees='all retain', multi_label=True),
   'l2ul': Method(l2ul, sees='forget'),
@@ -80,6 +82,7 @@ __all__ = [
   'fisher',
   'gradient_ascent',
   'head_only',
+  'influence',
   'jit',
   'l1_sparse',
   'l2ul',

@@ -10,7 +10,7 @@ from dalign_jax import losses, objectives, prediction, training, types
 
 def bad_teacher(
   *,
-  num_epochs: int = 1,
+  num_epochs: int = 3,
   learning_rate: float = 1e-4,
   batch_size: int = 128,
   retain_fraction: float = 0.3,

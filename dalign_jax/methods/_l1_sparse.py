@@ -9,7 +9,7 @@ from dalign_jax import losses, optim, training, types
 def l1_sparse(
   *,
   num_epochs: int = 10,
-  l1_weight: float = 1e-4,
+  l1_weight: float = 5e-4,
   learning_rate: float = 0.01,
   momentum: float = 0.9,
   weight_decay: float = 5e-4,

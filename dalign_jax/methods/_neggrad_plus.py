@@ -8,7 +8,7 @@ from dalign_jax import objectives, optim, training, types
 def neggrad_plus(
   *,
   num_epochs: int = 5,
-  retain_weight: float = 0.99,
+  retain_weight: float = 0.995,
   learning_rate: float = 0.01,
   momentum: float = 0.9,
   weight_decay: float = 5e-4,

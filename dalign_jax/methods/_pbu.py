@@ -7,14 +7,14 @@ from dalign_jax import importance, losses, objectives, optim, training, types
 
 def pbu(
   *,
-  num_epochs: int = 10,
-  learning_rate: float = 1e-3,
+  num_epochs: int = 20,
+  learning_rate: float = 2e-4,
   momentum: float = 0.9,
   batch_size: int = 64,
   forget_weight: float = 1.0,
-  fisher_weight: float = 1.0,
-  distance_weight: float = 0.1,
-  stop_accuracy: float = 0.0,
+  fisher_weight: float = 1000.0,
+  distance_weight: float = 1.0,
+  stop_accuracy: float = 0.1,
 ) -> types.UnlearnFn:
   r"""Ascends the loss of a class while the weights that matter hold on to the original.
 

@@ -15,28 +15,28 @@ def scrub(
   distillation_weight: float = 0.001,
   temperature: float = 4.0,
   learning_rate: float = 0.01,
-  forget_learning_rate: float = 1e-3,
+  forget_learning_rate: float = 3e-3,
   momentum: float = 0.9,
   weight_decay: float = 5e-4,
   batch_size: int = 128,
   rewind: bool = False,
 ) -> types.UnlearnFn:
-  r"""Alternates a step away from the original on the forget set and a step back on the retain set.
+  r"""Alternates passes that leave the original on the forget set and follow it on the retain set.
 
   .. math::
     \text{forget: } \max_\theta \; E_{forget} \, KL_\tau(f_{\theta_o} \,\|\, f_\theta) \qquad
     \text{retain: } \min_\theta \; E_{retain} \, \gamma \, CE(y, f_\theta) +
     \alpha \, KL_\tau(f_{\theta_o} \,\|\, f_\theta)
 
-  Each of the first `forget_epochs` epochs is a pass of the first kind and one of the second, all
-  others are of the second alone. Both phases are one optax transformation, `optim.alternating`. The
-  teacher is the original throughout. Forget batches are normalised by the running statistics. Sees
-  all retain data, augmented as by the recipe, all forget data, and with `rewind` the validation
-  data. Serves any request.
+  Each epoch is a retain pass; in the first `forget_epochs` epochs a forget pass follows it. Both
+  phases are one optax transformation, `optim.alternating`. The teacher is the original throughout.
+  Forget batches are normalised by the running statistics. Sees all retain data, augmented as by the
+  recipe, all forget data, and with `rewind` the validation data. Serves any request.
 
   Args:
     num_epochs: passes over the retain set.
-    forget_epochs: in how many of these epochs, from the first on, the forget phase comes before.
+    forget_epochs: in how many of these epochs, from the first on, a forget pass follows; fewer than
+      `num_epochs`, so that the run ends on a retain pass.
     cross_entropy_weight: gamma.
     distillation_weight: alpha.
     temperature: tau of both KL terms.
@@ -59,8 +59,8 @@ def scrub(
     Kurmanji, Triantafillou, Hayes, Triantafillou: Towards Unbounded Machine Unlearning.
     https://arxiv.org/abs/2302.09880
 
-  Deviation: forget batches are normalised by running statistics; a forget learning rate of its own;
-  the errors of `rewind` are those of whole sets.
+  Deviation: the retain pass comes first, since the forget loss has no slope at the original; forget
+  batches are normalised by running statistics and have a learning rate of their own.
   """
   if not temperature > 0:
     raise ValueError(f'temperature must be positive, got {temperature}')
@@ -91,7 +91,7 @@ def scrub(
     def run(monitor, after_epoch=None):
       def epoch_fn(state, epoch):
         rng, metrics = training.epoch_rng(key, epoch), {}
-        for name in ('forget', 'retain') if epoch < forget_epochs else ('retain',):
+        for name in ('retain', 'forget') if epoch < forget_epochs else ('retain',):
           batches = training.paired_batches({name: datasets[name]}, batch_size, rng)
           state, metrics[f'{name}_loss'] = training.run_steps(
             steps[name], state, data, batches, key, constants=teacher, phase=name, monitor=monitor

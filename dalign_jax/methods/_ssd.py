@@ -6,7 +6,7 @@ import numpy as np
 from dalign_jax import importance, types
 
 
-def ssd(*, selection_weight: float = 10.0, dampening: float = 1.0) -> types.UnlearnFn:
+def ssd(*, selection_weight: float = 3.0, dampening: float = 1.0) -> types.UnlearnFn:
   r"""Dampens the weights that matter much more for the forget set than for all training data.
 
   .. math:: \theta_j \leftarrow \min(\lambda I^D_j / I^F_j, 1) \, \theta_j
@@ -17,7 +17,8 @@ def ssd(*, selection_weight: float = 10.0, dampening: float = 1.0) -> types.Unle
   request.
 
   Args:
-    selection_weight: alpha; infinite changes nothing.
+    selection_weight: alpha; infinite changes nothing. If a share s of the training data is to be
+      forgotten, I^F / I^D is at most 1 / s: an alpha above that changes nothing either.
     dampening: lambda.
 
   References:

@@ -11,9 +11,9 @@ from dalign_jax import data as data_lib
 def unsir(
   *,
   impair_epochs: int = 1,
-  repair_epochs: int = 1,
-  impair_learning_rate: float = 0.02,
-  repair_learning_rate: float = 0.01,
+  repair_epochs: int = 5,
+  impair_learning_rate: float = 0.003,
+  repair_learning_rate: float = 0.02,
   momentum: float = 0.9,
   batch_size: int = 128,
   retain_fraction: float = 0.3,
