@@ -22,11 +22,15 @@ def augment(images, key, kind: str):
   Raises:
     ValueError: if the kind is unknown.
   """
+  return augment_each(images, parallel.example_keys(key, len(images)), kind)
+
+
+def augment_each(images, keys, kind: str):
+  """As `augment`, with a key for each image `[B]`."""
   if kind not in AUGMENTATIONS:
     raise ValueError(f'augmentation must be one of {", ".join(AUGMENTATIONS)}, got {kind!r}')
   if kind == 'none':
     return images
-  keys = parallel.example_keys(key, len(images))
   return jax.vmap(lambda image, key: _crop(image, key, flip=kind == 'crop_flip'))(images, keys)
 
 

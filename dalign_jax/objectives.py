@@ -73,12 +73,18 @@ def is_forgotten(problem: types.Problem, accuracy: float) -> Callable[[types.Mod
 
 def accuracy_on(problem: types.Problem, model: types.ModelState, dataset: types.Dataset) -> float:
   """A model's accuracy on a set, in [0, 1]."""
-  outputs = prediction.predict(problem.apply_fn, model, dataset.images, devices=problem.devices)
-  return float(np.mean(outputs.logits.argmax(axis=1) == dataset.labels))
+  logits = logits_of(problem, model, dataset)
+  return float(np.mean(logits.argmax(axis=1) == dataset.labels))
 
 
 def original_logits(problem: types.Problem, dataset: types.Dataset) -> np.ndarray:
   """The original's logits `[N, C]` on a set, for losses that teach."""
-  return prediction.predict(
-    problem.apply_fn, problem.original, dataset.images, devices=problem.devices
-  ).logits
+  return logits_of(problem, problem.original, dataset)
+
+
+def logits_of(
+  problem: types.Problem, model: types.ModelState, dataset: types.Dataset
+) -> np.ndarray:
+  """A model's logits `[N, C]` on a set."""
+  outputs = prediction.predict(problem.apply_fn, model, dataset.images, devices=problem.devices)
+  return outputs.logits

@@ -151,6 +151,9 @@ class Monitor:
   def on_step(self, phase: str, done: int, total: int) -> None:
     """`done` of `total` steps of the epoch's phase `phase` were queued."""
 
+  def on_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """The method has found something that a report may show."""
+
   def on_epoch(self, epoch: int, get_state: Callable[[], PyTree], metrics: Mapping) -> None:
     """Epoch `epoch` (from 0) ended; `get_state()` fetches the state."""
 
@@ -173,6 +176,8 @@ class Problem:
       'bias': [C]}`); only `head_only` needs it.
     devices: devices to use, None for all of them.
     monitor: watches the run.
+    known_to_gold: bool `[N]`, which forget examples gold gets right: for the oracle control of a
+      benchmark, None for every method.
   """
 
   apply_fn: ApplyFn
@@ -187,6 +192,7 @@ class Problem:
   devices: tuple[jax.Device, ...] | None = None
   monitor: Monitor = Monitor()
   unseen: Dataset | None = None
+  known_to_gold: np.ndarray | None = None
 
   def forgotten_classes(self, method: str) -> np.ndarray:
     """The classes without retain examples; raises ValueError for `method` if there are none."""

@@ -16,6 +16,8 @@ RANKS = (
   {'training'},
   {'prediction'},
   {'importance', 'objectives', 'watching'},
+  {'difficulty'},
+  {'twin'},
   {'methods'},
   {'experiments'},
   {'tests', 'colab'},

@@ -30,6 +30,7 @@ from dalign_jax.methods._retrain import retrain
 from dalign_jax.methods._salun import salun
 from dalign_jax.methods._scrub import scrub
 from dalign_jax.methods._ssd import ssd
+from dalign_jax.methods._tmu import tmu
 from dalign_jax.methods._unsir import unsir
 
 
@@ -66,6 +67,7 @@ METHODS: dict[str, Method] = {
   'salun': Method(salun, sees='all retain, forget'),
   'scrub': Method(scrub, sees='all retain, forget'),
   'ssd': Method(ssd, sees='all retain, forget'),
+  'tmu': Method(tmu, sees='all retain, forget, validation'),
   'unsir': Method(unsir, sees='part of retain', class_only=True),
 }
 
@@ -95,5 +97,6 @@ __all__ = [
   'salun',
   'scrub',
   'ssd',
+  'tmu',
   'unsir',
 ]

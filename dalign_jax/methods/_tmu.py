@@ -1,0 +1,144 @@
+"""TMU: forget only what gold would not know, as predicted from a twin problem."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dalign_jax import (
+  augmentation,
+  difficulty,
+  losses,
+  objectives,
+  optim,
+  parallel,
+  training,
+  twin,
+  types,
+)
+
+EASY = ('predicted', 'random', 'oracle')
+TEACHERS = ('uninformed', 'random_label')
+
+
+def tmu(
+  *,
+  easy: str = 'predicted',
+  predictor: str = 'logistic',
+  features: str = 'all',
+  num_epochs: int = 10,
+  easy_weight: float = 1.0,
+  hard_weight: float = 1.0,
+  noise: float = 0.05,
+  teacher: str = 'uninformed',
+  learning_rate: float = 0.01,
+  momentum: float = 0.9,
+  weight_decay: float = 5e-4,
+  batch_size: int = 64,
+) -> types.UnlearnFn:
+  r"""Keeps the forget examples that gold would get right, and forgets the others.
+
+  .. math:: \min_\theta \; E_{retain} \, CE(y, f_\theta(x)) + a \, E_{easy} \, CE(y, f_\theta(x +
+    \xi)) + b \, E_{hard} \, KL(t(x) \,\|\, f_\theta(x))
+
+  with t the output of a random network, and the division into easy and hard predicted by
+  `twin.predict`. It stops at the first epoch that starts with a forget accuracy of the easy share
+  or less. The three terms share a batch, so that batch normalisation sees all of it. Sees all
+  retain, forget and validation data; retain rows are augmented as by the recipe.
+
+  Args:
+    easy: 'predicted'; or a control: 'random' (as many easy ones, drawn at random), 'oracle'
+      (`problem.known_to_gold`, which no method can have).
+    predictor: 'logistic' or 'mlp'.
+    features: 'all', or names of `difficulty.FEATURES` joined by '+'.
+    num_epochs: passes over the forget set, at most.
+    easy_weight: a.
+    hard_weight: b.
+    noise: standard deviation of xi, in pixel values of [0, 1].
+    teacher: of hard examples: 'uninformed' (a random network), or 'random_label' (another class,
+      drawn anew at each step).
+    learning_rate: of SGD.
+    momentum: of SGD.
+    weight_decay: L2 coefficient.
+    batch_size: global batch of forget and of retain rows.
+
+  Raises:
+    ValueError: for an unknown choice; when run, if the held-out data do not allow a prediction.
+
+  References:
+    Niu et al.: Aligned forgetting by twin machine unlearning. https://arxiv.org/abs/2408.11433,
+    https://arxiv.org/abs/2501.08615
+
+  Deviation: our reconstruction, see `twin.predict`.
+  """
+  for name, value, allowed in (('easy', easy, EASY), ('teacher', teacher, TEACHERS)):
+    if value not in allowed:
+      raise ValueError(f'{name} must be one of {", ".join(allowed)}, got {value!r}')
+  tx = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
+  weights = (easy_weight, hard_weight)
+
+  def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
+    twin_key, easy_key, teacher_key, train_key = jax.random.split(key, 4)
+    is_easy = _division(problem, easy, predictor, features, twin_key, easy_key)
+    uninformed = objectives.logits_of(problem, problem.init_fn(teacher_key), problem.forget)
+    return training.minimize(
+      _loss(problem, weights, noise, teacher),
+      tx,
+      problem.original,
+      {'forget': problem.forget, 'retain': problem.retain},
+      train_key,
+      num_epochs=num_epochs,
+      batch_size=batch_size,
+      devices=problem.devices,
+      monitor=problem.monitor,
+      extra={'forget': {'teacher_logits': uninformed, 'is_easy': is_easy.astype(np.float32)}},
+      stop_fn=objectives.is_forgotten(problem, float(is_easy.mean())),
+    )
+
+  return unlearn
+
+
+def _division(problem, easy, predictor, features, twin_key, easy_key) -> np.ndarray:
+  """Which forget examples are easy."""
+  if easy == 'oracle':
+    if problem.known_to_gold is None:
+      raise ValueError("easy='oracle' needs problem.known_to_gold: it is a control of benchmarks")
+    return problem.known_to_gold
+  names = difficulty.FEATURES if features == 'all' else tuple(features.split('+'))
+  found = twin.predict(problem, twin_key, predictor=predictor, features=names)
+  problem.monitor.on_arrays('prediction', found._asdict())
+  if easy == 'predicted':
+    return found.easy
+  return training.epoch_rng(easy_key, 0).permutation(found.easy)
+
+
+def _loss(problem, weights, noise, teacher):
+  easy_weight, hard_weight = weights
+
+  def loss_fn(params, batch_stats, batch, constants, key):
+    del constants
+    noise_key, label_key, augmentation_key = jax.random.split(key, 3)
+    forget, retain = batch['forget'], batch['retain']
+    is_easy, count = forget['is_easy'], len(forget['labels'])
+    draw = lambda k: jax.random.normal(k, forget['images'].shape[1:])
+    offset = noise * jax.vmap(draw)(parallel.example_keys(noise_key, count))
+    noisy = forget['images'] + is_easy[:, None, None, None] * offset
+    kept = augmentation.augment(retain['images'], augmentation_key, problem.recipe.augmentation)
+    model = types.ModelState(params, batch_stats)
+    outputs, batch_stats = problem.apply_fn(model, jnp.concatenate([noisy, kept]), train=True)
+    logits = outputs.logits[:count]
+    if teacher == 'uninformed':
+      hard = losses.distillation(forget['teacher_logits'], logits)
+    else:
+      hard = losses.cross_entropy(_other_labels(forget['labels'], label_key, problem), logits)
+    parts = easy_weight * is_easy * losses.cross_entropy(forget['labels'], logits)
+    parts += hard_weight * (1 - is_easy) * hard
+    retain_loss = losses.cross_entropy(retain['labels'], outputs.logits[count:])
+    return jnp.mean(retain_loss) + jnp.mean(parts), batch_stats
+
+  return loss_fn
+
+
+def _other_labels(labels, key, problem):
+  keys = parallel.example_keys(key, len(labels))
+  shift = jax.vmap(lambda k: jax.random.randint(k, (), 1, problem.num_classes))(keys)
+  return (labels + shift) % problem.num_classes
