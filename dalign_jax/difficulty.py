@@ -1,8 +1,8 @@
 """Features that predict generalisation: how hard an example is for a network, seen or not.
 
-Each takes examples beside a model (and what was kept in its training), so that one rule applies to a
-problem whose gold is known and to one whose gold is not. All return float arrays `[N]`, larger for
-harder examples.
+Each takes examples beside a model (and what was kept in its training), so that one rule applies to
+a problem whose gold is known and to one whose gold is not. All return float arrays `[N]`, larger
+for harder examples.
 """
 
 from collections.abc import Sequence
