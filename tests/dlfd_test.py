@@ -142,12 +142,12 @@ def test_selected_state_is_returned(tiny_problem, threshold):
   assert len(logs) == 5 and (threshold > 0) == bool(passing)
 
 
-def test_perturbation_is_dropped_for_good(tiny_problem):
+def test_perturbation_is_dropped_for_good_or_taken_up_again(tiny_problem):
   recorder, plain = Recorder(), Recorder()
-  run(tiny_problem, recorder, stop_threshold=0.5)
+  run(tiny_problem, recorder, stop_threshold=0.5, perturb_again=False)
   assert [log['perturbs'] for log in recorder.logs] == [True, False, False, False, False]
   again = Recorder()
-  run(tiny_problem, again, stop_threshold=0.02, perturb_again=True)
+  run(tiny_problem, again, stop_threshold=0.02)
   scores = [log['score'] for log in again.logs]
   assert [log['perturbs'] for log in again.logs[1:]] == [score > 0.02 for score in scores[:-1]]
   never = Recorder()
