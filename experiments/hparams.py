@@ -38,6 +38,12 @@ def resolve(names: tuple[str, ...], settings: tuple[str, ...]) -> dict[str, dict
   return resolved
 
 
+def named(method: str, settings: tuple[str, ...]) -> set[str]:
+  """The hyper-parameters of a method that `method.name=value` settings give."""
+  targets = [setting.partition('=')[0].partition('.') for setting in settings]
+  return {name for of, _, name in targets if of == method}
+
+
 def defaults(method: str) -> dict:
   """A method's hyper-parameters at their defaults."""
   parameters = inspect.signature(methods.METHODS[method].make).parameters
