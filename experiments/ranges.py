@@ -48,7 +48,7 @@ def _rounded(value) -> float:
 
 
 _EPOCHS = Choice((1, 2, 3, 5, 10))
-_LONG = Choice((3, 5, 10, 15))
+_LONG = Choice((3, 5, 10))
 _RETAIN_RATE = Log(1e-3, 0.1)  # of passes over retain data
 
 RANGES: dict[str, dict[str, Range]] = {

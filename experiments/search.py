@@ -1,9 +1,7 @@
-"""Searches hyper-parameters on validation images, against a gold that no table compares with.
+"""Searches hyper-parameters against a gold that no table compares with, by the rule of `judging`.
 
-The rule: the setting with the lowest score wins. The score is Avg Gap with validation images in
-place of test images: the mean of the absolute gaps to gold in forget, retain and validation
-accuracy and in the membership attack. Of equal scores, the lower activation distance wins. A trial
-that fails, or whose outputs are not finite, loses to every other.
+A method's trials run in one process, in memory; its log is whole after each of them, and a search
+that was stopped goes on behind the last.
 """
 
 from collections.abc import Mapping
@@ -19,23 +17,13 @@ import zlib
 import jax
 import numpy as np
 
-from dalign_jax import checkpoints, prediction, types
 from experiments import config as config_lib
-from experiments import errors, files, hparams, measures, problems, progress, stages, timing
+from experiments import errors, files, hparams, judging, problems, progress, stages, timing
 from experiments import ranges as ranges_lib
 
 SEARCHES = ('random', 'grid')
-_FIGURES = {  # in the log -> as measured, where validation images are in place of test images
-  'forget_accuracy': 'forget_accuracy',
-  'retain_accuracy': 'retain_accuracy',
-  'validation_accuracy': 'test_accuracy',
-  'attack': 'mia',
-  'activation_distance': 'activation_distance',
-  'js_divergence': 'js_divergence',
-}
-_JUDGED = ('forget_accuracy', 'retain_accuracy', 'validation_accuracy', 'attack')
 _TIMES = ('seconds', 'compile_seconds')
-_HEADS = ('method', 'trial', 'search_seed', 'setting', 'status', 'score', *_FIGURES, *_TIMES)
+_HEADS = ('method', 'trial', 'search_seed', 'setting', 'status', 'score', *judging.FIGURES, *_TIMES)
 _KEPT_TRIALS = 4  # whose compiled programs are held at most; hundreds of programs fill the memory
 
 Row = dict[str, str]  # a line of the log
@@ -66,9 +54,29 @@ def run(config: config_lib.Config, tuning: Tuning) -> None:
   """
   _check(config, tuning)
   resolved = hparams.resolve(config.methods, config.hparam)
+  judge = prepare_judge(config, tuning)
+  job, folder = judge.job, judge.job.folder
+  for method, values in resolved.items():
+    stages.Run.of(job, method, values)  # raises what is the user's to mend before any trial
+  for name, figures in judge.references.items():
+    progress.say(f'{name}: {_describe(figures)}')
+  for method, values in resolved.items():
+    with files.lock(folder / 'search' / method):
+      _search(judge, method, values, tuning)
+  _write_together(folder / 'search')
+
+
+def tuning_folder(config: config_lib.Config) -> pathlib.Path:
+  """Where the problem is that a search for `config` works on."""
+  return pathlib.Path(os.path.expanduser(config.workdir)) / f'{config.problem_name()}-tuning'
+
+
+def prepare_judge(config: config_lib.Config, tuning: Tuning) -> judging.Judge:
+  """Trains the original and two golds, unless they are there, in a problem folder of their own."""
+  folder = tuning_folder(config)
   config = dataclasses.replace(
     config,
-    problem=f'{config.problem_name()}-tuning',
+    problem=folder.name,
     original_seed=tuning.tuning_seed,
     gold_seed=tuning.tuning_seed,
     num_seeds=1,
@@ -77,17 +85,7 @@ def run(config: config_lib.Config, tuning: Tuning) -> None:
   )
   trained = ('prepare', 'train_original', 'train_gold')
   stages.run(dataclasses.replace(config, methods=(), stages=trained))
-  folder = pathlib.Path(os.path.expanduser(config.workdir)) / config.problem_name()
-  job = problems.prepare(config, folder)
-  for method, values in resolved.items():
-    stages.Run.of(job, method, values)  # raises what is the user's to mend before any trial
-  judge = Judge(job)
-  for name, figures in judge.references.items():
-    progress.say(f'{name}: {_describe(figures)}')
-  for method, values in resolved.items():
-    with files.lock(folder / 'search' / method):
-      _search(judge, method, values, tuning)
-  _write_together(folder / 'search')
+  return judging.Judge(problems.prepare(config, folder))
 
 
 def _check(config, tuning):
@@ -97,61 +95,14 @@ def _check(config, tuning):
     raise errors.UserError(f'--search: must be one of {", ".join(SEARCHES)}, got {tuning.search!r}')
   if config.num_processes > 1:
     raise errors.UserError('--num_processes: a search runs in one process; give each its --methods')
-  for role, first, count in (
-    ('original', config.original_seed, config.seeds),
-    ('gold', config.gold_seed, config.golds),
-  ):
-    if first - 1 <= tuning.tuning_seed < first + count:
-      raise errors.UserError(
-        f'--tuning_seed: {tuning.tuning_seed} or the next is the seed of an {role} that tables '
-        'are made with; choose another'
-      )
-
-
-class Judge:
-  """Measures models as tables do, with validation images (and watched people) for test images."""
-
-  def __init__(self, job: problems.Job):
-    self.job = job
-    sets = {name: job.sets[name] for name in ('retain', 'forget')}
-    sets['test'] = job.sets['validation']
-    if job.watched is not None:
-      sets['unseen'] = job.watched
-    self._judged = dataclasses.replace(job, sets=sets)
-    load = lambda path: checkpoints.restore(path / 'model', job.template)[0]
-    golds = [self._outputs(load(job.gold_folder(seed))) for seed in job.gold_seeds]
-    self.original = load(job.original_folder(job.original_seeds[0]))
-    self._original, self._gold = self._outputs(self.original), golds[0]
-    self._target = self._measure(golds[0])
-    self.references = {
-      'gold': self._target,
-      'second gold': self._with_score(self._measure(golds[1])),
-      'original': self._with_score(self._measure(self._original)),
-    }
-
-  def figures(self, model: types.ModelState) -> dict[str, float]:
-    """The figures of the log, and `score`; infinite for outputs that are not finite."""
-    return self._with_score(self._measure(self._outputs(model)))
-
-  def _outputs(self, model):
-    sets, devices = self._judged.sets, self.job.devices
-    return {
-      name: prediction.predict(self.job.apply_fn, model, dataset.images, devices=devices)
-      for name, dataset in sets.items()
-    }
-
-  def _measure(self, outputs):
-    values = measures.scalars(
-      self._judged, outputs, self._gold, self._original, is_gold=False, with_features=False
+  used = [config.original_seed + i for i in range(config.seeds)]
+  used += [config.gold_seed + i for i in range(config.golds)]
+  own = {tuning.tuning_seed, tuning.tuning_seed + 1}
+  if own & set(used):
+    raise errors.UserError(
+      f'--tuning_seed: {tuning.tuning_seed} or the next is the seed of an original or a gold that '
+      'tables are made with; choose another'
     )
-    found = {name: values[key] for name, key in _FIGURES.items() if key in values}
-    return found if values['finite'] else {**found, 'score': float('inf')}
-
-  def _with_score(self, figures):
-    gaps = [
-      abs(figures[k] - self._target[k]) for k in _JUDGED if k in figures and k in self._target
-    ]
-    return {'score': float(np.mean(gaps)), **figures}
 
 
 def settings(method: str, values: dict, fixed: set[str], tuning: Tuning) -> list[dict]:
@@ -237,7 +188,7 @@ def _read_log(path, method, tried, tuning) -> list[Row]:
   """The finished trials of this very search."""
   if not path.exists():
     return []
-  rows = list(csv.DictReader(io.StringIO(path.read_text(encoding='utf-8'))))
+  rows = _rows(path)
   for row, values in zip(rows, tried, strict=False):
     now = {'search_seed': str(tuning.search_seed), 'setting': hparams.label(method, values)}
     changed = [f'{k}: {row.get(k)} there, {v} now' for k, v in now.items() if row.get(k) != v]
@@ -247,6 +198,10 @@ def _read_log(path, method, tried, tuning) -> list[Row]:
         f'{"; ".join(changed)}); use another --problem, or delete it'
       )
   return rows[: len(tried)]
+
+
+def _rows(path) -> list[Row]:
+  return list(csv.DictReader(io.StringIO(path.read_text(encoding='utf-8'))))
 
 
 def _to_csv(rows) -> str:
@@ -270,7 +225,7 @@ def _flags(method, rows, best, tried, names) -> str:
 def _write_together(folder):
   """Log and flags of all methods that were searched so far."""
   found = sorted(folder.glob('*/trials.csv'))
-  rows = [row for path in found for row in csv.DictReader(path.open(encoding='utf-8'))]
+  rows = [row for path in found for row in _rows(path)]
   files.write_text(folder / 'trials.csv', _to_csv(rows))
   flags = sorted(folder.glob('*/tuned.flags'))
   files.write_text(folder / 'tuned.flags', ''.join(p.read_text(encoding='utf-8') for p in flags))
@@ -284,5 +239,5 @@ def _describe(figures: Mapping[str, float]) -> str:
 def _describe_row(row) -> str:
   if row['status'] != 'ok':
     return f'{row["status"]}; {row["setting"]}'
-  figures = {name: float(row[name]) for name in ('score', *_FIGURES) if row[name]}
+  figures = {name: float(row[name]) for name in ('score', *judging.FIGURES) if row[name]}
   return f'{row["seconds"]} s, {_describe(figures)}; {row["setting"]}'
