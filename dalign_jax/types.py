@@ -151,8 +151,8 @@ class Monitor:
   def on_step(self, phase: str, done: int, total: int) -> None:
     """`done` of `total` steps of the epoch's phase `phase` were queued."""
 
-  def on_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """The method has found something that a report may show."""
+  def on_arrays(self, name: str, get_arrays: Callable[[], Mapping[str, np.ndarray]]) -> None:
+    """The method has something named `name` that a report may show; `get_arrays()` makes it."""
 
   def on_epoch(self, epoch: int, get_state: Callable[[], PyTree], metrics: Mapping) -> None:
     """Epoch `epoch` (from 0) ended; `get_state()` fetches the state."""

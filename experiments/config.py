@@ -85,9 +85,11 @@ class Config:
   num_shadows: int = _run(0, 'Models trained on half of the forget set, for U-LiRA; 0: 16 if full.')
   ensemble_size: int = _run(16, 'How many models one program trains; 1: one after the other.')
   relearn_epochs: int = _run(20, 'Most epochs of relearning, for --evaluation=full.')
-  methods: tuple[str, ...] = _run(('muda',), 'Methods; see dalign_jax.methods.METHODS.')
+  methods: tuple[str, ...] = _run(
+    ('muda',), 'Methods; see dalign_jax.methods.METHODS. A variant of one: method:name.'
+  )
   hparam: tuple[str, ...] = _run(
-    (), 'A hyper-parameter, as muda.da_weight=5. May be given several times.'
+    (), 'A hyper-parameter, as muda.da_weight=5 or, of a variant, muda:x.da_weight=5. Repeatable.'
   )
   unlearn_seed: int = _run(0, 'Seed of the unlearning methods.')
   evaluation_seed: int = _run(0, 'Seed of attacks, probes and clusterings.')

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 
 from experiments import config as config_lib
-from experiments import problems
+from experiments import hparams, problems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +66,6 @@ def runs(job: problems.Job) -> list[Group]:
 def of_run(job: problems.Job, label: str, name: str, seed: int | None = None) -> Group:
   """The results of a method, by default those of this run's `--unlearn_seed`."""
   models = lambda folders: [Model(f, f / 'unlearned') for f in folders]
-  kind = 'control' if label.split(',')[0] == config_lib.CONTROL else 'unlearned'
+  kind = 'control' if hparams.method_of(label) == config_lib.CONTROL else 'unlearned'
   members = models(job.run_folders(label, seed))
   return Group(name, kind, members, models(job.run_shadow_folders(label, seed)))

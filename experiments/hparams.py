@@ -1,7 +1,13 @@
-"""Hyper-parameters from the command line: `--hparam=muda.da_weight=5`."""
+"""Methods and their hyper-parameters from the command line: `--hparam=muda.da_weight=5`.
+
+A method can be in one table several times: `--methods=tmu,tmu:random` are the method and a variant
+of it, which `--hparam=tmu:random.easy=random` sets apart. A variant starts with what is set for its
+method.
+"""
 
 import ast
 import inspect
+import re
 from typing import get_args
 
 from dalign_jax import methods
@@ -9,39 +15,37 @@ from experiments import errors
 
 
 def resolve(names: tuple[str, ...], settings: tuple[str, ...]) -> dict[str, dict]:
-  """The full hyper-parameters of each method, defaults included.
+  """The full hyper-parameters of each method and variant, defaults included.
 
   Args:
-    names: methods of this run.
-    settings: `method.name=value` strings; those of other methods are checked and left out.
+    names: methods of this run, `method` or `method:variant`.
+    settings: `name.hyper_parameter=value` strings; those of others are checked and left out.
 
   Raises:
-    errors.UserError: for an unknown method or hyper-parameter, or a value of the wrong type.
+    errors.UserError: for an unknown method or hyper-parameter, a variant's name that cannot be a
+      folder's, or a value of the wrong type.
   """
   for name in names:
-    _check_method('--methods', name)
-  resolved = {name: defaults(name) for name in names}
-  for setting in settings:
-    target, equals, text = setting.partition('=')
-    method, dot, name = target.partition('.')
-    if not equals or not dot:
-      raise errors.UserError(f'--hparam: {setting!r} is not of the form method.name=value')
-    _check_method('--hparam', method)
-    known = defaults(method)
-    if name not in known:
-      raise errors.UserError(
-        f'--hparam: {method} has no {name!r}; it has: {", ".join(known) or "none"}'
-      )
-    value = _parse(setting, method, name, text)
-    if method in resolved:  # a flag file may set those of methods that this run leaves out
-      resolved[method][name] = value
+    _check_name('--methods', name)
+  resolved = {name: defaults(method_of(name)) for name in names}
+  parsed = [_parse(setting) for setting in settings]
+  parsed.sort(key=lambda item: ':' in item[0])  # what is set for a variant comes last
+  for target, hyper_parameter, value in parsed:
+    for name in names:  # a flag file may set those of methods that this run leaves out
+      if target in (name, method_of(name)):
+        resolved[name][hyper_parameter] = value
   return resolved
 
 
-def named(method: str, settings: tuple[str, ...]) -> set[str]:
-  """The hyper-parameters of a method that `method.name=value` settings give."""
+def method_of(name: str) -> str:
+  """The method of a name or a label: `tmu` of `tmu:random`, `muda` of `muda,rounds=1`."""
+  return name.split(',')[0].split(':')[0]
+
+
+def given(name: str, settings: tuple[str, ...]) -> set[str]:
+  """The hyper-parameters of a method or variant that settings give a value."""
   targets = [setting.partition('=')[0].partition('.') for setting in settings]
-  return {name for of, _, name in targets if of == method}
+  return {key for target, _, key in targets if target in (name, method_of(name))}
 
 
 def defaults(method: str) -> dict:
@@ -50,21 +54,47 @@ def defaults(method: str) -> dict:
   return {name: p.default for name, p in parameters.items()}
 
 
-def label(method: str, hparams: dict) -> str:
-  """A run's name: the method, and the hyper-parameters that are not at their defaults."""
-  usual = defaults(method)
-  changed = [f'{name}={value}' for name, value in hparams.items() if value != usual[name]]
-  return ','.join([method, *changed])
+def label(name: str, hparams: dict) -> str:
+  """What tables and folders call a run.
+
+  Args:
+    name: a variant's name stands for its hyper-parameters; a method's is followed by those that are
+      not at their defaults.
+    hparams: all hyper-parameters.
+  """
+  if ':' in name:
+    return name
+  usual = defaults(name)
+  changed = [f'{key}={value}' for key, value in hparams.items() if value != usual[key]]
+  return ','.join([name, *changed])
 
 
-def _check_method(flag, name):
-  if name not in methods.METHODS:
+def _check_name(flag, name):
+  method, colon, variant = name.partition(':')
+  if method not in methods.METHODS:
     known = ', '.join(sorted(methods.METHODS))
-    raise errors.UserError(f'{flag}: unknown method {name!r}; known: {known}')
+    raise errors.UserError(f'{flag}: unknown method {method!r}; known: {known}')
+  if colon and not re.fullmatch(r'[\w+-]+', variant, re.ASCII):
+    raise errors.UserError(
+      f'{flag}: a variant is named by letters, digits, _, + and -, as {method}:mine, got {name!r}'
+    )
 
 
-def _parse(setting, method, name, text):
-  annotation = inspect.signature(methods.METHODS[method].make).parameters[name].annotation
+def _parse(setting):
+  """Name, hyper-parameter and value of `name.hyper_parameter=value`."""
+  target, equals, text = setting.partition('=')
+  target, dot, name = target.partition('.')
+  if not equals or not dot:
+    raise errors.UserError(f'--hparam: {setting!r} is not of the form method.name=value')
+  _check_name('--hparam', target)
+  parameters = inspect.signature(methods.METHODS[method_of(target)].make).parameters
+  if name not in parameters:
+    known = ', '.join(parameters) or 'none'
+    raise errors.UserError(f'--hparam: {method_of(target)} has no {name!r}; it has: {known}')
+  return target, name, _value(setting, name, text, parameters[name].annotation)
+
+
+def _value(setting, name, text, annotation):
   allowed = get_args(annotation) or (annotation,)
   try:
     value = ast.literal_eval(text)

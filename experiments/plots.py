@@ -1,6 +1,5 @@
-"""The report's figures, as self-contained SVG images."""
+"""The plots of a report, as the text of SVG images."""
 
-import base64
 import io
 import json
 import pathlib
@@ -132,6 +131,43 @@ def klom(rows: list[evaluation.Row], floor: float) -> str:
   return _svg(fig)
 
 
+def trade_off(rows: list[evaluation.Row], key: str, label: str) -> str:
+  """Test accuracy against what an attack tells, each model's mean over seeds."""
+  fig, ax = _axes(width=5.6)
+  for i, row in enumerate(rows):
+    style = _style(row, i)
+    for x, y in zip(row.of_seeds(key), row.of_seeds('test_accuracy'), strict=True):
+      ax.plot(x, 100 * y, marker='.', color=style['color'], alpha=0.4, markersize=4)
+    x, y = row.values[key], 100 * row.values['test_accuracy']
+    ax.plot(x, y, marker='o' if row.kind == 'unlearned' else 's', color=style['color'])
+    ax.annotate(row.name, (x, y), xytext=(4, 4), textcoords='offset points', fontsize=7)
+  ax.set(xlabel=label, ylabel='test accuracy (%)')
+  return _svg(fig)
+
+
+def perturbed(images: np.ndarray, changed: np.ndarray) -> str:
+  """Images `[N, H, W, C]`, what a method made of them, and the difference, in columns."""
+  count = len(images)
+  fig = figure.Figure(figsize=(0.9 * count + 0.9, 3.0), layout='constrained')
+  difference = changed - images
+  limit = max(float(np.abs(difference).max()), 1e-6)
+  lines = {
+    'image': (images, {'vmin': 0, 'vmax': 1, 'cmap': 'gray'}),
+    'perturbed': (changed, {'vmin': 0, 'vmax': 1, 'cmap': 'gray'}),
+    f'difference\n(±{limit:.3f})': (
+      difference.mean(axis=-1, keepdims=True),
+      {'vmin': -limit, 'vmax': limit, 'cmap': 'RdBu_r'},
+    ),
+  }
+  for line, (title, (values, how)) in enumerate(lines.items()):
+    for column in range(count):
+      ax = fig.add_subplot(len(lines), count, line * count + column + 1, xticks=[], yticks=[])
+      ax.imshow(np.squeeze(values[column]), **how)
+      if column == 0:
+        ax.set_ylabel(title, fontsize=7)
+  return _svg(fig)
+
+
 def _panels(rows, *, height: float):
   """A figure with a panel for each row, at most four side by side: `[(axes, row), ...]`."""
   columns = min(len(rows), 4)
@@ -155,7 +191,7 @@ def _style(row, i):
 
 
 def _svg(fig) -> str:
-  out = io.BytesIO()
+  out = io.StringIO()
   with matplotlib.rc_context({'svg.hashsalt': 'dalign_jax'}):
     fig.savefig(out, format='svg', metadata={'Date': None})
-  return 'data:image/svg+xml;base64,' + base64.b64encode(out.getvalue()).decode()
+  return out.getvalue()

@@ -136,6 +136,10 @@ class RunMonitor(types.Monitor):
       f'steps, epoch {self._epoch + 1}/{self._num_epochs} ({phase})',
     )
 
+  def on_arrays(self, name, get_arrays):
+    if parallel.is_main_process():
+      files.write_arrays(self._folder / f'{name}.npz', get_arrays())
+
   def on_epoch(self, epoch, get_state, metrics):
     self._epoch = epoch + 1
     if not parallel.is_main_process():

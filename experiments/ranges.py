@@ -7,6 +7,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from experiments import hparams
+
 Value = int | float | str | bool
 
 
@@ -45,6 +47,11 @@ class Log(NamedTuple):
 
 def _rounded(value) -> float:
   return float(f'{value:.1e}')
+
+
+def of(name: str) -> dict[str, Range]:
+  """The ranges of a method or variant; empty where there is nothing to tune."""
+  return RANGES.get(hparams.method_of(name), {})
 
 
 _EPOCHS = Choice((1, 2, 3, 5, 10))

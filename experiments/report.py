@@ -2,7 +2,7 @@
 
 import html
 
-from experiments import distributions, evaluation, files, plots, problems, progress, table
+from experiments import distributions, evaluation, figures, files, plots, problems, progress, table
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -40,7 +40,9 @@ def write(job: problems.Job) -> None:
   title = f'Unlearning {job.config.forget} from {job.config.model} on {job.config.dataset}'
   files.write_text(job.folder / 'report.csv', table.to_csv(rows))
   files.write_text(job.folder / 'report.md', _markdown(job, rows, title, text, notes))
-  files.write_text(job.folder / 'report.html', _html(job, rows, title, notes))
+  drawn = figures.draw(job, rows)
+  figures.write(job, drawn)
+  files.write_text(job.folder / 'report.html', _html(job, rows, title, notes, drawn))
   progress.say(f'\n{text}\n\n= within the gold-gold floor')
   for note in notes:
     progress.say(f'warning: {note}')
@@ -165,7 +167,7 @@ def _markdown(job, rows, title, text, notes) -> str:
   return '\n\n'.join(parts) + '\n'
 
 
-def _html(job, rows, title, notes) -> str:
+def _html(job, rows, title, notes, drawn) -> str:
   escape = html.escape
   body = [f'<h1>{escape(title)}</h1>', f'<p>{escape(verdict(rows))}</p>']
   body += [f'<p class="warning">Warning: {escape(n)}.</p>' for n in notes]
@@ -174,7 +176,7 @@ def _html(job, rows, title, notes) -> str:
     body += ['<h2>Laws of outputs and strong attacks</h2>', _html_table(rows, 'full')]
     body += [f'<p>{escape(_null_floors(job))}</p>']
   body += ['<h2>Rankings</h2>', _html_grid(table.ranking(rows))]
-  body += ['<h2>Figures</h2>', *_figures(job, rows)]
+  body += ['<h2>Figures</h2>', *(f.in_html() for f in drawn)]
   body += ['<h2>What the columns say</h2><dl>']
   body += [f'<dt>{escape(c.head)}</dt><dd>{escape(c.meaning)}</dd>' for c in table.columns(rows)]
   body += ['</dl><h2>How it was made</h2>', *(f'<p>{escape(f)}</p>' for f in _facts(job, rows))]
@@ -245,43 +247,3 @@ def _html_table(rows, part='main') -> str:
     f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
     f'<tbody>{rows_html}</tbody></table></div>'
   )
-
-
-def _figures(job, rows) -> list[str]:
-  logs = {row.name: row.folder / 'train.jsonl' for row in rows}
-  logs = {name: path for name, path in logs.items() if path.exists()}
-  standing = {name: logs[name] for name in ('original', 'gold') if name in logs}
-  unlearning = {r.name: logs[r.name] for r in rows if r.kind == 'unlearned' and r.name in logs}
-  drawn = [
-    (plots.alignment(rows, job.config.da_energy), 'DA against the share of the spectrum kept.'),
-    (plots.spectrum(rows), "Eigenvalue spectrum of the retain features' second moment."),
-    (plots.training_curves(standing), 'Training of original and gold.'),
-    (plots.class_accuracy(rows, job.class_names), 'Test accuracy by class.'),
-    (
-      plots.projection(rows),
-      'Training features of each model on their own first two principal components; '
-      'crosses: the forget set.',
-    ),
-  ]
-  drawn.append(
-    (
-      plots.histograms(rows),
-      'Margins (log odds of the true label) of forget and of unseen images of the same classes.',
-    )
-  )
-  if any('u_lira_curve' in row.arrays for row in rows):
-    drawn += [
-      (plots.roc(rows, attack), f'{title}: true against false positives, both in log scale.')
-      for attack, title in plots.ATTACKS.items()
-    ]
-    floor = distributions.floors(job)['klom']
-    drawn.append(
-      (plots.klom(rows, floor), 'KLOM of the forget examples; grey: mean of equal laws.')
-    )
-  if unlearning:
-    drawn.insert(3, (plots.training_curves(unlearning), 'Losses while unlearning.'))
-  return [
-    f'<figure><img src="{src}" alt="{html.escape(caption)}"><figcaption>{html.escape(caption)}'
-    '</figcaption></figure>'
-    for src, caption in drawn
-  ]

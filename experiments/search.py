@@ -114,7 +114,7 @@ def settings(method: str, values: dict, fixed: set[str], tuning: Tuning) -> list
     fixed: names that are not searched, though they have a range.
     tuning: how many, and how. A smaller number gives the first of those of a larger one.
   """
-  space = {n: r for n, r in ranges_lib.RANGES.get(method, {}).items() if n not in fixed}
+  space = {n: r for n, r in ranges_lib.of(method).items() if n not in fixed}
   if not space:
     return [values]
   seed = [tuning.search_seed, zlib.crc32(method.encode())]
@@ -131,7 +131,7 @@ def settings(method: str, values: dict, fixed: set[str], tuning: Tuning) -> list
 def _search(judge, method, values, tuning):
   """Runs the trials of a method that its log lacks."""
   folder = judge.job.folder / 'search' / method
-  fixed = hparams.named(method, judge.job.config.hparam)
+  fixed = hparams.given(method, judge.job.config.hparam)
   tried = settings(method, values, fixed, tuning)
   rows = _read_log(folder / 'trials.csv', method, tried, tuning)
   for trial in range(len(rows), len(tried)):
@@ -146,7 +146,7 @@ def _search(judge, method, values, tuning):
     (folder / 'tuned.flags').unlink(missing_ok=True)
     progress.say(f'warning: no trial of {method} succeeded')
     return
-  names = [n for n in values if n in fixed or n in ranges_lib.RANGES.get(method, {})]
+  names = [n for n in values if n in fixed or n in ranges_lib.of(method)]
   files.write_text(folder / 'tuned.flags', _flags(method, rows, best, tried, names))
   progress.say(f'{method}: best {best["setting"]}, score {float(best["score"]):.4f}')
 
@@ -157,7 +157,7 @@ def _trial(judge, method, trial, values, tuning) -> Row:
     'method': method,
     'trial': trial,
     'search_seed': tuning.search_seed,
-    'setting': hparams.label(method, values),
+    'setting': _label(method, values),
   }
   start, compiled = time.monotonic(), timing.compile_seconds()
   try:
@@ -178,6 +178,11 @@ def _trial(judge, method, trial, values, tuning) -> Row:
   return {head: str(row.get(head, '')) for head in _HEADS}
 
 
+def _label(method, values) -> str:
+  """A setting by what is not at its default, for variants too."""
+  return hparams.label(hparams.method_of(method), values)
+
+
 def _order(row) -> tuple:
   """What the best trial has least of."""
   number = lambda name: float(row[name] or 'inf')
@@ -190,7 +195,7 @@ def _read_log(path, method, tried, tuning) -> list[Row]:
     return []
   rows = _rows(path)
   for row, values in zip(rows, tried, strict=False):
-    now = {'search_seed': str(tuning.search_seed), 'setting': hparams.label(method, values)}
+    now = {'search_seed': str(tuning.search_seed), 'setting': _label(method, values)}
     changed = [f'{k}: {row.get(k)} there, {v} now' for k, v in now.items() if row.get(k) != v]
     if changed:
       raise errors.UserError(

@@ -48,17 +48,22 @@ def _run(config):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """One method with its hyper-parameters, and where its result goes."""
+  """One method or variant with its hyper-parameters, and where its result goes."""
 
-  method: str
+  name: str
   hparams: dict
   unlearn_fn: types.UnlearnFn
   label: str
   folders: list[pathlib.Path]  # for each original
   shadow_folders: list[pathlib.Path]
 
+  @property
+  def method(self) -> str:
+    return hparams.method_of(self.name)
+
   @classmethod
-  def of(cls, job: problems.Job, method: str, values: dict) -> 'Run':
+  def of(cls, job: problems.Job, name: str, values: dict) -> 'Run':
+    method = hparams.method_of(name)
     if methods.METHODS[method].class_only and not job.forgets_classes:
       raise errors.UserError(
         f'--methods: {method} forgets whole classes, but --forget={job.config.forget} does not'
@@ -71,10 +76,10 @@ class Run:
     with errors.blame('hparam'):
       unlearn_fn = methods.METHODS[method].make(**values)
     if 'batch_size' in values:
-      problems.check_batch_size(f'--hparam={method}.batch_size', values['batch_size'], job.devices)
-    label = hparams.label(method, values)
+      problems.check_batch_size(f'--hparam={name}.batch_size', values['batch_size'], job.devices)
+    label = hparams.label(name, values)
     return cls(
-      method, values, unlearn_fn, label, job.run_folders(label), job.run_shadow_folders(label)
+      name, values, unlearn_fn, label, job.run_folders(label), job.run_shadow_folders(label)
     )
 
 
@@ -180,8 +185,8 @@ def _flag_file(config, run) -> str:
     coordinator_address='',
     num_processes=1,
     process_id=0,
-    methods=(run.method,),
-    hparam=tuple(f'{run.method}.{name}={value}' for name, value in run.hparams.items()),
+    methods=(run.name,),
+    hparam=tuple(f'{run.name}.{name}={value}' for name, value in run.hparams.items()),
   )
   lines = [f'# python -m experiments.run --flagfile=<this file>: {run.label}']
   for name, value in dataclasses.asdict(config).items():

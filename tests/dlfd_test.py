@@ -8,7 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dalign_jax import data, losses, methods, parallel, perturbation, training, types
+from dalign_jax import (
+  data,
+  losses,
+  methods,
+  parallel,
+  perturbation,
+  training,
+  types,
+  watching,
+)
 from dalign_jax.methods import _dlfd
 from tests import tiny
 
@@ -240,3 +249,30 @@ def test_balanced_batches_hold_every_class_equally():
 def test_bad_hyper_parameters_are_named(hparams, message):
   with pytest.raises(ValueError, match=message):
     methods.dlfd(**hparams)
+
+
+def test_a_report_is_shown_what_the_images_became(tiny_problem):
+  class Shown(types.Monitor):
+    def on_arrays(self, name, get_arrays):
+      self.found = {name: get_arrays()}
+
+  shown = Shown()
+  run(tiny_problem, shown, step_size=0.02, num_steps=3, radius=0.05)
+  before, after = (shown.found['perturbed'][k] for k in ('before', 'after'))
+  assert before.shape == after.shape == (8, *tiny_problem.retain.images.shape[1:])
+  assert 0 < np.abs(after - before).max() <= 0.05 + 1e-6
+  assert after.min() >= 0 and after.max() <= 1
+
+
+def test_watched_accuracy_is_the_mean_over_classes(tiny_problem):
+  labels = tiny_problem.validation.labels
+  always = int(np.bincount(labels).argmax())
+
+  def apply_fn(model, images, *, train):
+    del train
+    logits = jax.nn.one_hot(jnp.full(len(images), always), tiny_problem.num_classes)
+    return types.Outputs(logits, images.reshape(len(images), -1)), model.batch_stats
+
+  constant = dataclasses.replace(tiny_problem, apply_fn=apply_fn)
+  seen = watching.forgetting(constant, 1000, KEY)(tiny_problem.original)
+  assert seen.validation_accuracy == pytest.approx(1 / len(np.unique(labels)))

@@ -21,6 +21,7 @@ from dalign_jax import data as data_lib
 
 FEATURES = ('logits', 'features')
 NORMALIZATIONS = ('frozen', 'clean')
+_SHOWN = 8  # images for a report
 
 
 def dlfd(
@@ -59,9 +60,9 @@ def dlfd(
   attack from chance (`metrics.forgetting_score`), is taken on a fixed subsample of forget against
   `problem.unseen` (validation, where there is none). Once it is at most `stop_threshold`, the
   perturbation is dropped and the rest of the epoch is plain fine-tuning. The result is the state of
-  best validation accuracy among those whose score was at most `save_threshold`; where there was
-  none, the one of the lowest score. Sees all retain and all forget data, the retain data augmented
-  as by the recipe.
+  best validation accuracy (mean over classes) among those whose score was at most
+  `save_threshold`; where there was none, the one of the lowest score. Sees all retain and all
+  forget data, the retain data augmented as by the recipe.
 
   Args:
     num_epochs: passes over the retain set.
@@ -99,8 +100,9 @@ def dlfd(
 
   Deviation: the released code takes OT on the clean images, so that none of its gradient reaches
   the perturbation, clips normalised images to [0, 1], and attacks with unbalanced sets after every
-  batch. Ours does what the formula says. Balanced batches, the treatment of batch norm, OT on
-  penultimate features, the fallback where no state passes, and all defaults are our own.
+  batch. Ours does what the formula says. Balanced batches and balanced accuracy, the treatment of
+  batch norm, OT on penultimate features, the fallback where no state passes, and all defaults are
+  our own.
   """
   settings = _Settings(
     num_steps, ot_weight, ce_weight, step_size, radius, features, epsilon, sinkhorn_iterations
@@ -154,6 +156,7 @@ def dlfd(
       run = _Run(train, selected, *parallel.replicate((best, np.bool_(goes_on)), devices))
       return run, {'loss': loss, **seen._asdict(), 'perturbs': perturbs}
 
+    problem.monitor.on_arrays('perturbed', lambda: _shown(problem, settings, batches_of(0)))
     parts = -(-steps_per_epoch // monitor_every)
     start = _Run(
       training.init_state(problem.original, tx),
@@ -217,7 +220,9 @@ def _check(normalization, stop_threshold, save_threshold, monitor_every):
     raise ValueError(f'monitor_every must be 1 or more, got {monitor_every}')
 
 
-def _objective(apply_fn, settings, model, labels, forget_images, ce_weight):
+def _objective(
+  apply_fn, settings, model, labels, forget_images, ce_weight, axis_name=parallel.AXIS
+):
   """What the perturbation of retain images ascends, as a function of them."""
 
   def outputs_of(images):
@@ -237,11 +242,37 @@ def _objective(apply_fn, settings, model, labels, forget_images, ce_weight):
         target,
         epsilon=settings.epsilon,
         max_iterations=settings.sinkhorn_iterations,
-        axis_name=parallel.AXIS,
+        axis_name=axis_name,
       )
     return value
 
   return objective
+
+
+def _ascend(objective, images, settings, num_steps):
+  return perturbation.sign_ascent(
+    objective,
+    images,
+    step_size=settings.step_size,
+    num_steps=num_steps,
+    radius=settings.radius,
+  )
+
+
+def _shown(problem, settings, batches):
+  """The first batch's first images and what the original makes of them, for a report."""
+  retain = problem.retain.take(batches['retain'][0])
+  forget = problem.forget.take(batches['forget'][0])
+
+  @jax.jit
+  def perturb(model, images, labels, forget_images):
+    images, forget_images = training.to_float(images), training.to_float(forget_images)
+    apply_fn, weight = problem.apply_fn, settings.ce_weight / 2  # as in the middle of the run
+    objective = _objective(apply_fn, settings, model, labels, forget_images, weight, None)
+    return images, _ascend(objective, images, settings, settings.num_steps)
+
+  before, after = perturb(problem.original, retain.images, retain.labels, forget.images)
+  return {'before': np.asarray(before[:_SHOWN]), 'after': np.asarray(after[:_SHOWN])}
 
 
 def _loss(problem, settings, normalization, total_steps):
@@ -258,13 +289,7 @@ def _loss(problem, settings, normalization, total_steps):
       batch['forget']['images'],
       settings.ce_weight * step / total_steps,
     )
-    perturbed = perturbation.sign_ascent(
-      objective,
-      images,
-      step_size=settings.step_size,
-      num_steps=num_steps,
-      radius=settings.radius,
-    )
+    perturbed = _ascend(objective, images, settings, num_steps)
     outputs, _ = problem.apply_fn(model, perturbed, train=False)
     if normalization == 'clean':
       _, batch_stats = problem.apply_fn(jax.lax.stop_gradient(model), images, train=True)

@@ -105,7 +105,7 @@ def _division(problem, easy, predictor, features, twin_key, easy_key) -> np.ndar
     return problem.known_to_gold
   names = difficulty.FEATURES if features == 'all' else tuple(features.split('+'))
   found = twin.predict(problem, twin_key, predictor=predictor, features=names)
-  problem.monitor.on_arrays('prediction', found._asdict())
+  problem.monitor.on_arrays('prediction', found._asdict)
   if easy == 'predicted':
     return found.easy
   return training.epoch_rng(easy_key, 0).permutation(found.easy)
