@@ -42,6 +42,12 @@ def method_of(name: str) -> str:
   return name.split(',')[0].split(':')[0]
 
 
+def given(name: str, settings: tuple[str, ...]) -> set[str]:
+  """The hyper-parameters of a method or variant that settings give a value."""
+  targets = [setting.partition('=')[0].partition('.') for setting in settings]
+  return {key for target, _, key in targets if target in (name, method_of(name))}
+
+
 def defaults(method: str) -> dict:
   """A method's hyper-parameters at their defaults."""
   parameters = inspect.signature(methods.METHODS[method].make).parameters

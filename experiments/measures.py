@@ -21,9 +21,17 @@ Outputs = dict[str, types.Outputs]  # by set
 
 
 def scalars(
-  job: problems.Job, outputs: Outputs, gold: Outputs, original: Outputs, *, is_gold: bool
+  job: problems.Job,
+  outputs: Outputs,
+  gold: Outputs,
+  original: Outputs,
+  *,
+  is_gold: bool,
+  with_features: bool = True,
 ) -> dict[str, float]:
   """The scalars of a model; distances to gold are left out for gold itself.
+
+  Alignment, probe and clusters of the features, which take longest, are left out on demand.
 
   Outputs that are not finite, those of a network that was destroyed, are replaced by large numbers,
   and `finite` is 0.
@@ -31,7 +39,9 @@ def scalars(
   is_finite = all(np.all(np.isfinite(x)) for o in outputs.values() for x in o)
   outputs, original = replace_non_finite(outputs), replace_non_finite(original)
   logits = {name: o.logits for name, o in outputs.items()}
-  values = {**_accuracies(job, logits), **_attack(job, logits), **_features(job, outputs)}
+  values = {**_accuracies(job, logits), **_attack(job, logits)}
+  if with_features:
+    values |= _features(job, outputs)
   as_classes = _two_classes if job.is_multi_label else np.asarray
   own = as_classes(logits['forget'])
   values['moved'] = metrics.activation_distance(own, as_classes(original['forget'].logits))

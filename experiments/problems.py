@@ -92,6 +92,21 @@ class Job:
     seed = self.config.unlearn_seed if unlearn_seed is None else unlearn_seed
     return self.folder / 'runs' / label / f'seed_{seed}'
 
+  def problem(self, original: types.ModelState, **changes) -> types.Problem:
+    """What a method sees; `changes` replace fields."""
+    fields = {
+      'apply_fn': self.apply_fn,
+      'init_fn': self.init_fn,
+      'retain': self.sets['retain'],
+      'forget': self.sets['forget'],
+      'validation': self.sets['validation'],
+      'num_classes': self.num_classes,
+      'recipe': self.recipe,
+      'devices': self.devices,
+      'unseen': self.watched,
+    }
+    return types.Problem(original=original, **{**fields, **changes})
+
   def shadow_forget_rows(self, index: int) -> np.ndarray:
     """The half of the forget set that a shadow was trained on; shadows 2j and 2j + 1 share none.
 

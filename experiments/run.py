@@ -3,7 +3,9 @@
 python -m experiments.run --flagfile=experiments/flags/quickstart.flags
 """
 
+from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 import importlib.util
 import os
 import sys
@@ -33,8 +35,10 @@ def _define_flags() -> None:
       define[field.type](field.name, field.default, help_text)
 
 
-def read_config() -> config_lib.Config:
-  """The flags as a configuration."""
+def read_config(argv: Sequence[str] = ()) -> config_lib.Config:
+  """The flags as a configuration; `argv` is what flags have left of the command line."""
+  if len(argv) > 1:
+    raise errors.UserError(f'unexpected argument {argv[1]!r}; flags start with --')
   values = {f.name: getattr(FLAGS, f.name) for f in dataclasses.fields(config_lib.Config)}
   return config_lib.Config(
     **{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
@@ -63,9 +67,7 @@ def start_platform(config: config_lib.Config) -> None:
 
 def main(argv) -> None:
   """Reads the flags, starts the platform and runs the stages."""
-  if len(argv) > 1:
-    raise errors.UserError(f'unexpected argument {argv[1]!r}; flags start with --')
-  config = read_config()
+  config = read_config(argv)
   unknown = set(config.stages) - set(config_lib.STAGES)
   if unknown:
     raise errors.UserError(
@@ -77,9 +79,15 @@ def main(argv) -> None:
   stages.run(config)
 
 
-def _run_and_report_errors(argv) -> None:
+def start(program: Callable[[list[str]], None]) -> None:
+  """Runs a program on the command line; the user's errors end it in one line, with code 2."""
+  logging.set_verbosity(logging.FATAL)  # what matters reaches us as an exception
+  app.run(functools.partial(_run_and_report_errors, program), flags_parser=_parse_flags)
+
+
+def _run_and_report_errors(program, argv) -> None:
   try:
-    main(argv)
+    program(argv)
   except errors.UserError as error:
     _fail(error)
   except OSError as error:
@@ -101,5 +109,4 @@ def _fail(error) -> None:
 _define_flags()
 
 if __name__ == '__main__':
-  logging.set_verbosity(logging.FATAL)  # what matters reaches us as an exception
-  app.run(_run_and_report_errors, flags_parser=_parse_flags)
+  start(main)

@@ -28,7 +28,7 @@ def _run(config):
   folder = pathlib.Path(os.path.expanduser(config.workdir)) / config.problem_name()
   with files.lock(folder) if parallel.is_main_process() else contextlib.nullcontext():
     job = problems.prepare(config, folder)
-    runs = [_Run.of(job, name, values) for name, values in hyper_parameters.items()]
+    runs = [Run.of(job, name, values) for name, values in hyper_parameters.items()]
     problems.fix(job)
     parallel.barrier('prepare')
     _announce(job)
@@ -47,7 +47,7 @@ def _run(config):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Run:
+class Run:
   """One method or variant with its hyper-parameters, and where its result goes."""
 
   name: str
@@ -62,7 +62,7 @@ class _Run:
     return hparams.method_of(self.name)
 
   @classmethod
-  def of(cls, job: problems.Job, name: str, values: dict) -> '_Run':
+  def of(cls, job: problems.Job, name: str, values: dict) -> 'Run':
     method = hparams.method_of(name)
     if methods.METHODS[method].class_only and not job.forgets_classes:
       raise errors.UserError(
@@ -104,7 +104,7 @@ def train_gold(job: problems.Job) -> None:
 
 def _train(job, role, folders, dataset, subsets):
   """Trains the models that are missing: a single one alone, several as an ensemble."""
-  keys = {seed: _key(seed, role) for seed in folders}
+  keys = {seed: stream(seed, role) for seed in folders}
   if job.config.ensemble_size > 1 and len(folders) > 2:
     making.make_ensemble(job, role, folders, keys, dataset, subsets)
     return
@@ -126,7 +126,7 @@ def _train(job, role, folders, dataset, subsets):
     making.make_model(folder, 'model', compute, record, f'train {role} (seed {seed})')
 
 
-def unlearn(job: problems.Job, run: _Run) -> None:
+def unlearn(job: problems.Job, run: Run) -> None:
   """Runs one method from every original, and from every shadow."""
   forget = job.sets['forget']
   for number, seed in enumerate(job.original_seeds):
@@ -154,30 +154,17 @@ def _unlearn(job, run, start, forget, folder, number):
     'original': start_record['digest'],
     'sees': methods.METHODS[run.method].sees,
   }
-  key = _key(job.config.unlearn_seed, 'unlearn')
+  key = stream(job.config.unlearn_seed, 'unlearn')
   key = jax.random.fold_in(key, number) if number else key
 
   def compute(monitor):
-    problem = types.Problem(
-      apply_fn=job.apply_fn,
-      init_fn=job.init_fn,
-      original=original,
-      retain=job.sets['retain'],
-      forget=forget,
-      validation=job.sets['validation'],
-      num_classes=job.num_classes,
-      recipe=job.recipe,
-      devices=job.devices,
-      monitor=monitor,
-      unseen=job.watched,
-    )
-    return run.unlearn_fn(problem, key)
+    return run.unlearn_fn(job.problem(original, forget=forget, monitor=monitor), key)
 
   title = f'unlearn: {run.label}' + (f' ({start.parent.name} {start.name})' if number else '')
   making.make_model(folder, 'unlearned', compute, record, title, is_one_of_many=number > 0)
 
 
-def _key(seed: int, role: str) -> jax.Array:
+def stream(seed: int, role: str) -> jax.Array:
   """A stream for each role: equal seeds of original, gold and method have nothing in common."""
   role_number = ('original', 'gold', 'unlearn', 'shadow').index(role)
   return jax.random.fold_in(jax.random.key(seed), role_number)

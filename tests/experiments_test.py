@@ -18,7 +18,7 @@ import pytest
 
 from dalign_jax import checkpoints
 from experiments import config as config_lib
-from experiments import errors, files, hparams, progress, run, stages
+from experiments import errors, files, hparams, progress, run, stages, tune
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = {
@@ -470,7 +470,9 @@ def test_flag_file_parses_and_says_what_it_does(path):
   hparams.resolve(config.methods, config.hparam)
   assert set(config.stages) <= set(config_lib.STAGES)
   header = [line for line in path.read_text(encoding='utf-8').splitlines() if line[:1] == '#']
-  assert any(f'--flagfile=experiments/flags/{path.name}' in line for line in header)
+  program = tune.__name__ if path.name.startswith('tune_') else run.__name__
+  command = f'python -m {program} --flagfile=experiments/flags/{path.name}'
+  assert any(command in line for line in header)
 
 
 def test_progress_lines_have_rate_and_time_left(monkeypatch, capsys):

@@ -1,0 +1,38 @@
+"""Tunes methods: equally many trials of each, judged on validation against a gold of its own.
+
+python -m experiments.tune --flagfile=experiments/flags/tune_cifar10_random.flags
+"""
+
+from absl import flags
+
+from experiments import run
+
+_NUM_TRIALS = flags.DEFINE_integer(
+  'num_trials', 16, 'Settings that are tried of each method; the first is its defaults.'
+)
+_SEARCH = flags.DEFINE_string(
+  'search', 'random', 'How ranges are searched: random, or grid (in random order).'
+)
+_SEARCH_SEED = flags.DEFINE_integer('search_seed', 0, 'Seed of what is tried.')
+_TUNING_SEED = flags.DEFINE_integer(
+  'tuning_seed', 1000, 'Seed of the original and of the first of two golds that tuning works with.'
+)
+
+
+def main(argv) -> None:
+  """Reads the flags, starts the platform and searches."""
+  config = run.read_config(argv)
+  run.start_platform(config)
+  from experiments import search  # imports JAX: after the platform's settings
+
+  tuning = search.Tuning(
+    num_trials=_NUM_TRIALS.value,
+    search=_SEARCH.value,
+    search_seed=_SEARCH_SEED.value,
+    tuning_seed=_TUNING_SEED.value,
+  )
+  search.run(config, tuning)
+
+
+if __name__ == '__main__':
+  run.start(main)
