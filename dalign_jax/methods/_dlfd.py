@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dalign_jax import (
+  adversarial,
   augmentation,
   losses,
   optim,
   parallel,
-  perturbation,
   training,
   types,
   watching,
@@ -251,12 +251,12 @@ def _objective(
 
 
 def _ascend(objective, images, settings, num_steps):
-  return perturbation.sign_ascent(
+  return adversarial.pgd(
     objective,
     images,
+    epsilon=settings.radius,
     step_size=settings.step_size,
     num_steps=num_steps,
-    radius=settings.radius,
   )
 
 
