@@ -165,11 +165,9 @@ def measure(
     `[N, len(names)]`.
 
   Raises:
-    ValueError: for an unknown name.
+    ValueError: for an unknown name, or none.
   """
-  unknown = sorted(set(names) - set(FEATURES))
-  if unknown or not names:
-    raise ValueError(f'names must be some of {", ".join(FEATURES)}, got {list(names)}')
+  check(names)
   outputs = lambda state, images: prediction.predict(apply_fn, state, images, devices=devices)
   own = outputs(model, examples.images)
   loss = lambda logits: np.asarray(losses.cross_entropy(examples.labels, logits))
@@ -185,6 +183,12 @@ def measure(
     ),
   }
   return np.stack([np.asarray(columns[name](), np.float64) for name in names], axis=1)
+
+
+def check(names: Sequence[str]) -> None:
+  """Raises ValueError unless these are names of features, each once, and at least one."""
+  if not names or set(names) - set(FEATURES) or len(set(names)) < len(names):
+    raise ValueError(f'features must be some of {", ".join(FEATURES)}, got {list(names)}')
 
 
 def _margin(logits, labels):

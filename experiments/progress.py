@@ -81,6 +81,8 @@ def bar(title: str) -> Iterator[Quiet]:
 class RunMonitor(types.Monitor):
   """Shows a run's progress, writes `train.jsonl`, and keeps its states in `training/`.
 
+  Arrays that a method gives go to `<name>.npz` beside its model.
+
   A run that was stopped goes on at the last finished epoch; the seconds of its earlier parts are
   counted in. It is refused if it was started with other settings or on other devices, since it
   would not arrive at the same bits.
@@ -135,6 +137,10 @@ class RunMonitor(types.Monitor):
       (self._num_epochs - self._first) * per_epoch,
       f'steps, epoch {self._epoch + 1}/{self._num_epochs} ({phase})',
     )
+
+  def on_arrays(self, name, arrays):
+    if parallel.is_main_process():
+      files.write_arrays(self._folder / f'{name}.npz', dict(arrays))
 
   def on_epoch(self, epoch, get_state, metrics):
     self._epoch = epoch + 1
