@@ -43,7 +43,8 @@ def neighbour_distance(
     array([0.])
 
   References:
-    Niu et al.: Aligned forgetting by twin machine unlearning. https://arxiv.org/abs/2408.11433
+    Ji et al.: Towards Aligned Data Removal via Twin Machine Unlearning.
+    https://arxiv.org/abs/2408.11433
   """
   unit = lambda x: x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
   features, kept_features = unit(np.asarray(features)), unit(np.asarray(kept_features))

@@ -9,17 +9,11 @@ from collections.abc import Sequence
 import dataclasses
 import functools
 from typing import NamedTuple
+import warnings
 
 import jax
 import numpy as np
-from sklearn import (
-  calibration,
-  linear_model,
-  model_selection,
-  neural_network,
-  pipeline,
-  preprocessing,
-)
+from sklearn import calibration, exceptions, linear_model, model_selection, neural_network
 
 from dalign_jax import difficulty, objectives, optim, training, types
 
@@ -37,8 +31,8 @@ class Prediction(NamedTuple):
     threshold: `[]` the chance above which an example is called easy.
     held_out_easy: bool `[V]`, whether the original is right on the held-out example.
     held_out_chance: `[V]` the prediction for it by a predictor that has not seen it.
-    features: `[N, K]` of the forget set, as `difficulty.measure` gives them.
-    held_out_features: `[V, K]`.
+    features: `[N, K]` of the forget set, in standard deviations from the mean of training examples.
+    held_out_features: `[V, K]`, in standard deviations from their own mean.
     names: `[K]` of the features.
   """
 
@@ -84,11 +78,16 @@ def predict(
       examples that the original gets right, or wrong, to learn from.
 
   References:
-    Niu et al.: Aligned forgetting by twin machine unlearning. https://arxiv.org/abs/2408.11433,
+    Ji et al.: Towards Aligned Data Removal via Twin Machine Unlearning.
+    https://arxiv.org/abs/2408.11433
+    Niu et al.: Towards Aligned Data Forgetting via Twin Machine Unlearning.
     https://arxiv.org/abs/2501.08615
 
   Deviation: the paper fine-tunes on extra data; the rule by which the twin's training stops, margin
-  and instability among the features, and the threshold are ours.
+  and instability among the features, and the threshold are ours. So is the standardisation: the
+  twin knows V less deeply than the original knows what it was trained on from the start, so each
+  side is measured against random examples in the same position, V itself and retain examples that
+  are left out of the neighbours. V's statistics for both sides call far too much easy.
   """
   check(predictor, features)
   held_out = problem.validation
@@ -96,7 +95,7 @@ def predict(
   held_out_easy = objectives.original_logits(problem, held_out).argmax(axis=1) == held_out.labels
   _check_counts(held_out_easy)
   trained = types.concatenate(problem.retain, problem.forget)
-  twin_key, curriculum_key = jax.random.split(key)
+  twin_key, curriculum_key, reference_key = jax.random.split(key, 3)
   twin = _twin(problem, held_out, trained, twin_key, max_epochs, learning_rate)
   curricula = [
     _curriculum(problem, dataset, curriculum_key, curriculum_epochs)
@@ -106,7 +105,10 @@ def predict(
     difficulty.measure, problem.apply_fn, names=features, devices=problem.devices
   )
   held_out_features = measure(twin, curricula[0], held_out, trained)
-  forget_features = measure(problem.original, curricula[1], problem.forget, problem.retain)
+  held_out_features = _standardize(held_out_features, held_out_features)
+  reference, kept = _draw(problem.retain, len(held_out), reference_key)
+  features_of = lambda dataset: measure(problem.original, curricula[1], dataset, kept)
+  forget_features = _standardize(features_of(problem.forget), features_of(reference))
   chance, held_out_chance = _learn(predictor, held_out_features, held_out_easy, forget_features)
   chance = np.where(np.isin(problem.forget.labels, problem.retain.labels), chance, 0.0)
   threshold = np.quantile(held_out_chance[is_of_class], 1 - held_out_easy[is_of_class].mean())
@@ -176,20 +178,35 @@ def _curriculum(problem, dataset, key, num_epochs) -> types.ModelState:
   return training.fit(problem.apply_fn, model, dataset, recipe, fit_key, devices=problem.devices)
 
 
+def _draw(dataset, size, key) -> tuple[types.Dataset, types.Dataset]:
+  """Random examples, `size` or half of the set, and the others."""
+  rows = training.epoch_rng(key, 0).permutation(len(dataset))
+  size = min(size, len(dataset) // 2)
+  return dataset.take(np.sort(rows[:size])), dataset.take(np.sort(rows[size:]))
+
+
+def _standardize(features, reference) -> np.ndarray:
+  """In standard deviations from the reference's mean; 0 for a feature that does not vary."""
+  spread = reference.std(axis=0)
+  return (features - reference.mean(axis=0)) / np.where(spread > 0, spread, np.inf)
+
+
 def _learn(predictor, features, is_easy, target_features):
   """Chances `[N]` of the target, and out-of-fold chances `[V]` of the examples learned from."""
-  model = pipeline.make_pipeline(preprocessing.StandardScaler(), _classifier(predictor))
+  model = _classifier(predictor)
   folds = model_selection.StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
-  own = model_selection.cross_val_predict(
-    model, features, is_easy, cv=folds, method='predict_proba'
-  )
-  return model.fit(features, is_easy).predict_proba(target_features)[:, 1], own[:, 1]
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore', exceptions.ConvergenceWarning)  # the mlp's few steps are meant
+    own = model_selection.cross_val_predict(
+      model, features, is_easy, cv=folds, method='predict_proba'
+    )
+    return model.fit(features, is_easy).predict_proba(target_features)[:, 1], own[:, 1]
 
 
 def _classifier(predictor):
   if predictor == 'logistic':
     return linear_model.LogisticRegression(max_iter=10_000)
   network = neural_network.MLPClassifier(
-    (32, 16), alpha=0.1, max_iter=2000, early_stopping=False, random_state=0
+    (32, 16), solver='lbfgs', alpha=3.0, max_iter=100, random_state=0
   )
   return calibration.CalibratedClassifierCV(network, method='sigmoid', cv=3)

@@ -61,7 +61,7 @@ def test_hard_examples_lose_accuracy_and_easy_ones_keep_it(teacher, mislabelled)
   model = method(told, KEY)
   right = _right(problem, model)
   assert right[is_easy].mean() > right[~is_easy].mean() + 0.3
-  assert objectives.accuracy_on(problem, model, problem.retain) > 0.85
+  assert objectives.accuracy_on(problem, model, problem.retain) > 0.8
 
 
 def test_prediction_is_followed_and_told(mislabelled):

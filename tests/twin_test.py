@@ -82,13 +82,32 @@ def test_predictor_finds_a_signal_and_none_in_noise(predictor):
   assert abs(metrics.roc_auc_score(target_is_easy, chance) - 0.5) < 0.5
 
 
-def test_scale_and_shift_of_a_feature_do_not_matter():
+def test_features_are_standardised_by_their_own_side():
   rng = np.random.default_rng(1)
-  features, target = rng.normal(size=(80, 2)), rng.normal(size=(50, 2))
-  is_easy = features[:, 0] + rng.normal(size=80) < 0
-  first = twin._learn('logistic', features, is_easy, target)
-  second = twin._learn('logistic', 1000 * features - 7, is_easy, 1000 * target - 7)
-  np.testing.assert_allclose(first[0], second[0], atol=1e-3)
+  features, reference = rng.normal(size=(50, 3)), rng.normal(size=(80, 3))
+  features[:, 2] = reference[:, 2] = 4.0
+  found = twin._standardize(1000 * features - 7, 1000 * reference - 7)
+  np.testing.assert_allclose(found, twin._standardize(features, reference), atol=1e-9)
+  np.testing.assert_array_equal(found[:, 2], 0.0)
+  own = twin._standardize(reference, reference)[:, :2]
+  np.testing.assert_allclose([own.mean(axis=0), own.std(axis=0)], [[0, 0], [1, 1]], atol=1e-9)
+
+
+def test_reference_examples_are_left_out_of_the_neighbours(tiny_problem):
+  retain = tiny_problem.retain
+  for size in (30, 10_000):
+    reference, kept = twin._draw(retain, size, KEY)
+    assert len(reference) == min(size, len(retain) // 2)
+    assert {*reference.ids, *kept.ids} == {*retain.ids}
+    assert not {*reference.ids} & {*kept.ids}
+
+
+def test_share_called_easy_is_near_the_true_one(mislabelled):
+  """The twin knows V less deeply than the original knows forget: the shift must not count."""
+  problem, has_own_label = mislabelled
+  for features in (('margin',), ('distance', 'curriculum')):
+    found = twin.predict(problem, KEY, features=features)
+    assert abs(found.easy.mean() - has_own_label.mean()) < 0.2
 
 
 def test_classes_that_leave_whole_are_never_easy(tiny_problem):

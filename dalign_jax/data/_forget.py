@@ -123,9 +123,10 @@ def _class_and_amount(argument, class_names) -> tuple[str, str]:
 
 
 def _part(request, text, rows, rng) -> np.ndarray:
-  """The sorted share or number of the rows, at least one, drawn so that growing amounts nest."""
+  """The sorted share or number of the rows, drawn so that growing amounts nest."""
   amount = _amount(request, text)
-  count = amount if isinstance(amount, int) else max(1, round(amount * len(rows)))
+  count = amount if isinstance(amount, int) else round(amount * len(rows))
+  count = max(count, int(request.kind == 'class'))
   if request.kind == 'class' and count >= len(rows):
     raise ValueError(
       f'{request.flag}: the class has {len(rows)} training rows; give fewer, or the class alone to '

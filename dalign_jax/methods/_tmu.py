@@ -68,7 +68,9 @@ def tmu(
     types.DataError: when run, if the held-out data do not allow a prediction.
 
   References:
-    Niu et al.: Aligned forgetting by twin machine unlearning. https://arxiv.org/abs/2408.11433,
+    Ji et al.: Towards Aligned Data Removal via Twin Machine Unlearning.
+    https://arxiv.org/abs/2408.11433
+    Niu et al.: Towards Aligned Data Forgetting via Twin Machine Unlearning.
     https://arxiv.org/abs/2501.08615
 
   Deviation: our reconstruction, see `twin.predict`.
