@@ -96,19 +96,12 @@ def predict(
   _check_counts(held_out_easy)
   trained = types.concatenate(problem.retain, problem.forget)
   twin_key, curriculum_key, reference_key = jax.random.split(key, 3)
-  twin = _twin(problem, held_out, trained, twin_key, max_epochs, learning_rate)
+  twin = _twin(problem, trained, twin_key, max_epochs, learning_rate)
   curricula = [
     _curriculum(problem, dataset, curriculum_key, curriculum_epochs)
     for dataset in (types.concatenate(trained, held_out), trained)
   ]
-  measure = functools.partial(
-    difficulty.measure, problem.apply_fn, names=features, devices=problem.devices
-  )
-  held_out_features = measure(twin, curricula[0], held_out, trained)
-  held_out_features = _standardize(held_out_features, held_out_features)
-  reference, kept = _draw(problem.retain, len(held_out), reference_key)
-  features_of = lambda dataset: measure(problem.original, curricula[1], dataset, kept)
-  forget_features = _standardize(features_of(problem.forget), features_of(reference))
+  held_out_features, forget_features = _measure(problem, twin, curricula, features, reference_key)
   chance, held_out_chance = _learn(predictor, held_out_features, held_out_easy, forget_features)
   chance = np.where(np.isin(problem.forget.labels, problem.retain.labels), chance, 0.0)
   threshold = np.quantile(held_out_chance[is_of_class], 1 - held_out_easy[is_of_class].mean())
@@ -153,8 +146,9 @@ def _check_counts(is_easy):
     )
 
 
-def _twin(problem, held_out, trained, key, max_epochs, learning_rate) -> types.ModelState:
+def _twin(problem, trained, key, max_epochs, learning_rate) -> types.ModelState:
   """The original trained on with V, until it knows V as well as it knows the forget set."""
+  held_out = problem.validation
   target = objectives.accuracy_on(problem, problem.original, problem.forget)
   recipe = problem.recipe
   return training.minimize(
@@ -176,6 +170,21 @@ def _curriculum(problem, dataset, key, num_epochs) -> types.ModelState:
   init_key, fit_key = jax.random.split(key)
   model = problem.init_fn(init_key)
   return training.fit(problem.apply_fn, model, dataset, recipe, fit_key, devices=problem.devices)
+
+
+def _measure(problem, twin, curricula, names, key) -> tuple[np.ndarray, np.ndarray]:
+  """Features of V under the twin and of the forget set under the original, each standardised."""
+  measure = functools.partial(
+    difficulty.measure, problem.apply_fn, names=names, devices=problem.devices
+  )
+  trained = types.concatenate(problem.retain, problem.forget)
+  held_out = measure(twin, curricula[0], problem.validation, trained)
+  reference, kept = _draw(problem.retain, len(problem.validation), key)
+  forget, others = (
+    measure(problem.original, curricula[1], dataset, kept)
+    for dataset in (problem.forget, reference)
+  )
+  return _standardize(held_out, held_out), _standardize(forget, others)
 
 
 def _draw(dataset, size, key) -> tuple[types.Dataset, types.Dataset]:

@@ -51,7 +51,7 @@ def test_as_many_held_out_examples_are_called_easy_as_the_original_gets_right(fo
 def test_the_twin_has_learned_the_held_out_data(mislabelled):
   problem, _ = mislabelled
   trained = types.concatenate(problem.retain, problem.forget)
-  made = twin._twin(problem, problem.validation, trained, KEY, 20, 0.05)
+  made = twin._twin(problem, trained, KEY, 20, 0.05)
   before = objectives.accuracy_on(problem, problem.original, problem.validation)
   after = objectives.accuracy_on(problem, made, problem.validation)
   assert after > before + 0.15

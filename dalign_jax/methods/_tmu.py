@@ -25,7 +25,7 @@ def tmu(
   easy: str = 'predicted',
   predictor: str = 'logistic',
   features: str = 'all',
-  num_epochs: int = 10,
+  num_epochs: int = 30,
   easy_weight: float = 1.0,
   hard_weight: float = 1.0,
   noise: float = 0.05,
