@@ -50,7 +50,8 @@ class Config:
   test_fraction: float = _problem(0.1, 'Share held out for testing, without --test_split.')
   forget: str = _problem(
     'class:3',
-    'What to forget: class:3, classes:3,5, random:0.1, group:NAME_OR_COUNT, ids:FILE or official.',
+    'What to forget: class:3, class:3:0.1 (a tenth of it), classes:3,5, random:0.1, '
+    'group:NAME_OR_COUNT, ids:FILE or official.',
   )
   unseen: str = _problem('', 'People never trained on, for the attacks: group:NAME_OR_COUNT.')
   split_by_group: bool = _problem(False, 'Hold out whole people for validation and test.')
