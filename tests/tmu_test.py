@@ -21,8 +21,8 @@ class Recorder(types.Monitor):
   def __init__(self):
     self.arrays, self.metrics = {}, []
 
-  def on_arrays(self, name, arrays):
-    self.arrays[name] = arrays
+  def on_arrays(self, name, get_arrays):
+    self.arrays[name] = get_arrays()
 
   def on_epoch(self, epoch, get_state, metrics):
     self.metrics.append(metrics)
