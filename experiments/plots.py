@@ -51,7 +51,8 @@ def training_curves(logs: dict[str, pathlib.Path]) -> str:
     records = [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
     for key in sorted({k for r in records for k in r if k.endswith('loss')}):
       label = name if key == 'loss' else f'{name}: {key}'
-      ax.plot([r['epoch'] for r in records], [r[key] for r in records], marker='.', label=label)
+      points = [(r['epoch'], r[key]) for r in records if key in r]  # a run that stopped has none
+      ax.plot(*zip(*points, strict=True), marker='.', label=label)
   ax.set(xlabel='epoch', ylabel='mean loss (nats)')
   ax.legend(fontsize=7)
   return _svg(fig)

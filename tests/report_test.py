@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from experiments import evaluation, report, table
+from experiments import evaluation, plots, report, table
 
 GOLD = {
   'forget_accuracy': 0.0,
@@ -182,6 +182,12 @@ def test_attacks_that_miss_the_planted_leak_are_warned_of(rows):
   assert not [n for n in report.warnings([*rows, leak]) if 'too weak' in n]
   leak.group_intervals['u_lira_auc'] = 0.5
   assert [n for n in report.warnings([*rows, leak]) if n.startswith('U-LiRA does not tell')]
+
+
+def test_training_that_stopped_before_its_last_epoch_is_drawn(tmp_path):
+  log = tmp_path / 'train.jsonl'
+  log.write_text('{"epoch": 1, "loss": 0.5}\n{"epoch": 2}\n', encoding='utf-8')
+  assert plots.training_curves({'stopped': log}).startswith('data:image/svg')
 
 
 def test_methods_that_hardly_move_are_warned_of(rows):

@@ -102,12 +102,12 @@ def test_reference_examples_are_left_out_of_the_neighbours(tiny_problem):
     assert not {*reference.ids} & {*kept.ids}
 
 
-def test_share_called_easy_is_near_the_true_one(mislabelled):
-  """The twin knows V less deeply than the original knows forget: the shift must not count."""
-  problem, has_own_label = mislabelled
+def test_as_many_forget_examples_are_called_easy_as_held_out_ones(mislabelled):
+  """Both are drawn alike, and the twin knows V less deeply: that shift must not count."""
+  problem, _ = mislabelled
   for features in (('margin',), ('distance', 'curriculum')):
     found = twin.predict(problem, KEY, features=features)
-    assert abs(found.easy.mean() - has_own_label.mean()) < 0.2
+    assert abs(found.easy.mean() - found.held_out_easy.mean()) < 0.15
 
 
 def test_classes_that_leave_whole_are_never_easy(tiny_problem):
