@@ -91,6 +91,7 @@ class Config:
   hparam: tuple[str, ...] = _run(
     (), 'A hyper-parameter, as muda.da_weight=5 or, of a variant, muda:x.da_weight=5. Repeatable.'
   )
+  member: int = _run(-1, 'Unlearn and evaluate from this original only, counted from 0; -1: all.')
   unlearn_seed: int = _run(0, 'Seed of the unlearning methods.')
   evaluation_seed: int = _run(0, 'Seed of attacks, probes and clusterings.')
   da_energy: float = _run(0.9, 'Share of the spectrum that the DA metric keeps.')
@@ -148,3 +149,15 @@ class Config:
     dataset = os.path.basename(self.dataset.rstrip('/')).replace(':', '_')
     name = f'{dataset}-{self.model}-{forget}'
     return ''.join(c if c.isalnum() or c in '-_.,' else '_' for c in name)
+
+  def flag_lines(self) -> list[str]:
+    """The settings as the lines of a flag file."""
+    lines = []
+    for name, value in dataclasses.asdict(self).items():
+      if name == 'hparam':
+        lines += [f'--hparam={v}' for v in value]
+      elif isinstance(value, bool):
+        lines.append(f'--{name}' if value else f'--no{name}')
+      else:
+        lines.append(f'--{name}={",".join(value) if isinstance(value, tuple) else value}')
+    return lines

@@ -1,6 +1,7 @@
 """Makes models and keeps them: each once, whole, with a record of how; interrupted work resumes."""
 
 from collections.abc import Callable, Mapping
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -42,10 +43,11 @@ def make_model(
     if not is_one_of_many:
       progress.say(f'{title}: done before ({found["seconds"]:.1f} s)')
     return
-  model, spent, monitor = _watch(folder, compute, made_with, title)
-  if parallel.is_main_process():
-    _save(folder / name, model, {**made_with, **spent})
-  monitor.close()
+  with files.lock(folder) if parallel.is_main_process() else contextlib.nullcontext():
+    model, spent, monitor = _watch(folder, compute, made_with, title)
+    if parallel.is_main_process():
+      _save(folder / name, model, {**made_with, **spent})
+    monitor.close()
   parallel.barrier(str(folder))
   if not is_one_of_many:
     _say_spent(title, spent)

@@ -9,7 +9,6 @@ import csv
 import dataclasses
 import io
 import itertools
-import os
 import pathlib
 import time
 import zlib
@@ -18,7 +17,7 @@ import jax
 import numpy as np
 
 from experiments import config as config_lib
-from experiments import errors, files, hparams, judging, problems, progress, stages, timing
+from experiments import errors, files, folders, hparams, judging, problems, progress, stages, timing
 from experiments import ranges as ranges_lib
 
 SEARCHES = ('random', 'grid')
@@ -68,7 +67,8 @@ def run(config: config_lib.Config, tuning: Tuning) -> None:
 
 def tuning_folder(config: config_lib.Config) -> pathlib.Path:
   """Where the problem is that a search for `config` works on."""
-  return pathlib.Path(os.path.expanduser(config.workdir)) / f'{config.problem_name()}-tuning'
+  folder = folders.problem_folder(config)
+  return folder.with_name(f'{folder.name}-tuning')
 
 
 def prepare_judge(config: config_lib.Config, tuning: Tuning) -> judging.Judge:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 import pathlib
 
 import jax
@@ -10,7 +9,17 @@ import numpy as np
 
 from dalign_jax import checkpoints, methods, parallel, training, types
 from experiments import config as config_lib
-from experiments import errors, evaluation, files, hparams, making, problems, progress, report
+from experiments import (
+  errors,
+  evaluation,
+  files,
+  folders,
+  hparams,
+  making,
+  problems,
+  progress,
+  report,
+)
 
 _FIRST_SHADOW = 10_000  # the shadows' unlearning keys begin here
 
@@ -25,8 +34,10 @@ def run(config: config_lib.Config) -> None:
 
 def _run(config):
   hyper_parameters = hparams.resolve(config.all_methods, config.hparam)
-  folder = pathlib.Path(os.path.expanduser(config.workdir)) / config.problem_name()
-  with files.lock(folder) if parallel.is_main_process() else contextlib.nullcontext():
+  folder = folders.problem_folder(config)
+  is_shared = set(config.stages) <= {'unlearn', 'evaluate'}  # each model has a lock of its own
+  lock = files.lock(folder, is_shared=is_shared)
+  with lock if parallel.is_main_process() else contextlib.nullcontext():
     job = problems.prepare(config, folder)
     runs = [Run.of(job, name, values) for name, values in hyper_parameters.items()]
     problems.fix(job)
@@ -129,13 +140,15 @@ def _train(job, role, folders, dataset, subsets):
 def unlearn(job: problems.Job, run: Run) -> None:
   """Runs one method from every original, and from every shadow."""
   forget = job.sets['forget']
-  for number, seed in enumerate(job.original_seeds):
-    _unlearn(job, run, job.original_folder(seed), forget, run.folders[number], number)
-  for index in range(job.config.shadows):
+  for number in job.members:
+    start, folder = job.original_folder(job.original_seeds[number]), run.folders[number]
+    _unlearn(job, run, start, forget, folder, number)
+  shadows = job.config.shadows if job.config.member <= 0 else 0
+  for index in range(shadows):
     shadow_forget = forget.take(job.shadow_forget_rows(index))
     start, folder = job.shadow_folder(index), run.shadow_folders[index]
     _unlearn(job, run, start, shadow_forget, folder, _FIRST_SHADOW + index)
-  others = len(job.original_seeds) - 1 + job.config.shadows
+  others = len(job.members) - 1 + shadows
   jax.clear_caches()  # programs that no other method shares; hundreds of them fill the memory
   if others:
     progress.say(f'unlearn: {run.label}: from {others} more originals and shadows')
@@ -182,18 +195,13 @@ def _flag_file(config, run) -> str:
   """A flag file that makes this one run again."""
   config = dataclasses.replace(
     config,
+    stages=config_lib.STAGES,
     coordinator_address='',
     num_processes=1,
     process_id=0,
+    member=-1,
     methods=(run.name,),
     hparam=tuple(f'{run.name}.{name}={value}' for name, value in run.hparams.items()),
   )
-  lines = [f'# python -m experiments.run --flagfile=<this file>: {run.label}']
-  for name, value in dataclasses.asdict(config).items():
-    if name == 'hparam':
-      lines += [f'--hparam={v}' for v in value]
-    elif isinstance(value, bool):
-      lines.append(f'--{name}' if value else f'--no{name}')
-    else:
-      lines.append(f'--{name}={",".join(value) if isinstance(value, tuple) else value}')
-  return '\n'.join(lines) + '\n'
+  header = f'# python -m experiments.run --flagfile=<this file>: {run.label}'
+  return '\n'.join([header, *config.flag_lines()]) + '\n'

@@ -1,0 +1,34 @@
+"""The rows of a report as a file, for reports over several problems."""
+
+import dataclasses
+import pathlib
+from typing import NamedTuple
+
+from experiments import evaluation, files
+
+
+class Record(NamedTuple):
+  """What a report was made of; its rows are without arrays."""
+
+  title: str
+  notes: list[str]
+  rows: list[evaluation.Row]
+
+
+def write(folder: pathlib.Path, record: Record) -> None:
+  """Writes `rows.json` in a problem's folder."""
+  rows = [
+    {**dataclasses.asdict(r), 'arrays': {}, 'folder': str(r.folder.relative_to(folder))}
+    for r in (dataclasses.replace(row, arrays={}) for row in record.rows)
+  ]
+  files.write_json(folder / 'rows.json', {**record._asdict(), 'rows': rows})
+
+
+def read(folder: pathlib.Path) -> Record:
+  """Reads `rows.json`."""
+  found = files.read_json(folder / 'rows.json')
+  rows = [
+    evaluation.Row(**{**row, 'seeds': tuple(row['seeds']), 'folder': folder / row['folder']})
+    for row in found['rows']
+  ]
+  return Record(found['title'], found['notes'], rows)
