@@ -62,11 +62,11 @@ def pgd(
   The steps are one compiled loop; gradients do not flow through it.
 
   Args:
-    loss_fn: `[B, H, W, C] -> [B]`; a row's loss must depend on that row alone.
+    loss_fn: `[B, H, W, C] -> [B]`, or to a scalar of the batch as a whole, such as a distance.
     images: `[B, H, W, C]` float in [0, 1], the centres of the balls.
     epsilon: radius, of each pixel value ('linf') or of the image as a vector ('l2').
     step_size: length s of a step in the same norm.
-    num_steps: number of steps.
+    num_steps: number of steps; may be traced.
     norm: 'linf' or 'l2'.
     targeted: descend the loss (towards a target's label) instead of ascending it.
     keys: `[B]` random keys, to start at a random point of each ball; None to start at the centres.
@@ -92,7 +92,7 @@ def pgd(
   if norm not in NORMS:
     raise ValueError(f'norm must be one of {", ".join(NORMS)}, got {norm!r}')
   for name, value in (('epsilon', epsilon), ('step_size', step_size), ('num_steps', num_steps)):
-    if not value >= 0:
+    if not isinstance(value, jax.Array) and not value >= 0:
       raise ValueError(f'{name} must not be negative, got {value}')
   images = lax.stop_gradient(jnp.asarray(images, jnp.float32))
   gradient = jax.grad(lambda x: jnp.sum(loss_fn(x)))

@@ -12,7 +12,7 @@ RANKS = (
   {'dalign_jax.types'},
   {'losses', 'metrics', 'data', 'models', 'optim', 'parallel', 'checkpoints'}
   | {'adversarial', 'depth'},
-  {'augmentation', 'perturbation'},
+  {'augmentation'},
   {'training'},
   {'prediction'},
   {'importance', 'objectives', 'watching'},

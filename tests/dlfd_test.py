@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from dalign_jax import (
+  adversarial,
   data,
   losses,
   methods,
   parallel,
-  perturbation,
   training,
   types,
   watching,
@@ -89,7 +89,7 @@ def test_perturbation_moves_away_from_the_forget_set(tiny_problem):
   forget = jnp.asarray(tiny_problem.forget.images[:40], jnp.float32) / 255
   features = lambda x: tiny_problem.apply_fn(tiny_problem.original, x, train=False)[0].features
   distance = lambda x: losses.transport_distance(features(x), features(forget), epsilon=0.05)
-  moved = perturbation.sign_ascent(distance, retain, step_size=0.02, num_steps=5)
+  moved = adversarial.pgd(distance, retain, epsilon=1.0, step_size=0.02, num_steps=5)
   assert distance(moved) > distance(retain) + 0.05
 
 
@@ -121,8 +121,8 @@ def test_perturbed_images_stay_in_range_and_radius(tiny_problem):
   run(strict, step_size=0.7, num_steps=4)  # a NaN would have stopped it
   images = jax.random.uniform(KEY, (3, 8, 8, 1))
   for radius in (0.1, 1.0):
-    moved = perturbation.sign_ascent(
-      lambda x: jnp.sum(jnp.sin(30 * x)), images, step_size=0.07, num_steps=9, radius=radius
+    moved = adversarial.pgd(
+      lambda x: jnp.sum(jnp.sin(30 * x)), images, epsilon=radius, step_size=0.07, num_steps=9
     )
     assert moved.min() >= 0 and moved.max() <= 1
     assert 0.05 < float(jnp.abs(moved - images).max()) <= radius + 1e-6
@@ -142,12 +142,12 @@ def test_selected_state_is_returned(tiny_problem, threshold):
   assert len(logs) == 5 and (threshold > 0) == bool(passing)
 
 
-def test_perturbation_is_dropped_for_good(tiny_problem):
+def test_perturbation_is_dropped_for_good_or_taken_up_again(tiny_problem):
   recorder, plain = Recorder(), Recorder()
-  run(tiny_problem, recorder, stop_threshold=0.5)
+  run(tiny_problem, recorder, stop_threshold=0.5, perturb_again=False)
   assert [log['perturbs'] for log in recorder.logs] == [True, False, False, False, False]
   again = Recorder()
-  run(tiny_problem, again, stop_threshold=0.02, perturb_again=True)
+  run(tiny_problem, again, stop_threshold=0.02)
   scores = [log['score'] for log in again.logs]
   assert [log['perturbs'] for log in again.logs[1:]] == [score > 0.02 for score in scores[:-1]]
   never = Recorder()

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dalign_jax import (
+  adversarial,
   augmentation,
   losses,
   optim,
   parallel,
-  perturbation,
   training,
   types,
   watching,
@@ -35,7 +35,7 @@ def dlfd(
   features: str = 'features',
   epsilon: float = 0.05,
   sinkhorn_iterations: int = 50,
-  learning_rate: float = 3e-4,
+  learning_rate: float = 0.01,
   momentum: float = 0.9,
   weight_decay: float = 5e-4,
   batch_size: int = 32,
@@ -43,7 +43,7 @@ def dlfd(
   normalization: str = 'frozen',
   stop_threshold: float = 0.03,
   save_threshold: float = 0.03,
-  perturb_again: bool = False,
+  perturb_again: bool = True,
   monitor_every: int = 2,
   monitor_size: int = 512,
 ) -> types.UnlearnFn:
@@ -58,11 +58,11 @@ def dlfd(
   transport with cosine cost (`losses.transport_distance`), lambda grows linearly from 0 over the
   run. Every `monitor_every` batches the forgetting score, the distance of a one-feature membership
   attack from chance (`metrics.forgetting_score`), is taken on a fixed subsample of forget against
-  `problem.unseen` (validation, where there is none). Once it is at most `stop_threshold`, the
-  perturbation is dropped and the rest of the epoch is plain fine-tuning. The result is the state of
-  best validation accuracy (mean over classes) among those whose score was at most
-  `save_threshold`; where there was none, the one of the lowest score. Sees all retain and all
-  forget data, the retain data augmented as by the recipe.
+  `problem.unseen` (validation, where there is none). While it is at most `stop_threshold`, batches
+  are not perturbed: plain fine-tuning. The result is the state of best validation accuracy (mean
+  over classes) among those whose score was at most `save_threshold`; where there was none, the one
+  of the lowest score. Sees all retain and all forget data, the retain data augmented as by the
+  recipe.
 
   Args:
     num_epochs: passes over the retain set.
@@ -84,7 +84,8 @@ def dlfd(
       original's, 'clean' lets them follow the clean retain images.
     stop_threshold: forgetting score, in [0, .5].
     save_threshold: forgetting score, in [0, .5].
-    perturb_again: take the perturbation up again whenever the score is above `stop_threshold`.
+    perturb_again: take the perturbation up again whenever the score is above `stop_threshold`;
+      False drops it for good at the first score below, as the paper has it.
     monitor_every: batches from one monitoring to the next; where a stopped run resumes.
     monitor_size: rows of each set that are monitored, at most.
 
@@ -101,8 +102,8 @@ def dlfd(
   Deviation: the released code takes OT on the clean images, so that none of its gradient reaches
   the perturbation, clips normalised images to [0, 1], and attacks with unbalanced sets after every
   batch. Ours does what the formula says. Balanced batches and balanced accuracy, the treatment of
-  batch norm, OT on penultimate features, the fallback where no state passes, and all defaults are
-  our own.
+  batch norm, OT on penultimate features, the fallback where no state passes, taking up the
+  perturbation again, and all defaults are our own.
   """
   settings = _Settings(
     num_steps, ot_weight, ce_weight, step_size, radius, features, epsilon, sinkhorn_iterations
@@ -250,12 +251,12 @@ def _objective(
 
 
 def _ascend(objective, images, settings, num_steps):
-  return perturbation.sign_ascent(
+  return adversarial.pgd(
     objective,
     images,
+    epsilon=settings.radius,
     step_size=settings.step_size,
     num_steps=num_steps,
-    radius=settings.radius,
   )
 
 

@@ -1,0 +1,55 @@
+"""Figures of a report that depend on what a run has: drawn if there, left out if not."""
+
+import pathlib
+from xml.etree import ElementTree
+
+import numpy as np
+
+from experiments import evaluation, figures, files, plots
+
+
+def _row(name, kind, folder, **values):
+  seeds = tuple({'test_accuracy': 0.9 - 0.1 * i, **values} for i in range(2))
+  return evaluation.Row(name, kind, seeds, {}, {}, pathlib.Path(folder))
+
+
+def _texts(svg):
+  """The words of a plot: matplotlib leaves each as a comment beside its outlines."""
+  parser = ElementTree.XMLParser(target=ElementTree.TreeBuilder(insert_comments=True))
+  tree = ElementTree.fromstring(svg, parser)
+  return {e.text.strip() for e in tree.iter() if e.tag is ElementTree.Comment}
+
+
+def test_trade_off_names_every_model_and_prefers_the_forgetting_score(tmp_path):
+  rows = [
+    _row('original', 'original', tmp_path, mia=0.7, forgetting_score=0.2),
+    _row('gold', 'gold', tmp_path, mia=0.5, forgetting_score=0.01),
+  ]
+  (figure,) = figures._trade_off(rows)
+  assert {'original', 'gold', 'test accuracy (%)'} <= _texts(figure.svg)
+  assert any(text.startswith('forgetting score') for text in _texts(figure.svg))
+  without = [_row(r.name, r.kind, tmp_path, mia=0.5) for r in rows]
+  (figure,) = figures._trade_off(without)
+  assert any(text.startswith('accuracy of the attack') for text in _texts(figure.svg))
+  assert figures._trade_off([*without, _row('small', 'unlearned', tmp_path)]) == []
+
+
+def test_perturbed_images_are_shown_where_a_run_left_them(tmp_path):
+  rng = np.random.default_rng(0)
+  before = rng.uniform(0, 0.9, (3, 5, 5, 3)).astype(np.float32)
+  assert figures._perturbed([_row('dlfd', 'unlearned', tmp_path)]) == []
+  files.write_arrays(tmp_path / 'perturbed.npz', {'before': before, 'after': before + 0.1})
+  (figure,) = figures._perturbed([_row('dlfd', 'unlearned', tmp_path)])
+  assert figure.name == 'perturbed_dlfd' and '0.100' in ' '.join(_texts(figure.svg))
+  assert figure.svg.count('<image') == 9
+
+
+def test_a_figure_in_a_page_needs_no_other_file():
+  figure = figures.Figure('x', '<svg>"</svg>', 'a < b')
+  assert 'data:image/svg+xml;base64,PHN2Zz4iPC9zdmc+' in figure.in_html()
+  assert 'a &lt; b' in figure.in_html()
+
+
+def test_grey_images_have_one_channel():
+  svg = plots.perturbed(np.zeros((2, 4, 4, 1)), np.zeros((2, 4, 4, 1)))
+  assert svg.count('<image') == 6
