@@ -50,8 +50,13 @@ class Config:
   test_fraction: float = _problem(0.1, 'Share held out for testing, without --test_split.')
   forget: str = _problem(
     'class:3',
-    'What to forget: class:3, classes:3,5, random:0.1, group:NAME_OR_COUNT, ids:FILE or official.',
+    'What to forget: class:3, classes:3,5, random:0.1, group:NAME_OR_COUNT, ids:FILE, '
+    'official, subclass:NAME, mislabelled:0.1, backdoor:0.1:CLASS or memorised:0.1.',
   )
+  coarse: str = _problem(
+    '', 'Classes to learn, made of those there are: even=0,2,4,6,8;odd=1,3,5,7,9.'
+  )
+  memorisation_models: int = _problem(12, 'Models that memorisation scores are estimated from.')
   unseen: str = _problem('', 'People never trained on, for the attacks: group:NAME_OR_COUNT.')
   split_by_group: bool = _problem(False, 'Hold out whole people for validation and test.')
   group_sizes: str = _problem('', 'Use people with so many images only: MIN,MAX.')

@@ -9,6 +9,7 @@ import pathlib
 
 import numpy as np
 
+from dalign_jax import parallel
 from experiments import errors
 
 
@@ -86,3 +87,9 @@ def lock(folder: pathlib.Path, *, is_shared: bool = False) -> Iterator[None]:
         f'--workdir: another process is at work in {folder}; wait for it or use another --problem'
       ) from None
     yield
+
+
+def locked_by_writer(folder: pathlib.Path, *, is_shared: bool = False):
+  """`lock` for runs of several processes: the one that writes holds it for all."""
+  is_writer = parallel.is_main_process()
+  return lock(folder, is_shared=is_shared) if is_writer else contextlib.nullcontext()

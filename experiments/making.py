@@ -1,7 +1,6 @@
 """Makes models and keeps them: each once, whole, with a record of how; interrupted work resumes."""
 
 from collections.abc import Callable, Mapping
-import contextlib
 import hashlib
 import os
 import pathlib
@@ -12,6 +11,8 @@ import numpy as np
 
 from dalign_jax import checkpoints, parallel, training, types
 from experiments import errors, files, problems, progress, timing
+
+_ROLES = ('original', 'gold', 'unlearn', 'shadow', 'memorisation')
 
 
 def make_model(
@@ -43,7 +44,7 @@ def make_model(
     if not is_one_of_many:
       progress.say(f'{title}: done before ({found["seconds"]:.1f} s)')
     return
-  with files.lock(folder) if parallel.is_main_process() else contextlib.nullcontext():
+  with files.locked_by_writer(folder):
     model, spent, monitor = _watch(folder, compute, made_with, title)
     if parallel.is_main_process():
       _save(folder / name, model, {**made_with, **spent})
@@ -154,6 +155,11 @@ def _check_record(folder, there, now):
       f'--workdir: {folder} was made with other settings ({"; ".join(lines)}); use another '
       '--problem or --workdir, or delete the folder'
     )
+
+
+def stream(seed: int, role: str) -> jax.Array:
+  """A stream for each role: equal seeds of original, gold and method have nothing in common."""
+  return jax.random.fold_in(jax.random.key(seed), _ROLES.index(role))
 
 
 def digest(model: types.ModelState) -> str:

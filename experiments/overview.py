@@ -25,7 +25,7 @@ def gather(scenario: cells.Scenario) -> Part:
   wanted = {where.run_folders(label)[0]: method for label, method in names.items()}
   rows = []
   for row in record.rows:
-    if row.kind == 'unlearned' and row.folder in wanted:
+    if row.folder in wanted:
       rows.append(dataclasses.replace(row, name=wanted[row.folder]))
     elif row.kind != 'unlearned':
       rows.append(row)

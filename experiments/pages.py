@@ -69,8 +69,8 @@ def results(rows: list[evaluation.Row], folder: pathlib.Path, part: str = 'main'
 
 def _line(line, shown, part, folder):
   row, texts = line.row, table.texts(line, shown, part)
-  has_flags = row.kind in ('unlearned', 'control')
-  name = link(texts[0], row.folder / 'flags.txt', folder) if has_flags else html.escape(texts[0])
+  flags = row.folder / 'flags.txt'
+  name = link(texts[0], flags, folder) if flags.exists() else html.escape(texts[0])
   cells = [f'<td>{name}</td>']
   for column, text in zip(shown, texts[1:], strict=False):
     cell, gap = line.cells[column.key], ''

@@ -34,6 +34,10 @@ class Job(folders.Folders):
   init_fn: object
   recipe: types.Recipe
   devices: tuple[jax.Device, ...] | None
+  poison: sets.Poison | None = (
+    None  # what is done to held-out rows, where the forget set is poisoned
+  )
+  forgets_subclass: int | None = None  # its group
   digests: dict[pathlib.Path, str] = dataclasses.field(default_factory=dict)  # of finished models
 
   @property
@@ -80,9 +84,11 @@ class Job(folders.Folders):
     return np.sort(permutation[:half] if index % 2 == 0 else permutation[half : 2 * half])
 
 
-def prepare(config: config_lib.Config, folder: pathlib.Path) -> Job:
+def prepare(
+  config: config_lib.Config, folder: pathlib.Path, scores: np.ndarray | None = None
+) -> Job:
   """Loads the data, makes the splits, and checks the settings; writes nothing."""
-  made = sets.make(config)
+  made = sets.make(config, scores)
   apply_fn, init_fn = _network(config, made.source)
   recipe = types.Recipe(**{name: getattr(config, name) for name in _RECIPE_FIELDS})
   job = Job(
@@ -96,6 +102,8 @@ def prepare(config: config_lib.Config, folder: pathlib.Path) -> Job:
     class_names=made.source.class_names,
     notes=made.notes,
     forgets_classes=made.forgets_classes,
+    poison=made.poison,
+    forgets_subclass=made.forgets_subclass,
     apply_fn=apply_fn,
     init_fn=init_fn,
     recipe=recipe,

@@ -1,10 +1,11 @@
 """The rows of a report as a file, for reports over several problems."""
 
-import dataclasses
 import pathlib
 from typing import NamedTuple
 
 from experiments import evaluation, files
+
+_FIELDS = ('name', 'kind', 'seeds', 'record', 'group', 'group_intervals')
 
 
 class Record(NamedTuple):
@@ -18,8 +19,8 @@ class Record(NamedTuple):
 def write(folder: pathlib.Path, record: Record) -> None:
   """Writes `rows.json` in a problem's folder."""
   rows = [
-    {**dataclasses.asdict(r), 'arrays': {}, 'folder': str(r.folder.relative_to(folder))}
-    for r in (dataclasses.replace(row, arrays={}) for row in record.rows)
+    {name: getattr(row, name) for name in _FIELDS} | {'folder': str(row.folder.relative_to(folder))}
+    for row in record.rows
   ]
   files.write_json(folder / 'rows.json', {**record._asdict(), 'rows': rows})
 
@@ -28,7 +29,9 @@ def read(folder: pathlib.Path) -> Record:
   """Reads `rows.json`."""
   found = files.read_json(folder / 'rows.json')
   rows = [
-    evaluation.Row(**{**row, 'seeds': tuple(row['seeds']), 'folder': folder / row['folder']})
+    evaluation.Row(
+      **{**row, 'seeds': tuple(row['seeds']), 'folder': folder / row['folder'], 'arrays': {}}
+    )
     for row in found['rows']
   ]
   return Record(found['title'], found['notes'], rows)

@@ -1,6 +1,5 @@
 """The stages of a run, in order; each skips what is done and resumes what was interrupted."""
 
-import contextlib
 import dataclasses
 import pathlib
 
@@ -8,6 +7,7 @@ import jax
 import numpy as np
 
 from dalign_jax import checkpoints, methods, parallel, training, types
+from dalign_jax import data as data_lib
 from experiments import config as config_lib
 from experiments import (
   errors,
@@ -16,6 +16,7 @@ from experiments import (
   folders,
   hparams,
   making,
+  memorisation,
   problems,
   progress,
   report,
@@ -36,9 +37,8 @@ def _run(config):
   hyper_parameters = hparams.resolve(config.all_methods, config.hparam)
   folder = folders.problem_folder(config)
   is_shared = set(config.stages) <= {'unlearn', 'evaluate'}  # each model has a lock of its own
-  lock = files.lock(folder, is_shared=is_shared)
-  with lock if parallel.is_main_process() else contextlib.nullcontext():
-    job = problems.prepare(config, folder)
+  with files.locked_by_writer(folder, is_shared=is_shared):
+    job = prepare(config, folder)
     runs = [Run.of(job, name, values) for name, values in hyper_parameters.items()]
     problems.fix(job)
     parallel.barrier('prepare')
@@ -55,6 +55,22 @@ def _run(config):
     if 'report' in config.stages and parallel.is_main_process():
       report.write(job)
     parallel.barrier('done')
+
+
+def prepare(config: config_lib.Config, folder: pathlib.Path) -> problems.Job:
+  """The problem of a configuration; finds out first what is memorised, where that is asked for."""
+  with errors.blame('forget'):
+    kind = data_lib.parse_forget(config.forget).kind
+  if kind != 'memorised':
+    return problems.prepare(config, folder)
+  scores = memorisation.scores(config)
+  job = problems.prepare(config, folder, scores.values)
+  if scores.data_hash != job.data_hash:
+    raise errors.UserError(
+      f'--dataset: {config.dataset} is not what it was when memorisation scores were made; delete '
+      f'{memorisation.folder_of(config)}'
+    )
+  return job
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +131,7 @@ def train_gold(job: problems.Job) -> None:
 
 def _train(job, role, folders, dataset, subsets):
   """Trains the models that are missing: a single one alone, several as an ensemble."""
-  keys = {seed: stream(seed, role) for seed in folders}
+  keys = {seed: making.stream(seed, role) for seed in folders}
   if job.config.ensemble_size > 1 and len(folders) > 2:
     making.make_ensemble(job, role, folders, keys, dataset, subsets)
     return
@@ -167,7 +183,7 @@ def _unlearn(job, run, start, forget, folder, number):
     'original': start_record['digest'],
     'sees': methods.METHODS[run.method].sees,
   }
-  key = stream(job.config.unlearn_seed, 'unlearn')
+  key = making.stream(job.config.unlearn_seed, 'unlearn')
   key = jax.random.fold_in(key, number) if number else key
 
   def compute(monitor):
@@ -175,12 +191,6 @@ def _unlearn(job, run, start, forget, folder, number):
 
   title = f'unlearn: {run.label}' + (f' ({start.parent.name} {start.name})' if number else '')
   making.make_model(folder, 'unlearned', compute, record, title, is_one_of_many=number > 0)
-
-
-def stream(seed: int, role: str) -> jax.Array:
-  """A stream for each role: equal seeds of original, gold and method have nothing in common."""
-  role_number = ('original', 'gold', 'unlearn', 'shadow').index(role)
-  return jax.random.fold_in(jax.random.key(seed), role_number)
 
 
 def _announce(job):
