@@ -43,7 +43,8 @@ def neighbour_distance(
     array([0.])
 
   References:
-    Niu et al.: Aligned forgetting by twin machine unlearning. https://arxiv.org/abs/2408.11433
+    Ji et al.: Towards Aligned Data Removal via Twin Machine Unlearning.
+    https://arxiv.org/abs/2408.11433
   """
   unit = lambda x: x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
   features, kept_features = unit(np.asarray(features)), unit(np.asarray(kept_features))
@@ -165,11 +166,9 @@ def measure(
     `[N, len(names)]`.
 
   Raises:
-    ValueError: for an unknown name.
+    ValueError: for an unknown name, or none.
   """
-  unknown = sorted(set(names) - set(FEATURES))
-  if unknown or not names:
-    raise ValueError(f'names must be some of {", ".join(FEATURES)}, got {list(names)}')
+  check(names)
   outputs = lambda state, images: prediction.predict(apply_fn, state, images, devices=devices)
   own = outputs(model, examples.images)
   loss = lambda logits: np.asarray(losses.cross_entropy(examples.labels, logits))
@@ -185,6 +184,12 @@ def measure(
     ),
   }
   return np.stack([np.asarray(columns[name](), np.float64) for name in names], axis=1)
+
+
+def check(names: Sequence[str]) -> None:
+  """Raises ValueError unless these are names of features, each once, and at least one."""
+  if not names or set(names) - set(FEATURES) or len(set(names)) < len(names):
+    raise ValueError(f'features must be some of {", ".join(FEATURES)}, got {list(names)}')
 
 
 def _margin(logits, labels):

@@ -7,43 +7,43 @@ on it, from which a predictor learns to say the same of the forget set.
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 from typing import NamedTuple
+import warnings
 
 import jax
 import numpy as np
-from sklearn import (
-  calibration,
-  linear_model,
-  model_selection,
-  neural_network,
-  pipeline,
-  preprocessing,
-)
+from sklearn import calibration, exceptions, linear_model, model_selection, neural_network
 
 from dalign_jax import difficulty, objectives, optim, training, types
 
 PREDICTORS = ('logistic', 'mlp')
-_LEAST = 5  # examples of either label that a predictor needs: one for each fold
+_FOLDS = 5
+_LEAST = _FOLDS  # examples of either label that a predictor needs
 
 
 class Prediction(NamedTuple):
   """What gold is expected to know.
 
   Attributes:
-    easy: bool `[N]`, whether gold would be right on the forget example.
+    easy: bool `[N]`, whether gold is expected to be right on the forget example.
     chance: `[N]` the predicted probability of that.
+    threshold: `[]` the chance above which an example is called easy.
     held_out_easy: bool `[V]`, whether the original is right on the held-out example.
     held_out_chance: `[V]` the prediction for it by a predictor that has not seen it.
-    features: `[N, K]` of the forget set.
-    held_out_features: `[V, K]`.
+    features: `[N, K]` of the forget set, in standard deviations from the mean of training examples.
+    held_out_features: `[V, K]`, in standard deviations from their own mean.
+    names: `[K]` of the features.
   """
 
   easy: np.ndarray
   chance: np.ndarray
+  threshold: np.ndarray
   held_out_easy: np.ndarray
   held_out_chance: np.ndarray
   features: np.ndarray
   held_out_features: np.ndarray
+  names: np.ndarray
 
 
 def predict(
@@ -60,7 +60,7 @@ def predict(
 
   Args:
     problem: its validation set is V; it must not have been trained on.
-    key: of the twin's and the curriculum networks' training.
+    key: of the twin's and the curriculum networks' training; the latter two share their start.
     predictor: 'logistic' regression or 'mlp' (32 and 16 hidden units, calibrated).
     features: of `difficulty.FEATURES`.
     max_epochs: the twin's epochs, at most; it stops when V's accuracy is that of the forget set
@@ -69,61 +69,86 @@ def predict(
     curriculum_epochs: of the networks from scratch.
 
   Returns:
-    The prediction; its easy share follows from the held-out data, where the predicted share is the
-    original's accuracy.
+    The prediction. Of the held-out examples of the forgotten classes it calls as many easy as the
+    original gets right. An example of a class that no retain example has is never easy.
 
   Raises:
-    ValueError: for an unknown predictor or feature, held-out data without the forget set's classes,
-      or too few of them to learn from.
+    ValueError: for an unknown predictor or feature.
+    types.DataError: if the held-out data are empty, lack a class to forget, or have too few
+      examples that the original gets right, or wrong, to learn from.
 
   References:
-    Niu et al.: Aligned forgetting by twin machine unlearning. https://arxiv.org/abs/2408.11433,
+    Ji et al.: Towards Aligned Data Removal via Twin Machine Unlearning.
+    https://arxiv.org/abs/2408.11433
+    Niu et al.: Towards Aligned Data Forgetting via Twin Machine Unlearning.
     https://arxiv.org/abs/2501.08615
 
-  Deviation: the paper fine-tunes on extra data; the stop rule, margin and instability among the
-  features, standardisation by the twin set and the threshold are ours.
+  Deviation: the paper fine-tunes on extra data; the rule by which the twin's training stops, margin
+  and instability among the features, and the threshold are ours. So is the standardisation: the
+  twin knows V less deeply than the original knows what it was trained on from the start, so each
+  side is measured against random examples in the same position, V itself and retain examples that
+  are left out of the neighbours. V's statistics for both sides call far too much easy.
   """
-  if predictor not in PREDICTORS:
-    raise ValueError(f'predictor must be one of {", ".join(PREDICTORS)}, got {predictor!r}')
-  held_out = _held_out(problem)
+  check(predictor, features)
+  held_out = problem.validation
+  is_of_class = _of_forgotten_classes(problem)
+  held_out_easy = objectives.original_logits(problem, held_out).argmax(axis=1) == held_out.labels
+  _check_counts(held_out_easy)
   trained = types.concatenate(problem.retain, problem.forget)
-  twin_key, *keys = jax.random.split(key, 5)
-  twin = _twin(problem, held_out, trained, twin_key, max_epochs, learning_rate)
-  everything = types.concatenate(trained, held_out)
+  twin_key, curriculum_key, reference_key = jax.random.split(key, 3)
+  twin = _twin(problem, trained, twin_key, max_epochs, learning_rate)
   curricula = [
-    _curriculum(problem, dataset, keys[2 * i : 2 * i + 2], curriculum_epochs)
-    for i, dataset in enumerate((everything, trained))
+    _curriculum(problem, dataset, curriculum_key, curriculum_epochs)
+    for dataset in (types.concatenate(trained, held_out), trained)
   ]
-  measure = lambda *args: difficulty.measure(
-    problem.apply_fn, *args, names=features, devices=problem.devices
-  )
-  held_out_features = measure(twin, curricula[0], held_out, trained)
-  forget_features = measure(problem.original, curricula[1], problem.forget, problem.retain)
-  logits = objectives.original_logits(problem, held_out)
-  held_out_easy = logits.argmax(axis=1) == held_out.labels
+  held_out_features, forget_features = _measure(problem, twin, curricula, features, reference_key)
   chance, held_out_chance = _learn(predictor, held_out_features, held_out_easy, forget_features)
-  threshold = np.quantile(held_out_chance, 1 - held_out_easy.mean())
+  chance = np.where(np.isin(problem.forget.labels, problem.retain.labels), chance, 0.0)
+  threshold = np.quantile(held_out_chance[is_of_class], 1 - held_out_easy[is_of_class].mean())
   return Prediction(
     chance > threshold,
     chance,
+    threshold,
     held_out_easy,
     held_out_chance,
     forget_features,
     held_out_features,
+    np.array(features),
   )
 
 
-def _held_out(problem) -> types.Dataset:
-  """The validation examples of the forget set's classes."""
+def check(predictor: str, features: Sequence[str]) -> None:
+  """Raises ValueError for an unknown predictor or feature."""
+  if predictor not in PREDICTORS:
+    raise ValueError(f'predictor must be one of {", ".join(PREDICTORS)}, got {predictor!r}')
+  difficulty.check(features)
+
+
+def _of_forgotten_classes(problem) -> np.ndarray:
+  """Which held-out examples are of the classes to forget; raises if a class has none."""
+  if not len(problem.validation):
+    raise types.DataError('validation is empty: what gold would know is learned from held-out data')
   wanted = np.unique(problem.forget.labels)
   missing = np.setdiff1d(wanted, problem.validation.labels)
   if len(missing):
-    raise ValueError(f'validation must hold the classes to forget, it lacks {missing.tolist()}')
-  return problem.validation.take(np.flatnonzero(np.isin(problem.validation.labels, wanted)))
+    raise types.DataError(
+      f'validation must hold the classes to forget, it lacks {missing.tolist()}'
+    )
+  return np.isin(problem.validation.labels, wanted)
 
 
-def _twin(problem, held_out, trained, key, max_epochs, learning_rate) -> types.ModelState:
+def _check_counts(is_easy):
+  wrong, right = np.bincount(is_easy.astype(int), minlength=2)
+  if min(wrong, right) < _LEAST:
+    raise types.DataError(
+      f'validation must hold at least {_LEAST} examples that the original gets right and {_LEAST} '
+      f'that it gets wrong to learn from, got {right} and {wrong}; hold out more'
+    )
+
+
+def _twin(problem, trained, key, max_epochs, learning_rate) -> types.ModelState:
   """The original trained on with V, until it knows V as well as it knows the forget set."""
+  held_out = problem.validation
   target = objectives.accuracy_on(problem, problem.original, problem.forget)
   recipe = problem.recipe
   return training.minimize(
@@ -139,34 +164,58 @@ def _twin(problem, held_out, trained, key, max_epochs, learning_rate) -> types.M
   )
 
 
-def _curriculum(problem, dataset, keys, num_epochs) -> types.ModelState:
+def _curriculum(problem, dataset, key, num_epochs) -> types.ModelState:
   """A network from scratch that has seen the data for a short time: it knows the easy examples."""
   recipe = dataclasses.replace(problem.recipe, num_epochs=num_epochs, warmup_epochs=0.0)
-  init_key, fit_key = keys
+  init_key, fit_key = jax.random.split(key)
   model = problem.init_fn(init_key)
   return training.fit(problem.apply_fn, model, dataset, recipe, fit_key, devices=problem.devices)
 
 
+def _measure(problem, twin, curricula, names, key) -> tuple[np.ndarray, np.ndarray]:
+  """Features of V under the twin and of the forget set under the original, each standardised."""
+  measure = functools.partial(
+    difficulty.measure, problem.apply_fn, names=names, devices=problem.devices
+  )
+  trained = types.concatenate(problem.retain, problem.forget)
+  held_out = measure(twin, curricula[0], problem.validation, trained)
+  reference, kept = _draw(problem.retain, len(problem.validation), key)
+  forget, others = (
+    measure(problem.original, curricula[1], dataset, kept)
+    for dataset in (problem.forget, reference)
+  )
+  return _standardize(held_out, held_out), _standardize(forget, others)
+
+
+def _draw(dataset, size, key) -> tuple[types.Dataset, types.Dataset]:
+  """Random examples, `size` or half of the set, and the others."""
+  rows = training.epoch_rng(key, 0).permutation(len(dataset))
+  size = min(size, len(dataset) // 2)
+  return dataset.take(np.sort(rows[:size])), dataset.take(np.sort(rows[size:]))
+
+
+def _standardize(features, reference) -> np.ndarray:
+  """In standard deviations from the reference's mean; 0 for a feature that does not vary."""
+  spread = reference.std(axis=0)
+  return (features - reference.mean(axis=0)) / np.where(spread > 0, spread, np.inf)
+
+
 def _learn(predictor, features, is_easy, target_features):
   """Chances `[N]` of the target, and out-of-fold chances `[V]` of the examples learned from."""
-  counts = np.bincount(is_easy.astype(int), minlength=2)
-  if counts.min() < _LEAST:
-    raise ValueError(
-      f'validation must hold at least {_LEAST} examples of the forgotten classes that the original '
-      f'gets right and {_LEAST} that it gets wrong, got {counts[1]} and {counts[0]}'
+  model = _classifier(predictor)
+  folds = model_selection.StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore', exceptions.ConvergenceWarning)  # the mlp's few steps are meant
+    own = model_selection.cross_val_predict(
+      model, features, is_easy, cv=folds, method='predict_proba'
     )
-  model = pipeline.make_pipeline(preprocessing.StandardScaler(), _classifier(predictor))
-  folds = model_selection.StratifiedKFold(5, shuffle=True, random_state=0)
-  own = model_selection.cross_val_predict(
-    model, features, is_easy, cv=folds, method='predict_proba'
-  )
-  return model.fit(features, is_easy).predict_proba(target_features)[:, 1], own[:, 1]
+    return model.fit(features, is_easy).predict_proba(target_features)[:, 1], own[:, 1]
 
 
 def _classifier(predictor):
   if predictor == 'logistic':
     return linear_model.LogisticRegression(max_iter=10_000)
   network = neural_network.MLPClassifier(
-    (32, 16), alpha=0.1, max_iter=2000, early_stopping=False, random_state=0
+    (32, 16), solver='lbfgs', alpha=3.0, max_iter=100, random_state=0
   )
   return calibration.CalibratedClassifierCV(network, method='sigmoid', cv=3)

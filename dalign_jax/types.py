@@ -57,6 +57,10 @@ class ApplyFn(Protocol):
   ) -> tuple[Outputs, PyTree]: ...
 
 
+class DataError(ValueError):
+  """A problem's data do not allow what a method needs of them; says what is missing."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
   """A labelled image set held whole in host memory (or memory-mapped).
@@ -177,7 +181,7 @@ class Problem:
     devices: devices to use, None for all of them.
     monitor: watches the run.
     known_to_gold: bool `[N]`, which forget examples gold gets right: for the oracle control of a
-      benchmark, None for every method.
+      benchmark; None for every method, since none can know it.
   """
 
   apply_fn: ApplyFn

@@ -17,6 +17,14 @@ class Column(NamedTuple):
 
 COLUMNS = (
   Column('forget_accuracy', 'forget', 100, 1, 'Accuracy on the forget set, %.'),
+  Column(
+    'forget_gap',
+    'forget gap',
+    100,
+    1,
+    "Distance of that accuracy from gold's, points: the aim is gold's accuracy, not 0.",
+    True,
+  ),
   Column('retain_accuracy', 'retain', 100, 1, 'Accuracy on the retain set, %.'),
   Column(
     'test_accuracy',
@@ -83,6 +91,14 @@ COLUMNS = (
     3,
     "Activation distance: mean L2 distance between the softmax outputs and gold's on forget.",
     True,
+  ),
+  Column(
+    'balanced_agreement',
+    'aligned',
+    100,
+    1,
+    'On forget, right where gold is right and wrong where gold is wrong: mean of the two shares, '
+    '%. 50 says nothing, 100 is gold; a second gold shows what can be reached.',
   ),
   Column('js_divergence', 'JS', 1, 3, "Jensen-Shannon divergence to gold's outputs, nats.", True),
   Column(

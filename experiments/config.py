@@ -50,8 +50,9 @@ class Config:
   test_fraction: float = _problem(0.1, 'Share held out for testing, without --test_split.')
   forget: str = _problem(
     'class:3',
-    'What to forget: class:3, classes:3,5, random:0.1, group:NAME_OR_COUNT, ids:FILE, '
-    'official, subclass:NAME, mislabelled:0.1, backdoor:0.1:CLASS or memorised:0.1.',
+    'What to forget: class:3, class:3:0.1 (a tenth of it), classes:3,5, random:0.1, '
+    'group:NAME_OR_COUNT, ids:FILE, official, subclass:NAME, mislabelled:0.1, backdoor:0.1:CLASS '
+    'or memorised:0.1.',
   )
   coarse: str = _problem(
     '', 'Classes to learn, made of those there are: even=0,2,4,6,8;odd=1,3,5,7,9.'

@@ -12,9 +12,18 @@ import numpy as np
 from scipy import stats
 
 from dalign_jax import checkpoints, prediction, types
-from experiments import distributions, errors, files, groups, measures, problems, progress
+from experiments import (
+  alignment,
+  distributions,
+  errors,
+  files,
+  groups,
+  measures,
+  problems,
+  progress,
+)
 
-FORMAT = 4  # to be raised when a measure changes, so that old evaluations are made again
+FORMAT = 5  # to be raised when a measure changes, so that old evaluations are made again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,13 +32,14 @@ class Row:
 
   Attributes:
     name: what the table calls it.
-    kind: original, gold, second gold, unlearned, control.
+    kind: original, gold, second gold, unlearned, control, or oracle, which knows gold's answers.
     seeds: the scalars of each member.
     record: how the first member was made.
     arrays: what plots need, of the first member and of the group.
     folder: of the first member.
     group: scalars of the group as a whole.
     group_intervals: half-widths of 95 % intervals of some of them.
+    folders: of all members.
   """
 
   name: str
@@ -40,6 +50,7 @@ class Row:
   folder: pathlib.Path
   group: dict[str, float] = dataclasses.field(default_factory=dict)
   group_intervals: dict[str, float] = dataclasses.field(default_factory=dict)
+  folders: tuple[pathlib.Path, ...] = ()
 
   @property
   def values(self) -> dict[str, float]:
@@ -131,13 +142,14 @@ def _row(job, group) -> Row:
   times = {k: float(np.mean([r[k] for r in records])) for k in ('seconds', 'compile_seconds')}
   return Row(
     group.name,
-    group.kind,
+    'oracle' if 'gold' in records[0] else group.kind,
     seeds,
     {**records[0], **times},
     arrays,
     first.folder,
     found.get('values', {}),
     found.get('intervals', {}),
+    tuple(m.folder for m in group.members),
   )
 
 
@@ -150,6 +162,7 @@ def _evaluate_member(job, group, number, outputs) -> None:
   )
   if number == 0:
     files.write_arrays(model.folder / 'plots.npz', measures.arrays(job, measured))
+  alignment.evaluate(model.folder, outputs(gold)['forget'].logits, job.sets['forget'].labels)
   files.write_json(
     model.folder / 'evaluation.json',
     {

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments import distributions, evaluation, files, plots, problems
+from experiments import alignment, distributions, evaluation, files, plots, problems
+
+_RUN = ('unlearned', 'oracle')
 
 
 class Figure(NamedTuple):
@@ -53,6 +55,7 @@ def draw(job: problems.Job, rows: list[evaluation.Row]) -> list[Figure]:
       'Margins (log odds of the true label) of forget and of unseen images of the same classes.',
     ),
     *_attacks(job, rows),
+    *_reliability(rows),
     *_perturbed(rows),
   ]
 
@@ -81,7 +84,7 @@ def _curves(rows):
   logs = {row.name: row.folder / 'train.jsonl' for row in rows}
   logs = {name: path for name, path in logs.items() if path.exists()}
   standing = {name: logs[name] for name in ('original', 'gold') if name in logs}
-  unlearning = {r.name: logs[r.name] for r in rows if r.kind == 'unlearned' and r.name in logs}
+  unlearning = {r.name: logs[r.name] for r in rows if r.kind in _RUN and r.name in logs}
   found = [Figure('training', plots.training_curves(standing), 'Training of original and gold.')]
   if unlearning:
     curves = plots.training_curves(unlearning)
@@ -103,6 +106,15 @@ def _attacks(job, rows):
   floor = distributions.floors(job)['klom']
   caption = 'KLOM of the forget examples; grey: mean of equal laws.'
   return [*found, Figure('klom', plots.klom(rows, floor), caption)]
+
+
+def _reliability(rows):
+  found = alignment.predictions(rows)
+  caption = (
+    'Share of images that gold gets right against the predicted chance of it: forget images '
+    'against gold, held-out images against the original.'
+  )
+  return [Figure('reliability', plots.reliability(found), caption)] if found else []
 
 
 def _perturbed(rows):

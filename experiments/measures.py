@@ -39,7 +39,7 @@ def scalars(
   is_finite = all(np.all(np.isfinite(x)) for o in outputs.values() for x in o)
   outputs, original = replace_non_finite(outputs), replace_non_finite(original)
   logits = {name: o.logits for name, o in outputs.items()}
-  values = {**_accuracies(job, logits), **_attack(job, logits)}
+  values = {**_accuracies(job, logits), **_classes(job, logits), **_attack(job, logits)}
   if with_features:
     values |= _features(job, outputs)
   as_classes = _two_classes if job.is_multi_label else np.asarray
@@ -51,6 +51,7 @@ def scalars(
       'activation_distance': metrics.activation_distance(own, reference),
       'js_divergence': metrics.js_divergence(own, reference),
       'agreement': metrics.agreement(own, reference),
+      **_alignment(job, values, logits, gold),
     }
   values['finite'] = is_finite
   values['changed'] = np.max(np.abs(logits['forget'] - original['forget'].logits)) > 1e-6
@@ -84,6 +85,46 @@ def _accuracies(job, logits):
       if np.any(rows):
         values[key] = metrics.accuracy(logits[name][rows], dataset.labels[rows])
   return values
+
+
+def _alignment(job, values, logits, gold):
+  """Of single images: gap to gold's accuracy on forget, and whether it is gold that is right.
+
+  Gold knows nothing of a class that was forgotten whole.
+  """
+  if job.is_multi_label or job.forgets_classes:
+    return {}
+  labels, reference = job.sets['forget'].labels, gold['forget'].logits
+  accuracy = metrics.accuracy(reference, labels)
+  found = {'forget_gap': abs(values['forget_accuracy'] - accuracy)}
+  if 0 < accuracy < 1:
+    found['balanced_agreement'] = metrics.balanced_agreement(logits['forget'], reference, labels)
+  return found
+
+
+def _classes(job, logits):
+  """Accuracy in each class, and beside the forgotten images in their classes, if not in all."""
+  inside = inside_classes(job)
+  if not inside:
+    return {}
+  values = {}
+  for name in ('retain', 'test'):
+    labels = job.sets[name].labels
+    parts = {'same': np.isin(labels, inside)}
+    if name == 'test':
+      parts |= {'other': ~parts['same']} | {k: labels == k for k in range(job.num_classes)}
+    for part, rows in parts.items():
+      if np.any(rows):
+        values[f'{name}_accuracy_{part}'] = metrics.accuracy(logits[name][rows], labels[rows])
+  return values
+
+
+def inside_classes(job: problems.Job) -> tuple[int, ...]:
+  """The classes to forget from, where that is a part of some classes, and of none the whole."""
+  if job.is_multi_label or job.forgets_classes:
+    return ()
+  classes = np.unique(job.sets['forget'].labels)
+  return tuple(classes.tolist()) if len(classes) < job.num_classes else ()
 
 
 def _attack(job, logits):

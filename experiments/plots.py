@@ -10,6 +10,7 @@ matplotlib.use('agg')
 from matplotlib import figure
 import numpy as np
 
+from dalign_jax import metrics
 from experiments import evaluation
 
 _COLORS = matplotlib.colormaps['tab10'].colors
@@ -139,7 +140,7 @@ def trade_off(rows: list[evaluation.Row], key: str, label: str) -> str:
     for x, y in zip(row.of_seeds(key), row.of_seeds('test_accuracy'), strict=True):
       ax.plot(x, 100 * y, marker='.', color=style['color'], alpha=0.4, markersize=4)
     x, y = row.values[key], 100 * row.values['test_accuracy']
-    ax.plot(x, y, marker='o' if row.kind == 'unlearned' else 's', color=style['color'])
+    ax.plot(x, y, marker='o' if row.kind in ('unlearned', 'oracle') else 's', color=style['color'])
     ax.annotate(row.name, (x, y), xytext=(4, 4), textcoords='offset points', fontsize=7)
   ax.set(xlabel=label, ylabel='test accuracy (%)')
   return _svg(fig)
@@ -168,6 +169,24 @@ def perturbed(images: np.ndarray, changed: np.ndarray) -> str:
   return _svg(fig)
 
 
+def reliability(predictions: dict[str, dict[str, np.ndarray]]) -> str:
+  """Predicted chances against frequencies, of forget images against gold and of held-out ones."""
+  fig, panels = _panels(list(predictions), height=2.5)
+  for ax, name in panels:
+    found = predictions[name]
+    for label, chance, outcome in (
+      ('forget', found['chance'], found['known_to_gold']),
+      ('held out', found['held_out_chance'], found['held_out_easy']),
+    ):
+      curve = metrics.reliability_curve(chance.ravel(), outcome.ravel())
+      ax.plot(curve.chance, curve.share, marker='.', label=label)
+    ax.plot([0, 1], [0, 1], color='gray', linewidth=0.5)
+    ax.tick_params(labelsize=6)
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+  panels[0][0].legend(fontsize=6)
+  return _svg(fig)
+
+
 def _panels(rows, *, height: float):
   """A figure with a panel for each row, at most four side by side: `[(axes, row), ...]`."""
   columns = min(len(rows), 4)
@@ -175,7 +194,7 @@ def _panels(rows, *, height: float):
   fig = figure.Figure(figsize=(2.4 * columns, height * lines), layout='constrained')
   panels = [(fig.add_subplot(lines, columns, i + 1), row) for i, row in enumerate(rows)]
   for ax, row in panels:
-    ax.set_title(row.name, fontsize=8)
+    ax.set_title(getattr(row, 'name', row), fontsize=8)
   return fig, panels
 
 

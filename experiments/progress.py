@@ -81,6 +81,8 @@ def bar(title: str) -> Iterator[Quiet]:
 class RunMonitor(types.Monitor):
   """Shows a run's progress, writes `train.jsonl`, and keeps its states in `training/`.
 
+  Arrays that a method gives go to `<name>.npz` beside its model.
+
   A run that was stopped goes on at the last finished epoch; the seconds of its earlier parts are
   counted in. It is refused if it was started with other settings or on other devices, since it
   would not arrive at the same bits.

@@ -1,8 +1,10 @@
 """Writes `report.html` (one file, works offline), `report.md`, `report.csv` and `rows.json`."""
 
+from collections.abc import Sequence
 import html
 
 from experiments import (
+  alignment,
   distributions,
   evaluation,
   figures,
@@ -15,6 +17,7 @@ from experiments import (
   table,
 )
 
+_RUN = ('unlearned', 'oracle')
 _LEAST_MOVE = 0.1  # of the way from original to gold: below it, a method did next to nothing
 READING = (
   'Every number is to be read beside the same number of gold, the model retrained without the '
@@ -27,11 +30,24 @@ READING = (
 )
 
 
+_CLASSES = (
+  'Accuracy on images of the classes that lose some, and on test images of all classes, %: what is '
+  'known of the class may stay.'
+)
+_ORACLE = (
+  'An oracle was told which forget images gold gets right: it shows what could be reached, is no '
+  'method, and is not ranked'
+)
+
+
+Section = tuple[str, list[list[str]], str]  # title, table, words
+
+
 def write(job: problems.Job) -> None:
   """Writes the three reports and prints the table and where they are."""
   rows = evaluation.read_rows(job)
   notes = warnings(rows)
-  text = tables(rows)
+  text = tables(rows, _sections(job, rows))
   title = f'Unlearning {job.config.forget} from {job.config.model} on {job.config.dataset}'
   files.write_text(job.folder / 'report.csv', table.to_csv(rows))
   files.write_text(job.folder / 'report.md', _markdown(job, rows, title, text, notes))
@@ -45,15 +61,25 @@ def write(job: problems.Job) -> None:
   progress.say(f'report: {job.folder / "report.html"}')
 
 
-def tables(rows: list[evaluation.Row]) -> str:
-  """The tables as Markdown: methods against gold, laws and attacks, rankings."""
-  ranking = table.ranking(rows)
-  parts = [
-    table.markdown(rows),
-    table.markdown(rows, 'full'),
-    table.grid(ranking) if ranking else '',
-  ]
+def tables(rows: list[evaluation.Row], sections: Sequence[Section] = ()) -> str:
+  """The tables as Markdown: methods against gold, laws and attacks, rankings, sections."""
+  grids = [table.ranking(rows), *(cells for _, cells, _ in sections)]
+  parts = [table.markdown(rows), table.markdown(rows, 'full')]
+  parts += [table.grid(cells) for cells in grids if cells]
   return '\n\n'.join(part for part in parts if part)
+
+
+def _sections(job, rows) -> list[Section]:
+  """Title, table and words of what only some problems and methods have."""
+  sections = [
+    ('Inside the classes', alignment.class_table(rows, job.class_names), _CLASSES),
+    (
+      'Predictions of what gold knows',
+      alignment.prediction_table(rows, job.config.evaluation_seed),
+      alignment.WORDS,
+    ),
+  ]
+  return [section for section in sections if section[1]]
 
 
 def warnings(rows: list[evaluation.Row]) -> list[str]:
@@ -155,7 +181,7 @@ def _facts(job, rows) -> list[str]:
 def _markdown(job, rows, title, text, notes) -> str:
   parts = [f'# {title}', verdict(rows)]
   parts += [f'**Warning:** {note}.' for note in notes]
-  parts += [text, READING]
+  parts += [text, READING, *(words for _, _, words in _sections(job, rows)), *_oracles(rows)]
   if table.columns(rows, 'full'):
     parts += [_null_floors(job)]
   parts += ['\n'.join(f'- {c.head}: {c.meaning}' for c in table.columns(rows))]
@@ -175,11 +201,19 @@ def _html(job, rows, title, notes, drawn) -> str:
     '<h2>Rankings</h2>',
     pages.grid(ranking) if ranking else '<p>No method has been run yet.</p>',
   ]
+  body += [f'<p>{escape(words)}</p>' for words in _oracles(rows)]
+  for heading, cells, words in _sections(job, rows):
+    body += [f'<h2>{escape(heading)}</h2>', pages.grid(cells), f'<p>{escape(words)}</p>']
   body += ['<h2>Figures</h2>', *(f.in_html() for f in drawn)]
   body += ['<h2>What the columns say</h2><dl>']
   body += [f'<dt>{escape(c.head)}</dt><dd>{escape(c.meaning)}</dd>' for c in table.columns(rows)]
   body += ['</dl><h2>How it was made</h2>', *(f'<p>{escape(f)}</p>' for f in _facts(job, rows))]
   return pages.page(title, body)
+
+
+def _oracles(rows) -> list[str]:
+  names = [row.name for row in rows if row.kind == 'oracle']
+  return [f'{_ORACLE}: {", ".join(names)}.'] if names else []
 
 
 def _null_floors(job) -> str:

@@ -94,7 +94,8 @@ def _load(config, split, class_names=None) -> data_lib.Source:
 
 
 def _coarse(config, source):
-  return data_lib.coarsen(source, config.coarse) if config.coarse else source
+  with errors.blame('coarse'):
+    return data_lib.coarsen(source, config.coarse) if config.coarse else source
 
 
 def _with_groups_of(source, test):

@@ -6,7 +6,7 @@ import pathlib
 import jax
 import numpy as np
 
-from dalign_jax import checkpoints, methods, parallel, training, types
+from dalign_jax import checkpoints, methods, parallel, prediction, training, types
 from dalign_jax import data as data_lib
 from experiments import config as config_lib
 from experiments import (
@@ -87,6 +87,11 @@ class Run:
   @property
   def method(self) -> str:
     return hparams.method_of(self.name)
+
+  @property
+  def is_oracle(self) -> bool:
+    """Whether it asks for what no method can have: a control, to see what could be reached."""
+    return self.hparams.get('easy') == 'oracle'
 
   @classmethod
   def of(cls, job: problems.Job, name: str, values: dict) -> 'Run':
@@ -183,14 +188,32 @@ def _unlearn(job, run, start, forget, folder, number):
     'original': start_record['digest'],
     'sees': methods.METHODS[run.method].sees,
   }
+  known_to_gold = None
+  if run.is_oracle:
+    known_to_gold, record['gold'] = _known_to_gold(job, forget, number)
+    record['sees'] = f'{record["sees"]}, gold: an oracle'
   key = making.stream(job.config.unlearn_seed, 'unlearn')
   key = jax.random.fold_in(key, number) if number else key
 
   def compute(monitor):
-    return run.unlearn_fn(job.problem(original, forget=forget, monitor=monitor), key)
+    problem = job.problem(original, forget=forget, monitor=monitor, known_to_gold=known_to_gold)
+    try:
+      return run.unlearn_fn(problem, key)
+    except types.DataError as error:
+      raise errors.UserError(f'--methods: {run.label}: {error}') from error
 
   title = f'unlearn: {run.label}' + (f' ({start.parent.name} {start.name})' if number else '')
   making.make_model(folder, 'unlearned', compute, record, title, is_one_of_many=number > 0)
+
+
+def _known_to_gold(job, forget, number) -> tuple[np.ndarray, str]:
+  """Which forget examples the gold of this number gets right, and that gold's digest."""
+  folder = job.gold_folder(job.gold_seeds[number % (job.config.golds // 2)])
+  if not checkpoints.exists(folder / 'model'):
+    raise errors.UserError(f'--stages: no model in {folder}; run train_gold first')
+  gold, record = checkpoints.restore(folder / 'model', job.template)
+  outputs = prediction.predict(job.apply_fn, gold, forget.images, devices=job.devices)
+  return outputs.logits.argmax(axis=1) == forget.labels, record['digest']
 
 
 def _announce(job):

@@ -49,7 +49,15 @@ def _request_file(tmp_path, text, encoding='utf-8'):
 def any_request(tmp_path):
   """Builds one request of each kind."""
   ids = _request_file(tmp_path, '\n'.join(f'row-{row}' for row in range(0, 60, 5)))
-  kinds = ('class:dog', 'classes:cat,2', 'random:0.1', 'random:30', 'group:3', 'group:person_4')
+  kinds = (
+    'class:dog',
+    'class:dog:0.1',
+    'classes:cat,2',
+    'random:0.1',
+    'random:30',
+    'group:3',
+    'group:person_4',
+  )
   return (*kinds, ids)
 
 
@@ -144,6 +152,33 @@ def test_requests_share_held_out_rows_and_nest():
   assert set(few.forget) < set(many.forget)
 
 
+def test_part_of_a_class():
+  dataset = _dataset()
+  of = {request: _split(f'class:{request}') for request in ('dog', 'dog:5', 'dog:0.5', '1:0.001')}
+  assert all(_equal(split, of['dog'], ('validation', 'test')) for split in of.values())
+  whole = set(of['dog'].forget)
+  sizes = {request: len(split.forget) for request, split in of.items()}
+  assert sizes == {'dog': len(whole), 'dog:5': 5, 'dog:0.5': round(len(whole) / 2), '1:0.001': 1}
+  assert set(of['1:0.001'].forget) < set(of['dog:5'].forget) < set(of['dog:0.5'].forget) < whole
+  assert {1} == set(dataset.labels[of['dog:5'].forget]) < set(dataset.labels[of['dog:5'].retain])
+  assert not _equal(of['dog:5'], _split('class:dog:5', seed=1), ('forget',))
+
+
+def test_class_with_a_colon_in_its_name():
+  split = lambda forget: data.split_dataset(
+    _dataset(),
+    validation_fraction=0.1,
+    test_fraction=0.2,
+    forget=forget,
+    seed=0,
+    class_names=('a', 'b:0.5', 'c', 'd'),
+  )
+  labels = _dataset().labels
+  whole, part = split('class:b:0.5'), split('class:b:0.5:0.5')
+  assert set(labels[whole.forget]) == set(labels[part.forget]) == {1}
+  assert len(part.forget) == round(len(whole.forget) / 2)
+
+
 def test_groups_leave_whole():
   dataset = _dataset()
   for seed in range(20):
@@ -222,7 +257,7 @@ def test_unreadable_ids_files(tmp_path):
 @pytest.mark.parametrize(
   ('request_text', 'message'),
   [
-    ('', 'must be class:NAME, classes:NAME,NAME, random:SHARE'),
+    ('', 'must be class:NAME, class:NAME:SHARE, class:NAME:COUNT, classes:NAME,NAME'),
     ('class', 'must be class:NAME'),
     ('class:', 'must be class:NAME'),
     ('klass:3', 'must be class:NAME'),
@@ -230,6 +265,11 @@ def test_unreadable_ids_files(tmp_path):
     ('class:dgo', "there is no class 'dgo'; name one of the 4 classes, such as dog"),
     ('class:4', "there is no class '4'; .* such as cat, dog, owl, 7"),
     ('class:-1', "there is no class '-1'"),
+    ('class:dog:', 'must give a share between 0 and 1 or a whole number'),
+    ('class:dog:0', 'must give a share'),
+    ('class:dog:1.5', 'must give a share'),
+    ('class:dog:400', 'the class has .* training rows; give fewer'),
+    ('class:dgo:0.1', "there is no class 'dgo'; name one of the 4 classes, such as dog"),
     ('classes:cat,', "there is no class ''"),
     ('classes:0,1,2,3', 'forgets all 280 training rows'),
     ('classes:0,1,2', 'leaves one class only to retain'),

@@ -1,4 +1,4 @@
-"""What to forget: `class:3`, `classes:3,5`, `random:0.1`, `group:NAME`, `ids:FILE`."""
+"""What to forget: `class:3`, `class:3:0.1`, `random:0.1`, `group:NAME`, `ids:FILE` and others."""
 
 from collections.abc import Sequence
 import csv
@@ -14,9 +14,9 @@ FORCED = ('group', 'ids')  # kinds that name rows wherever they lie
 SCENARIOS = ('subclass', 'mislabelled', 'backdoor', 'memorised')  # see _scenarios
 _KINDS = ('class', 'classes', 'random', 'official', *FORCED, *SCENARIOS)
 _FORMS = (
-  'class:NAME, classes:NAME,NAME, random:SHARE, random:COUNT, group:NAME, group:COUNT, ids:FILE, '
-  'subclass:NAME, mislabelled:SHARE, backdoor:SHARE, backdoor:SHARE:CLASS, memorised:SHARE or '
-  'official'
+  'class:NAME, class:NAME:SHARE, class:NAME:COUNT, classes:NAME,NAME, random:SHARE, random:COUNT, '
+  'group:NAME, group:COUNT, ids:FILE, subclass:NAME, mislabelled:SHARE, backdoor:SHARE, '
+  'backdoor:SHARE:CLASS, memorised:SHARE or official'
 )
 
 
@@ -32,7 +32,8 @@ def parse(text: str, flag: str = 'forget') -> Forget:
   """Parses a forget request.
 
   Args:
-    text: one of `class:3` (name or number), `classes:3,5`, `random:0.1` (share of the training
+    text: one of `class:3` (name or number), `class:3:0.1` (a share of its training rows, at least
+      one), `class:3:40` (so many of them), `classes:3,5`, `random:0.1` (share of the training
       rows), `random:500` (their number), `group:NAME` (all rows of a person), `group:2` (of so
       many persons, drawn at random; a whole number always means a count), `ids:FILE` (a text or CSV
       file of ids), `official` (what the benchmark of the data set forgets), `subclass:NAME` (a
@@ -56,7 +57,7 @@ def parse(text: str, flag: str = 'forget') -> Forget:
   if kind not in _KINDS or bool(request.argument) == (kind == 'official'):
     raise ValueError(f'{request.flag} must be {_FORMS}')
   if kind == 'random':
-    _random_amount(request)
+    _amount(request, request.argument)
   elif kind in ('mislabelled', 'backdoor', 'memorised'):
     share(request)
   elif kind == 'group' and argument.strip() == '0':
@@ -107,15 +108,38 @@ def chosen_rows(
     class_names: names of the classes, None where they are numbered.
   """
   if request.kind == 'random':
-    amount = _random_amount(request)
-    count = amount if isinstance(amount, int) else round(amount * len(training))
-    return np.sort(rng.permutation(training)[:count])
+    return _part(request, request.argument, training, rng)
   if labels.ndim == 2:
     raise ValueError(f'{request.flag}: the labels are several attributes, there are no classes')
   one = request.kind == 'class'
-  wanted = [request.argument] if one else [part.strip() for part in request.argument.split(',')]
+  wanted, amount = [part.strip() for part in request.argument.split(',')], ''
+  if one:
+    name, amount = _class_and_amount(request.argument, class_names)
+    wanted = [name]
   classes = [class_number(request, name, labels, class_names) for name in wanted]
-  return training[np.isin(labels[training], classes)]
+  rows = training[np.isin(labels[training], classes)]
+  return _part(request, amount, rows, rng) if amount else rows
+
+
+def _class_and_amount(argument, class_names) -> tuple[str, str]:
+  """`3` and `0.1` of `3:0.1`; the amount is empty where the whole class is meant."""
+  if ':' not in argument or argument in (class_names or ()):  # a name may hold a colon
+    return argument, ''
+  name, _, amount = argument.rpartition(':')
+  return name.strip(), amount.strip() or '-'
+
+
+def _part(request, text, rows, rng) -> np.ndarray:
+  """The sorted share or number of the rows, drawn so that growing amounts nest."""
+  amount = _amount(request, text)
+  count = amount if isinstance(amount, int) else round(amount * len(rows))
+  count = max(count, int(request.kind == 'class'))
+  if request.kind == 'class' and count >= len(rows):
+    raise ValueError(
+      f'{request.flag}: the class has {len(rows)} training rows; give fewer, or the class alone to '
+      'forget all of it'
+    )
+  return np.sort(rng.permutation(rows)[:count])
 
 
 def share(request: Forget) -> float:
@@ -129,8 +153,7 @@ def share(request: Forget) -> float:
   return value
 
 
-def _random_amount(request: Forget) -> int | float:
-  text = request.argument
+def _amount(request: Forget, text: str) -> int | float:
   if text.isdecimal() and int(text) >= 1:
     return int(text)
   try:

@@ -29,8 +29,8 @@ def split_dataset(
   Rows that a request names (`ids:`) or that belong to a forgotten person (`group:`) are all in
   `forget`. Validation and test are drawn from the other rows, every class in proportion, and keep
   rows of a forgotten class: the evaluation needs them. With one seed, the held-out rows are the
-  same for every `class:`, `classes:` and `random:` request, and `random:` and `group:COUNT`
-  requests of growing size contain each other.
+  same for every `class:`, `classes:` and `random:` request, and `random:`, `class:NAME:SHARE` and
+  `group:COUNT` requests of growing size contain each other.
 
   Args:
     dataset: all rows.

@@ -16,7 +16,7 @@ from dalign_jax import (
   types,
 )
 
-EASY = ('predicted', 'random', 'oracle')
+EASY = ('predicted', 'random', 'none', 'oracle')
 TEACHERS = ('uninformed', 'random_label')
 
 
@@ -25,7 +25,7 @@ def tmu(
   easy: str = 'predicted',
   predictor: str = 'logistic',
   features: str = 'all',
-  num_epochs: int = 10,
+  num_epochs: int = 30,
   easy_weight: float = 1.0,
   hard_weight: float = 1.0,
   noise: float = 0.05,
@@ -37,16 +37,18 @@ def tmu(
 ) -> types.UnlearnFn:
   r"""Keeps the forget examples that gold would get right, and forgets the others.
 
-  .. math:: \min_\theta \; E_{retain} \, CE(y, f_\theta(x)) + a \, E_{easy} \, CE(y, f_\theta(x +
-    \xi)) + b \, E_{hard} \, KL(t(x) \,\|\, f_\theta(x))
+  .. math:: \min_\theta \; E_{retain} \, CE(y, f_\theta(x)) + E_{forget} \big[ a \, e \, CE(y,
+    f_\theta(x + \xi)) + b \, (1 - e) \, KL(t(x) \,\|\, f_\theta(x)) \big]
 
-  with t the output of a random network, and the division into easy and hard predicted by
-  `twin.predict`. It stops at the first epoch that starts with a forget accuracy of the easy share
-  or less. The three terms share a batch, so that batch normalisation sees all of it. Sees all
-  retain, forget and validation data; retain rows are augmented as by the recipe.
+  with e = 1 for easy examples, which `twin.predict` expects gold to get right, and 0 for hard ones,
+  t the output of a random network and xi Gaussian noise. It stops at the first epoch that starts
+  with a forget accuracy of the easy share or less. Retain and forget rows share a batch, so that
+  batch normalisation sees all of it. Sees all retain, forget and validation data; retain rows are
+  augmented as by the recipe.
 
   Args:
-    easy: 'predicted'; or a control: 'random' (as many easy ones, drawn at random), 'oracle'
+    easy: 'predicted'; or a control: 'random' (as many easy ones, drawn at random), 'none' (all are
+      hard, the stop is that of the predicted share: a target accuracy and nothing else), 'oracle'
       (`problem.known_to_gold`, which no method can have).
     predictor: 'logistic' or 'mlp'.
     features: 'all', or names of `difficulty.FEATURES` joined by '+'.
@@ -62,10 +64,13 @@ def tmu(
     batch_size: global batch of forget and of retain rows.
 
   Raises:
-    ValueError: for an unknown choice; when run, if the held-out data do not allow a prediction.
+    ValueError: for an unknown choice; when run, for 'oracle' without `known_to_gold`.
+    types.DataError: when run, if the held-out data do not allow a prediction.
 
   References:
-    Niu et al.: Aligned forgetting by twin machine unlearning. https://arxiv.org/abs/2408.11433,
+    Ji et al.: Towards Aligned Data Removal via Twin Machine Unlearning.
+    https://arxiv.org/abs/2408.11433
+    Niu et al.: Towards Aligned Data Forgetting via Twin Machine Unlearning.
     https://arxiv.org/abs/2501.08615
 
   Deviation: our reconstruction, see `twin.predict`.
@@ -73,12 +78,14 @@ def tmu(
   for name, value, allowed in (('easy', easy, EASY), ('teacher', teacher, TEACHERS)):
     if value not in allowed:
       raise ValueError(f'{name} must be one of {", ".join(allowed)}, got {value!r}')
+  names = difficulty.FEATURES if features == 'all' else tuple(features.split('+'))
+  twin.check(predictor, names)
   tx = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
   weights = (easy_weight, hard_weight)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     twin_key, easy_key, teacher_key, train_key = jax.random.split(key, 4)
-    is_easy = _division(problem, easy, predictor, features, twin_key, easy_key)
+    is_easy, share = _division(problem, easy, predictor, names, (twin_key, easy_key))
     uninformed = objectives.logits_of(problem, problem.init_fn(teacher_key), problem.forget)
     return training.minimize(
       _loss(problem, weights, noise, teacher),
@@ -91,24 +98,27 @@ def tmu(
       devices=problem.devices,
       monitor=problem.monitor,
       extra={'forget': {'teacher_logits': uninformed, 'is_easy': is_easy.astype(np.float32)}},
-      stop_fn=objectives.is_forgotten(problem, float(is_easy.mean())),
+      stop_fn=objectives.is_forgotten(problem, share),
     )
 
   return unlearn
 
 
-def _division(problem, easy, predictor, features, twin_key, easy_key) -> np.ndarray:
-  """Which forget examples are easy."""
+def _division(problem, easy, predictor, names, keys) -> tuple[np.ndarray, float]:
+  """Which forget examples are easy `[N]`, and the share of them at which to stop."""
   if easy == 'oracle':
     if problem.known_to_gold is None:
       raise ValueError("easy='oracle' needs problem.known_to_gold: it is a control of benchmarks")
-    return problem.known_to_gold
-  names = difficulty.FEATURES if features == 'all' else tuple(features.split('+'))
+    return problem.known_to_gold, float(np.mean(problem.known_to_gold))
+  twin_key, easy_key = keys
   found = twin.predict(problem, twin_key, predictor=predictor, features=names)
   problem.monitor.on_arrays('prediction', found._asdict)
-  if easy == 'predicted':
-    return found.easy
-  return training.epoch_rng(easy_key, 0).permutation(found.easy)
+  divisions = {
+    'predicted': found.easy,
+    'random': training.epoch_rng(easy_key, 0).permutation(found.easy),
+    'none': np.zeros_like(found.easy),
+  }
+  return divisions[easy], float(np.mean(found.easy))
 
 
 def _loss(problem, weights, noise, teacher):

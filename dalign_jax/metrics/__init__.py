@@ -2,10 +2,17 @@
 
 from dalign_jax.metrics._accuracy import accuracy, per_class_accuracy
 from dalign_jax.metrics._aggregate import average_gap, tug_of_war
+from dalign_jax.metrics._calibration import (
+  PredictionAuc,
+  ReliabilityCurve,
+  prediction_auc,
+  reliability_curve,
+)
 from dalign_jax.metrics._curves import AttackResult, attack_figures, roc_curve
 from dalign_jax.metrics._distances import (
   activation_distance,
   agreement,
+  balanced_agreement,
   js_divergence,
   linear_cka,
   zrf,
@@ -66,7 +73,9 @@ __all__ = [
   'ForgettingQuality',
   'Klom',
   'NullSpread',
+  'PredictionAuc',
   'ProbeResult',
+  'ReliabilityCurve',
   'accuracy',
   'activation_distance',
   'agreement',
@@ -76,6 +85,7 @@ __all__ = [
   'attack_figures',
   'attack_null_spread',
   'average_gap',
+  'balanced_agreement',
   'clustering_scores',
   'confidence',
   'cross_entropy_scores',
@@ -100,6 +110,8 @@ __all__ = [
   'per_class_accuracy',
   'population_attack',
   'population_scores',
+  'prediction_auc',
+  'reliability_curve',
   'rmia',
   'roc_curve',
   'spectrum',

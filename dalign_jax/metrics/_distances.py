@@ -75,6 +75,46 @@ def agreement(logits_a: np.ndarray, logits_b: np.ndarray) -> float:
   return float(np.mean(a.argmax(1) == b.argmax(1)))
 
 
+def balanced_agreement(logits: np.ndarray, logits_gold: np.ndarray, labels: np.ndarray) -> float:
+  r"""Whether a model is right where gold is right, and wrong where gold is wrong.
+
+  .. math:: \tfrac12 P(\text{right} \mid \text{gold right}) +
+    \tfrac12 P(\text{wrong} \mid \text{gold wrong})
+
+  A model that is right on all examples, or on none, or on random ones has .5, whatever their share.
+
+  Args:
+    logits: `[N, C]`.
+    logits_gold: `[N, C]` of the same examples.
+    labels: int `[N]`.
+
+  Returns:
+    The agreement, in [0, 1]; to be read beside a second gold's.
+
+  Raises:
+    ValueError: for an empty, non-finite or wrongly shaped argument, or if gold is right on all
+      examples or on none: then there is nothing to tell apart.
+
+  Example:
+    >>> gold = np.array([[2.0, 1.0], [2.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
+    >>> labels = np.array([0, 0, 0, 0])
+    >>> balanced_agreement(gold, gold, labels), balanced_agreement(-gold, gold, labels)
+    (1.0, 0.0)
+    >>> balanced_agreement(gold[:, ::-1] * 0, gold, labels)
+    0.5
+  """
+  own, gold = _checks.as_logits('logits', logits), _checks.as_logits('logits_gold', logits_gold)
+  _checks.same_shape('logits', own, 'logits_gold', gold)
+  labels = _checks.as_labels('labels', labels, *own.shape)
+  is_right, gold_is_right = own.argmax(1) == labels, gold.argmax(1) == labels
+  if gold_is_right.all() or not gold_is_right.any():
+    raise ValueError(
+      'logits_gold must be right on some examples and wrong on others, got right on '
+      f'{gold_is_right.sum()} of {len(labels)}'
+    )
+  return float((is_right[gold_is_right].mean() + (~is_right[~gold_is_right]).mean()) / 2)
+
+
 def zrf(logits_unlearned: np.ndarray, logits_random: np.ndarray) -> float:
   r"""Zero retrain forgetting: one minus the divergence to a randomly initialised network.
 

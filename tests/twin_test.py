@@ -1,0 +1,146 @@
+"""The twin problem: signal and no signal, what it may see, and what it refuses."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from dalign_jax import objectives, twin, types
+from tests import noisy
+
+KEY = jax.random.key(5)
+
+
+@pytest.fixture(scope='module')
+def mislabelled():
+  return noisy.problem()
+
+
+@pytest.fixture(scope='module')
+def found(mislabelled):
+  return twin.predict(mislabelled[0], KEY)
+
+
+def test_the_problem_is_what_it_should_be(mislabelled):
+  problem, has_own_label = mislabelled
+  assert objectives.accuracy_on(problem, problem.original, problem.forget) > 0.95
+  gold = noisy.fit(problem, problem.retain)
+  right = objectives.logits_of(problem, gold, problem.forget).argmax(1) == problem.forget.labels
+  assert right[has_own_label].mean() > 0.6 and right[~has_own_label].mean() < 0.2
+
+
+def test_prediction_tells_what_gold_will_know(mislabelled, found):
+  problem, has_own_label = mislabelled
+  assert metrics.roc_auc_score(has_own_label, found.chance) > 0.8
+  assert metrics.roc_auc_score(found.held_out_easy, found.held_out_chance) > 0.7
+  assert found.easy[has_own_label].mean() > found.easy[~has_own_label].mean() + 0.3
+  right = objectives.original_logits(problem, problem.validation).argmax(1)
+  np.testing.assert_array_equal(found.held_out_easy, right == problem.validation.labels)
+
+
+def test_as_many_held_out_examples_are_called_easy_as_the_original_gets_right(found):
+  called = found.held_out_chance > found.threshold
+  assert abs(int(called.sum()) - int(found.held_out_easy.sum())) <= 1
+  np.testing.assert_array_equal(found.easy, found.chance > found.threshold)
+  assert found.features.shape == (120, 5) and found.held_out_features.shape == (280, 5)
+  assert all(isinstance(value, np.ndarray | np.generic) for value in found)
+
+
+def test_the_twin_has_learned_the_held_out_data(mislabelled):
+  problem, _ = mislabelled
+  trained = types.concatenate(problem.retain, problem.forget)
+  made = twin._twin(problem, trained, KEY, 20, 0.05)
+  before = objectives.accuracy_on(problem, problem.original, problem.validation)
+  after = objectives.accuracy_on(problem, made, problem.validation)
+  assert after > before + 0.15
+  assert objectives.accuracy_on(problem, made, trained) > 0.9
+
+
+def test_equal_keys_give_equal_predictions_and_gold_is_never_seen(mislabelled, found):
+  problem, has_own_label = mislabelled
+  told = dataclasses.replace(problem, known_to_gold=~has_own_label)
+  for mine, other in zip(twin.predict(told, KEY), found, strict=True):
+    np.testing.assert_array_equal(mine, other)
+
+
+@pytest.mark.parametrize('predictor', twin.PREDICTORS)
+def test_predictor_finds_a_signal_and_none_in_noise(predictor):
+  rng = np.random.default_rng(0)
+  is_easy, target_is_easy = rng.random(400) < 0.6, rng.random(300) < 0.6
+  shown = lambda easy: rng.normal(size=(len(easy), 3)) - 1.5 * easy[:, None] * np.array([[1, 0, 0]])
+  features, target = shown(is_easy), shown(target_is_easy)
+  chance, own = twin._learn(predictor, features, is_easy, target)
+  assert chance.min() >= 0 and chance.max() <= 1
+  assert metrics.roc_auc_score(target_is_easy, chance) > 0.8
+  assert metrics.roc_auc_score(is_easy, own) > 0.8
+  assert abs(chance.mean() - 0.6) < 0.08  # calibrated
+  noise = rng.permutation(is_easy)
+  chance, own = twin._learn(predictor, features, noise, target)
+  assert abs(metrics.roc_auc_score(noise, own) - 0.5) < 0.09  # three standard deviations
+  assert abs(metrics.roc_auc_score(target_is_easy, chance) - 0.5) < 0.5
+
+
+def test_features_are_standardised_by_their_own_side():
+  rng = np.random.default_rng(1)
+  features, reference = rng.normal(size=(50, 3)), rng.normal(size=(80, 3))
+  features[:, 2] = reference[:, 2] = 4.0
+  found = twin._standardize(1000 * features - 7, 1000 * reference - 7)
+  np.testing.assert_allclose(found, twin._standardize(features, reference), atol=1e-9)
+  np.testing.assert_array_equal(found[:, 2], 0.0)
+  own = twin._standardize(reference, reference)[:, :2]
+  np.testing.assert_allclose([own.mean(axis=0), own.std(axis=0)], [[0, 0], [1, 1]], atol=1e-9)
+
+
+def test_reference_examples_are_left_out_of_the_neighbours(tiny_problem):
+  retain = tiny_problem.retain
+  for size in (30, 10_000):
+    reference, kept = twin._draw(retain, size, KEY)
+    assert len(reference) == min(size, len(retain) // 2)
+    assert {*reference.ids, *kept.ids} == {*retain.ids}
+    assert not {*reference.ids} & {*kept.ids}
+
+
+def test_share_called_easy_is_near_the_true_one(mislabelled):
+  """The twin knows V less deeply than the original knows forget: the shift must not count."""
+  problem, has_own_label = mislabelled
+  for features in (('margin',), ('distance', 'curriculum')):
+    found = twin.predict(problem, KEY, features=features)
+    assert abs(found.easy.mean() - has_own_label.mean()) < 0.2
+
+
+def test_classes_that_leave_whole_are_never_easy(tiny_problem):
+  found = twin.predict(tiny_problem, KEY, max_epochs=1, features=('margin',))
+  assert not found.easy.any() and not found.chance.any()
+  assert found.names.tolist() == ['margin']
+
+
+def _easy_to_spoil(problem, right, wrong):
+  """Validation data of which the original gets so many right and so many wrong."""
+  is_right = objectives.original_logits(problem, problem.validation).argmax(1)
+  is_right = is_right == problem.validation.labels
+  rows = np.concatenate([np.flatnonzero(is_right)[:right], np.flatnonzero(~is_right)[:wrong]])
+  return problem.validation.take(rows)
+
+
+def test_held_out_data_that_do_not_do_are_named(mislabelled):
+  problem, _ = mislabelled
+  validation = problem.validation
+  lacking = validation.take(np.flatnonzero(~np.isin(validation.labels, (2, 5))))
+  for held_out, message in (
+    (validation.take(np.arange(0)), 'validation is empty'),
+    (lacking, r'validation must hold the classes to forget, it lacks \[2, 5\]'),
+    (_easy_to_spoil(problem, 150, 4), r'at least 5 .* got 150 and 4; hold out more'),
+    (_easy_to_spoil(problem, 0, 80), r'at least 5 .* got 0 and 80'),
+  ):
+    with pytest.raises(types.DataError, match=message):
+      twin.predict(dataclasses.replace(problem, validation=held_out), KEY)
+
+
+def test_unknown_choices_are_named(mislabelled):
+  problem, _ = mislabelled
+  with pytest.raises(ValueError, match="predictor must be one of logistic, mlp, got 'tree'"):
+    twin.predict(problem, KEY, predictor='tree')
+  with pytest.raises(ValueError, match='features must be some of distance'):
+    twin.predict(problem, KEY, features=('depth',))
