@@ -72,9 +72,9 @@ def summary(parts: list[Part]) -> list[list[str]]:
 def _texts(line, rank):
   if line is None:
     return ['-', '-', '-']
-  gap, tow = line.average_gap, line.tug_of_war
+  tow = line.tug_of_war
   return [
-    '-' if gap is None else f'{100 * gap:.1f}',
+    table.format_gap(line),
     '-' if rank is None else str(rank),
     '-' if tow is None else f'{tow:.3f}',
   ]
