@@ -26,13 +26,27 @@ COLUMNS = (
     True,
   ),
   Column('retain_accuracy', 'retain', 100, 1, 'Accuracy on the retain set, %.'),
-  Column('test_accuracy', 'test', 100, 1, 'Accuracy on test images of the retained classes, %.'),
+  Column(
+    'test_accuracy',
+    'test',
+    100,
+    1,
+    'Accuracy on test images of the retained classes (and subclasses), %.',
+  ),
   Column(
     'test_forget_accuracy',
     'test forgotten',
     100,
     1,
-    'Accuracy on test images of forgotten classes, %.',
+    'Accuracy on test images of forgotten classes or of the forgotten subclass, %.',
+  ),
+  Column(
+    'poisoned_accuracy',
+    'ASR',
+    100,
+    1,
+    'Attack success rate: share of poisoned test images (other classes with the trigger, or with '
+    'wrong labels) that get the wrong label, %.',
   ),
   Column(
     'mia',
@@ -40,8 +54,8 @@ COLUMNS = (
     1,
     3,
     'One-feature membership attack on the loss: mean accuracy of telling forget from test images '
-    "(unseen people's where there are any) of the same classes. 0.5 is chance; its null floor at "
-    'these sizes is given below.',
+    "(unseen people's or poisoned ones where there are any) of the same classes. 0.5 is chance; "
+    'its null floor at these sizes is given below.',
   ),
   Column(
     'forgetting_score',

@@ -51,8 +51,13 @@ class Config:
   forget: str = _problem(
     'class:3',
     'What to forget: class:3, class:3:0.1 (a tenth of it), classes:3,5, random:0.1, '
-    'group:NAME_OR_COUNT, ids:FILE or official.',
+    'group:NAME_OR_COUNT, ids:FILE, official, subclass:NAME, mislabelled:0.1, backdoor:0.1:CLASS '
+    'or memorised:0.1.',
   )
+  coarse: str = _problem(
+    '', 'Classes to learn, made of those there are: even=0,2,4,6,8;odd=1,3,5,7,9.'
+  )
+  memorisation_models: int = _problem(12, 'Models that memorisation scores are estimated from.')
   unseen: str = _problem('', 'People never trained on, for the attacks: group:NAME_OR_COUNT.')
   split_by_group: bool = _problem(False, 'Hold out whole people for validation and test.')
   group_sizes: str = _problem('', 'Use people with so many images only: MIN,MAX.')
@@ -92,6 +97,7 @@ class Config:
   hparam: tuple[str, ...] = _run(
     (), 'A hyper-parameter, as muda.da_weight=5 or, of a variant, muda:x.da_weight=5. Repeatable.'
   )
+  member: int = _run(-1, 'Unlearn and evaluate from this original only, counted from 0; -1: all.')
   unlearn_seed: int = _run(0, 'Seed of the unlearning methods.')
   evaluation_seed: int = _run(0, 'Seed of attacks, probes and clusterings.')
   da_energy: float = _run(0.9, 'Share of the spectrum that the DA metric keeps.')
@@ -149,3 +155,15 @@ class Config:
     dataset = os.path.basename(self.dataset.rstrip('/')).replace(':', '_')
     name = f'{dataset}-{self.model}-{forget}'
     return ''.join(c if c.isalnum() or c in '-_.,' else '_' for c in name)
+
+  def flag_lines(self) -> list[str]:
+    """The settings as the lines of a flag file."""
+    lines = []
+    for name, value in dataclasses.asdict(self).items():
+      if name == 'hparam':
+        lines += [f'--hparam={v}' for v in value]
+      elif isinstance(value, bool):
+        lines.append(f'--{name}' if value else f'--no{name}')
+      else:
+        lines.append(f'--{name}={",".join(value) if isinstance(value, tuple) else value}')
+    return lines

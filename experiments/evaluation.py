@@ -88,18 +88,22 @@ def evaluate(job: problems.Job, labels: list[str]) -> None:
     errors.UserError: if a model is missing.
   """
   found = [*groups.standing(job), *(groups.of_run(job, label, label) for label in labels)]
-  for model in [m for g in found for m in (*g.members, *g.shadows)]:
+  is_whole = job.config.member < 0
+  chosen = [(g, i) for g in found for i in (range(len(g.members)) if is_whole else job.members)]
+  shadows = [m for g in found for m in g.shadows] if is_whole else []
+  for model in [*(g.members[i] for g, i in chosen), *shadows]:
     if not checkpoints.exists(model.checkpoint):
       raise errors.UserError(f'--stages: no model in {model.checkpoint}; run its stage first')
   outputs = functools.lru_cache(maxsize=4)(functools.partial(_outputs, job))
-  todo = [(g, i) for g in found for i in range(len(g.members)) if not _is_fresh(job, g, i)]
+  todo = [(g, i) for g, i in chosen if not _is_fresh(job, g, i)]
   todo.sort(key=lambda item: item[1])  # members of a number share original and gold
   with progress.bar('evaluate') as shown:
     for done, (group, number) in enumerate(todo):
       shown.update(done, len(todo), group.name)
       _evaluate_member(job, group, number, outputs)
   logits = functools.cache(functools.partial(_logits, job))
-  wide = [g for g in found if job.config.is_full and not _is_group_fresh(job, g)]
+  whole = found if job.config.is_full and is_whole else []
+  wide = [g for g in whole if not _is_group_fresh(job, g)]
   with progress.bar('evaluate groups') as shown:
     for done, group in enumerate(wide):
       shown.update(done, len(wide), group.name)

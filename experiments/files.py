@@ -9,6 +9,7 @@ import pathlib
 
 import numpy as np
 
+from dalign_jax import parallel
 from experiments import errors
 
 
@@ -63,8 +64,12 @@ def _replace(path, write):
 
 
 @contextlib.contextmanager
-def lock(folder: pathlib.Path) -> Iterator[None]:
+def lock(folder: pathlib.Path, *, is_shared: bool = False) -> Iterator[None]:
   """Holds the folder for this process; the lock dies with the process.
+
+  Args:
+    folder: made if missing.
+    is_shared: hold it together with others that share it.
 
   Raises:
     errors.UserError: if another process holds it, or the folder cannot be written.
@@ -76,9 +81,15 @@ def lock(folder: pathlib.Path) -> Iterator[None]:
     raise errors.UserError(f'--workdir: cannot write in {folder}: {error.strerror}') from None
   with file:
     try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      fcntl.flock(file, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
       raise errors.UserError(
         f'--workdir: another process is at work in {folder}; wait for it or use another --problem'
       ) from None
     yield
+
+
+def locked_by_writer(folder: pathlib.Path, *, is_shared: bool = False):
+  """`lock` for runs of several processes: the one that writes holds it for all."""
+  is_writer = parallel.is_main_process()
+  return lock(folder, is_shared=is_shared) if is_writer else contextlib.nullcontext()

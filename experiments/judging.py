@@ -40,6 +40,8 @@ class Judge:
     sets['test'] = job.sets['validation']
     if job.watched is not None:
       sets['unseen'] = job.watched
+    if job.poison is not None:
+      sets['poisoned'] = job.poison(job.sets['validation'])
     self.judged = dataclasses.replace(job, sets=sets)
     load = lambda path: checkpoints.restore(path / 'model', job.template)[0]
     golds = [self._outputs(load(job.gold_folder(seed))) for seed in job.gold_seeds]

@@ -12,6 +12,8 @@ import numpy as np
 from dalign_jax import checkpoints, parallel, training, types
 from experiments import errors, files, problems, progress, timing
 
+_ROLES = ('original', 'gold', 'unlearn', 'shadow', 'memorisation')
+
 
 def make_model(
   folder: pathlib.Path,
@@ -42,10 +44,11 @@ def make_model(
     if not is_one_of_many:
       progress.say(f'{title}: done before ({found["seconds"]:.1f} s)')
     return
-  model, spent, monitor = _watch(folder, compute, made_with, title)
-  if parallel.is_main_process():
-    _save(folder / name, model, {**made_with, **spent})
-  monitor.close()
+  with files.locked_by_writer(folder):
+    model, spent, monitor = _watch(folder, compute, made_with, title)
+    if parallel.is_main_process():
+      _save(folder / name, model, {**made_with, **spent})
+    monitor.close()
   parallel.barrier(str(folder))
   if not is_one_of_many:
     _say_spent(title, spent)
@@ -152,6 +155,11 @@ def _check_record(folder, there, now):
       f'--workdir: {folder} was made with other settings ({"; ".join(lines)}); use another '
       '--problem or --workdir, or delete the folder'
     )
+
+
+def stream(seed: int, role: str) -> jax.Array:
+  """A stream for each role: equal seeds of original, gold and method have nothing in common."""
+  return jax.random.fold_in(jax.random.key(seed), _ROLES.index(role))
 
 
 def digest(model: types.ModelState) -> str:

@@ -76,6 +76,8 @@ def _accuracies(job, logits):
     forgotten = np.zeros(len(dataset), bool)
     if job.forgets_classes:
       forgotten = np.isin(dataset.labels, job.forgets_classes)
+    elif job.forgets_subclass is not None:
+      forgotten = dataset.group == job.forgets_subclass
     parts = {f'{name}_accuracy': ~forgotten, f'{name}_forget_accuracy': forgotten}
     if name in ('retain', 'forget'):
       parts = {f'{name}_accuracy': np.ones(len(dataset), bool)}
@@ -154,8 +156,8 @@ def _attack(job, logits):
 
 
 def other_side(job: problems.Job) -> str:
-  """The set that attacks tell forget from: unseen people where there are any, else test."""
-  return 'unseen' if 'unseen' in job.sets else 'test'
+  """The set that attacks tell forget from: unseen people or poisoned images, else test."""
+  return next((name for name in ('unseen', 'poisoned') if name in job.sets), 'test')
 
 
 def matched_rows(job: problems.Job) -> dict[str, np.ndarray]:
@@ -164,7 +166,9 @@ def matched_rows(job: problems.Job) -> dict[str, np.ndarray]:
   Where they have no class in common, all rows of both. Every combination of binary attributes is a
   class.
   """
-  labels = {name: job.sets[name].labels for name in ('forget', other_side(job))}
+  sides = {name: job.sets[name] for name in ('forget', other_side(job))}
+  is_fine = job.forgets_subclass is not None
+  labels = {name: rows.group if is_fine else rows.labels for name, rows in sides.items()}
   _, classes = np.unique(np.concatenate([*labels.values()]), axis=0, return_inverse=True)
   sides = np.split(classes.ravel(), [len(labels['forget'])])
   if not np.intersect1d(*sides).size:

@@ -12,18 +12,16 @@ import numpy as np
 from dalign_jax import augmentation, models, parallel, types
 from dalign_jax import data as data_lib
 from experiments import config as config_lib
-from experiments import errors, files, sets
+from experiments import errors, files, folders, sets
 
 _RECIPE_FIELDS = tuple(f.name for f in dataclasses.fields(types.Recipe))
 _PACKAGES = ('dalign-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Job:
+class Job(folders.Folders):
   """A problem and the run's settings: what every stage works on."""
 
-  config: config_lib.Config
-  folder: pathlib.Path
   data_hash: str
   test_hash: str
   split: data_lib.Split
@@ -36,6 +34,10 @@ class Job:
   init_fn: object
   recipe: types.Recipe
   devices: tuple[jax.Device, ...] | None
+  poison: sets.Poison | None = (
+    None  # what is done to held-out rows, where the forget set is poisoned
+  )
+  forgets_subclass: int | None = None  # its group
   digests: dict[pathlib.Path, str] = dataclasses.field(default_factory=dict)  # of finished models
 
   @property
@@ -55,42 +57,6 @@ class Job:
   def template(self) -> types.ModelState:
     """A state of the problem's network, to check checkpoints against."""
     return self.init_fn(jax.random.key(0))
-
-  @property
-  def original_seeds(self) -> list[int]:
-    return [self.config.original_seed + i for i in range(self.config.seeds)]
-
-  @property
-  def gold_seeds(self) -> list[int]:
-    """Seeds of the gold models; the first half is the reference, the other the noise floor."""
-    return [self.config.gold_seed + i for i in range(self.config.golds)]
-
-  def original_folder(self, seed: int) -> pathlib.Path:
-    """Where the original of a seed is."""
-    return self.folder / 'original' / f'seed_{seed}'
-
-  def gold_folder(self, seed: int) -> pathlib.Path:
-    """Where the gold of a seed is."""
-    return self.folder / 'gold' / f'seed_{seed}'
-
-  def shadow_folder(self, index: int) -> pathlib.Path:
-    """Where a model trained on half of the forget set is."""
-    return self.folder / 'shadow' / f'seed_{index}'
-
-  def run_folders(self, label: str, unlearn_seed: int | None = None) -> list[pathlib.Path]:
-    """Where a method's results are, one for each original."""
-    first = self._run_folder(label, unlearn_seed)
-    others = [first.with_name(f'{first.name}-original_{s}') for s in self.original_seeds[1:]]
-    return [first, *others]
-
-  def run_shadow_folders(self, label: str, unlearn_seed: int | None = None) -> list[pathlib.Path]:
-    """Where a method's results on the shadows are."""
-    first = self._run_folder(label, unlearn_seed)
-    return [first.with_name(f'{first.name}-shadow_{k}') for k in range(self.config.shadows)]
-
-  def _run_folder(self, label, unlearn_seed):
-    seed = self.config.unlearn_seed if unlearn_seed is None else unlearn_seed
-    return self.folder / 'runs' / label / f'seed_{seed}'
 
   def problem(self, original: types.ModelState, **changes) -> types.Problem:
     """What a method sees; `changes` replace fields."""
@@ -118,9 +84,11 @@ class Job:
     return np.sort(permutation[:half] if index % 2 == 0 else permutation[half : 2 * half])
 
 
-def prepare(config: config_lib.Config, folder: pathlib.Path) -> Job:
+def prepare(
+  config: config_lib.Config, folder: pathlib.Path, scores: np.ndarray | None = None
+) -> Job:
   """Loads the data, makes the splits, and checks the settings; writes nothing."""
-  made = sets.make(config)
+  made = sets.make(config, scores)
   apply_fn, init_fn = _network(config, made.source)
   recipe = types.Recipe(**{name: getattr(config, name) for name in _RECIPE_FIELDS})
   job = Job(
@@ -134,6 +102,8 @@ def prepare(config: config_lib.Config, folder: pathlib.Path) -> Job:
     class_names=made.source.class_names,
     notes=made.notes,
     forgets_classes=made.forgets_classes,
+    poison=made.poison,
+    forgets_subclass=made.forgets_subclass,
     apply_fn=apply_fn,
     init_fn=init_fn,
     recipe=recipe,
@@ -194,6 +164,10 @@ def _check_counts(job):
     if getattr(config, name) < 1:
       flag = 'num_seeds' if name == 'seeds' else name
       raise errors.UserError(f'--{flag}: must be at least 1, got {getattr(config, name)}')
+  if config.member >= config.seeds:
+    raise errors.UserError(
+      f'--member: must be less than the {config.seeds} originals, got {config.member}'
+    )
   if config.golds < 2 * config.seeds or config.golds % 2:
     raise errors.UserError(
       f'--num_gold: must be even and at least {2 * config.seeds} (a reference and a noise floor '

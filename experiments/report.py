@@ -1,5 +1,6 @@
-"""Writes `report.html` (one file, works offline), `report.md` and `report.csv`."""
+"""Writes `report.html` (one file, works offline), `report.md`, `report.csv` and `rows.json`."""
 
+from collections.abc import Sequence
 import html
 
 from experiments import (
@@ -8,38 +9,24 @@ from experiments import (
   evaluation,
   figures,
   files,
+  pages,
   plots,
   problems,
   progress,
+  records,
   table,
 )
 
-_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 92rem; margin: 0 auto; padding: 1rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap;
-         border-bottom: 1px solid #8884; }
-th:first-child, td:first-child { text-align: left; }
-td.floor { background: #2a02; }
-td small { display: block; opacity: .65; }
-tr.gold td { background: #da32; }
-figure { display: inline-block; margin: .5rem 1rem .5rem 0; vertical-align: top; max-width: 100%; }
-figure img { max-width: 100%; background: white; border-radius: 4px; }
-figcaption { max-width: 34rem; opacity: .8; }
-.warning { border-left: 4px solid #d80; padding-left: .8rem; }
-"""
-
 _RUN = ('unlearned', 'oracle')
 _LEAST_MOVE = 0.1  # of the way from original to gold: below it, a method did next to nothing
-_READING = (
+READING = (
   'Every number is to be read beside the same number of gold, the model retrained without the '
   'forget set: nearer to gold is better, higher or lower is not. "=" marks a gap to gold no larger '
   'than the gap between two golds (the floor). Avg Gap: mean absolute gap to gold over forget, '
   'retain and test accuracy and the attack, in points. ToW: product of one minus the three '
   'accuracy gaps, 1 is gold. '
-  'Seconds without compilation; "of gold" is the share of the time that training gold took.'
+  'Seconds without compilation; "of gold" is the share of the time that training gold took. In '
+  "report.html, a method's name links to its resolved flags."
 )
 
 
@@ -53,14 +40,18 @@ _ORACLE = (
 )
 
 
+Section = tuple[str, list[list[str]], str]  # title, table, words
+
+
 def write(job: problems.Job) -> None:
   """Writes the three reports and prints the table and where they are."""
   rows = evaluation.read_rows(job)
   notes = warnings(rows)
-  text = _tables(job, rows)
+  text = tables(rows, _sections(job, rows))
   title = f'Unlearning {job.config.forget} from {job.config.model} on {job.config.dataset}'
   files.write_text(job.folder / 'report.csv', table.to_csv(rows))
   files.write_text(job.folder / 'report.md', _markdown(job, rows, title, text, notes))
+  records.write(job.folder, records.Record(title, notes, rows))
   drawn = figures.draw(job, rows)
   figures.write(job, drawn)
   files.write_text(job.folder / 'report.html', _html(job, rows, title, notes, drawn))
@@ -70,15 +61,15 @@ def write(job: problems.Job) -> None:
   progress.say(f'report: {job.folder / "report.html"}')
 
 
-def _tables(job, rows) -> str:
+def tables(rows: list[evaluation.Row], sections: Sequence[Section] = ()) -> str:
   """The tables as Markdown: methods against gold, laws and attacks, rankings, sections."""
-  grids = [table.ranking(rows), *(cells for _, cells, _ in _sections(job, rows))]
+  grids = [table.ranking(rows), *(cells for _, cells, _ in sections)]
   parts = [table.markdown(rows), table.markdown(rows, 'full')]
   parts += [table.grid(cells) for cells in grids if cells]
   return '\n\n'.join(part for part in parts if part)
 
 
-def _sections(job, rows) -> list[tuple[str, list[list[str]], str]]:
+def _sections(job, rows) -> list[Section]:
   """Title, table and words of what only some problems and methods have."""
   sections = [
     ('Inside the classes', alignment.class_table(rows, job.class_names), _CLASSES),
@@ -190,7 +181,7 @@ def _facts(job, rows) -> list[str]:
 def _markdown(job, rows, title, text, notes) -> str:
   parts = [f'# {title}', verdict(rows)]
   parts += [f'**Warning:** {note}.' for note in notes]
-  parts += [text, _READING, *(words for _, _, words in _sections(job, rows)), *_oracles(rows)]
+  parts += [text, READING, *(words for _, _, words in _sections(job, rows)), *_oracles(rows)]
   if table.columns(rows, 'full'):
     parts += [_null_floors(job)]
   parts += ['\n'.join(f'- {c.head}: {c.meaning}' for c in table.columns(rows))]
@@ -199,34 +190,25 @@ def _markdown(job, rows, title, text, notes) -> str:
 
 
 def _html(job, rows, title, notes, drawn) -> str:
-  escape = html.escape
+  escape, ranking = html.escape, table.ranking(rows)
   body = [f'<h1>{escape(title)}</h1>', f'<p>{escape(verdict(rows))}</p>']
   body += [f'<p class="warning">Warning: {escape(n)}.</p>' for n in notes]
-  body += [_html_table(rows), f'<p>{escape(_READING)}</p>']
+  body += [pages.results(rows, job.folder), f'<p>{escape(READING)}</p>']
   if table.columns(rows, 'full'):
-    body += ['<h2>Laws of outputs and strong attacks</h2>', _html_table(rows, 'full')]
+    body += ['<h2>Laws of outputs and strong attacks</h2>', pages.results(rows, job.folder, 'full')]
     body += [f'<p>{escape(_null_floors(job))}</p>']
-  body += ['<h2>Rankings</h2>', _html_grid(table.ranking(rows))]
+  body += [
+    '<h2>Rankings</h2>',
+    pages.grid(ranking) if ranking else '<p>No method has been run yet.</p>',
+  ]
   body += [f'<p>{escape(words)}</p>' for words in _oracles(rows)]
   for heading, cells, words in _sections(job, rows):
-    body += [f'<h2>{escape(heading)}</h2>', _html_grid(cells), f'<p>{escape(words)}</p>']
+    body += [f'<h2>{escape(heading)}</h2>', pages.grid(cells), f'<p>{escape(words)}</p>']
   body += ['<h2>Figures</h2>', *(f.in_html() for f in drawn)]
   body += ['<h2>What the columns say</h2><dl>']
   body += [f'<dt>{escape(c.head)}</dt><dd>{escape(c.meaning)}</dd>' for c in table.columns(rows)]
   body += ['</dl><h2>How it was made</h2>', *(f'<p>{escape(f)}</p>' for f in _facts(job, rows))]
-  links = []
-  for row in rows:
-    if row.kind in ('unlearned', 'control', 'oracle'):
-      target = escape(str((row.folder / 'flags.txt').relative_to(job.folder)))
-      links.append(f'<li><a href="{target}">{escape(row.name)}</a></li>')
-  body += ['<p>Resolved flags of each run:</p><ul>', *links, '</ul>']
-  return (
-    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    f'<title>{escape(title)}</title><style>{_STYLE}</style></head><body>'
-    + '\n'.join(body)
-    + '</body></html>\n'
-  )
+  return pages.page(title, body)
 
 
 def _oracles(rows) -> list[str]:
@@ -243,46 +225,4 @@ def _null_floors(job) -> str:
     f'{floors["klom_p95"]:.2f} at the 95th percentile ({distributions.num_bins(job)} bins); '
     f'FQ {floors["forgetting_quality"]:.2f}; AUC of an attack 0.5. ± is half the 95 % interval '
     'over training seeds (U-LiRA: over shadows).'
-  )
-
-
-def _html_grid(cells) -> str:
-  if not cells:
-    return '<p>No method has been run yet.</p>'
-  escape = lambda row, tag: ''.join(f'<{tag}>{html.escape(c)}</{tag}>' for c in row)
-  body = ''.join(f'<tr>{escape(row, "td")}</tr>' for row in cells[1:])
-  return (
-    f'<div class="wide"><table><thead><tr>{escape(cells[0], "th")}</tr></thead>'
-    f'<tbody>{body}</tbody></table></div>'
-  )
-
-
-def _html_table(rows, part='main') -> str:
-  shown = table.columns(rows, part)
-  meanings = {c.head: c.meaning for c in shown}
-  head = ''.join(
-    f'<th title="{html.escape(meanings.get(h, ""))}">{html.escape(h)}</th>'
-    for h in table.heads(shown, part)
-  )
-  body = []
-  for line in table.lines(rows):
-    text = table.texts(line, shown, part)
-    cells = [f'<td>{html.escape(text[0])}</td>']
-    for column, cell_text in zip(shown, text[1:], strict=False):
-      cell = line.cells[column.key]
-      gap = (
-        ''
-        if cell.gap is None or column.is_distance
-        else (f'<small>gap {cell.gap * column.scale:.{column.digits}f}</small>')
-      )
-      cells.append(
-        f'<td{" class=floor" if cell.at_floor else ""}>{html.escape(cell_text)}{gap}</td>'
-      )
-    cells += [f'<td>{html.escape(t)}</td>' for t in text[1 + len(shown) :]]
-    kind = ' class=gold' if line.row.kind.endswith('gold') else ''
-    body.append(f'<tr{kind}>{"".join(cells)}</tr>')
-  rows_html = ''.join(body)
-  return (
-    f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
-    f'<tbody>{rows_html}</tbody></table></div>'
   )

@@ -35,13 +35,13 @@ def _define_flags() -> None:
       define[field.type](field.name, field.default, help_text)
 
 
-def read_config(argv: Sequence[str] = ()) -> config_lib.Config:
+def read_config(argv: Sequence[str] = (), values: flags.FlagValues = FLAGS) -> config_lib.Config:
   """The flags as a configuration; `argv` is what flags have left of the command line."""
   if len(argv) > 1:
     raise errors.UserError(f'unexpected argument {argv[1]!r}; flags start with --')
-  values = {f.name: getattr(FLAGS, f.name) for f in dataclasses.fields(config_lib.Config)}
+  read = {f.name: getattr(values, f.name) for f in dataclasses.fields(config_lib.Config)}
   return config_lib.Config(
-    **{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    **{name: tuple(v) if isinstance(v, list) else v for name, v in read.items()}
   )
 
 

@@ -9,7 +9,6 @@ import csv
 import dataclasses
 import io
 import itertools
-import os
 import pathlib
 import time
 import zlib
@@ -18,7 +17,7 @@ import jax
 import numpy as np
 
 from experiments import config as config_lib
-from experiments import errors, files, hparams, judging, problems, progress, stages, timing
+from experiments import errors, files, folders, hparams, judging, making, progress, stages, timing
 from experiments import ranges as ranges_lib
 
 SEARCHES = ('random', 'grid')
@@ -68,7 +67,8 @@ def run(config: config_lib.Config, tuning: Tuning) -> None:
 
 def tuning_folder(config: config_lib.Config) -> pathlib.Path:
   """Where the problem is that a search for `config` works on."""
-  return pathlib.Path(os.path.expanduser(config.workdir)) / f'{config.problem_name()}-tuning'
+  folder = folders.problem_folder(config)
+  return folder.with_name(f'{folder.name}-tuning')
 
 
 def prepare_judge(config: config_lib.Config, tuning: Tuning) -> judging.Judge:
@@ -85,7 +85,7 @@ def prepare_judge(config: config_lib.Config, tuning: Tuning) -> judging.Judge:
   )
   trained = ('prepare', 'train_original', 'train_gold')
   stages.run(dataclasses.replace(config, methods=(), stages=trained))
-  return judging.Judge(problems.prepare(config, folder))
+  return judging.Judge(stages.prepare(config, folder))
 
 
 def _check(config, tuning):
@@ -162,7 +162,7 @@ def _trial(judge, method, trial, values, tuning) -> Row:
   start, compiled = time.monotonic(), timing.compile_seconds()
   try:
     run = stages.Run.of(judge.job, method, values)
-    key = stages.stream(tuning.tuning_seed, 'unlearn')
+    key = making.stream(tuning.tuning_seed, 'unlearn')
     model = run.unlearn_fn(judge.job.problem(judge.original), key)
     status, seconds = 'ok', time.monotonic() - start
     compiling = timing.compile_seconds() - compiled

@@ -1,5 +1,6 @@
 """The sets of a problem: loaded, split, and checked for people and images on both sides."""
 
+from collections.abc import Callable
 import dataclasses
 import functools
 import os
@@ -15,6 +16,9 @@ from experiments import errors, progress
 _SETS = ('retain', 'forget', 'validation', 'test', 'unseen', 'unseen_validation')
 
 
+Poison = Callable[[types.Dataset], types.Dataset]  # of held-out rows
+
+
 class Made(NamedTuple):
   """The sets of a problem; see `problems.Job`."""
 
@@ -23,6 +27,8 @@ class Made(NamedTuple):
   sets: dict[str, types.Dataset]
   watched: types.Dataset | None
   notes: tuple[str, ...]
+  poison: Poison | None = None
+  forgets_subclass: int | None = None
 
   @property
   def forgets_classes(self) -> tuple[int, ...]:
@@ -33,19 +39,24 @@ class Made(NamedTuple):
     return tuple(sorted(present['forget'] - present['retain']))
 
 
-def make(config: config_lib.Config) -> Made:
+def make(config: config_lib.Config, scores: np.ndarray | None = None) -> Made:
   """Loads the data and makes the sets that the configuration asks for.
+
+  Args:
+    config: the settings.
+    scores: memorisation scores of all rows, for `--forget=memorised:SHARE`.
 
   Raises:
     errors.UserError: naming the flag that cannot be followed.
   """
-  source = _load(config, config.train_split)
-  split = _split(config, source)
+  fine = _load(config, config.train_split)
+  source = _coarse(config, fine)
+  split = _split(config, source, scores)
   sets = {name: source.dataset.take(getattr(split, name)) for name in _SETS}
   if config.test_split:
-    test = _load(config, config.test_split, source.class_names)
+    test = _coarse(config, _load(config, config.test_split, fine.class_names))
     _check_test_people(config, source, split, test)
-    sets['test'] = test.dataset
+    sets['test'] = _with_groups_of(source, test)
   sets, split, notes = _check_duplicates(config, sets, split)
   for flag, name in (('validation_fraction', 'validation'), ('test_fraction', 'test')):
     if not len(sets[name]):
@@ -53,7 +64,16 @@ def make(config: config_lib.Config) -> Made:
   watched = sets.pop('unseen_validation')
   if not len(sets['unseen']):
     del sets['unseen']
-  return Made(source, split, sets, watched if len(watched) else None, (*source.notes, *notes))
+  watched, notes = watched if len(watched) else None, (*source.notes, *notes)
+  request = data_lib.parse_forget(config.forget)
+  if request.kind == 'subclass':
+    number = data_lib.subclass_number(request, source.dataset.group, source.group_names)
+    return Made(source, split, sets, watched, notes, forgets_subclass=number)
+  poison = _poison(config, request, source)
+  if poison:
+    sets |= {'forget': poison(sets['forget'], 6), 'poisoned': poison(sets['test'], 7)}
+    poison = functools.partial(poison, purpose=8)
+  return Made(source, split, sets, watched, notes, poison)
 
 
 def _load(config, split, class_names=None) -> data_lib.Source:
@@ -71,6 +91,37 @@ def _load(config, split, class_names=None) -> data_lib.Source:
       class_names=class_names,
       progress=functools.partial(shown.update, note='images'),
     )
+
+
+def _coarse(config, source):
+  with errors.blame('coarse'):
+    return data_lib.coarsen(source, config.coarse) if config.coarse else source
+
+
+def _with_groups_of(source, test):
+  """The test rows with groups numbered as in the source; -1 for groups that it lacks."""
+  if test.dataset.group is None or source.group_names is None:
+    return test.dataset
+  numbers = {name: number for number, name in enumerate(source.group_names)}
+  of_test = np.array([numbers.get(name, -1) for name in test.group_names], np.int32)
+  return dataclasses.replace(test.dataset, group=of_test[test.dataset.group])
+
+
+def _poison(config, request, source):
+  """What is done to rows that are poisoned, or None: `(dataset, purpose) -> dataset`."""
+  if request.kind == 'mislabelled':
+    rng = lambda purpose: np.random.default_rng([config.split_seed, purpose])
+    count = len(source.class_names)
+    return lambda rows, purpose: data_lib.mislabel(rows, count, rng(purpose))
+  if request.kind != 'backdoor':
+    return None
+  target = data_lib.backdoor_target(request, source.dataset.labels, source.class_names)
+
+  def stamp(rows, purpose):
+    del purpose
+    return data_lib.add_trigger(rows.take(np.flatnonzero(rows.labels != target)), target)
+
+  return stamp
 
 
 def _check_test_people(config, source, split, test):
@@ -124,7 +175,7 @@ def _group_sizes(config) -> tuple[int, int] | None:
   return int(low), int(high)
 
 
-def _split(config, source):
+def _split(config, source, scores):
   with errors.blame('forget'):
     return data_lib.split_dataset(
       source.dataset,
@@ -139,4 +190,5 @@ def _split(config, source):
       split_by_group=config.split_by_group,
       group_sizes=_group_sizes(config),
       official=data_lib.official_parts(config.dataset, source),
+      scores=scores,
     )

@@ -1,16 +1,26 @@
 """The stages of a run, in order; each skips what is done and resumes what was interrupted."""
 
-import contextlib
 import dataclasses
-import os
 import pathlib
 
 import jax
 import numpy as np
 
 from dalign_jax import checkpoints, methods, parallel, prediction, training, types
+from dalign_jax import data as data_lib
 from experiments import config as config_lib
-from experiments import errors, evaluation, files, hparams, making, problems, progress, report
+from experiments import (
+  errors,
+  evaluation,
+  files,
+  folders,
+  hparams,
+  making,
+  memorisation,
+  problems,
+  progress,
+  report,
+)
 
 _FIRST_SHADOW = 10_000  # the shadows' unlearning keys begin here
 
@@ -25,9 +35,10 @@ def run(config: config_lib.Config) -> None:
 
 def _run(config):
   hyper_parameters = hparams.resolve(config.all_methods, config.hparam)
-  folder = pathlib.Path(os.path.expanduser(config.workdir)) / config.problem_name()
-  with files.lock(folder) if parallel.is_main_process() else contextlib.nullcontext():
-    job = problems.prepare(config, folder)
+  folder = folders.problem_folder(config)
+  is_shared = set(config.stages) <= {'unlearn', 'evaluate'}  # each model has a lock of its own
+  with files.locked_by_writer(folder, is_shared=is_shared):
+    job = prepare(config, folder)
     runs = [Run.of(job, name, values) for name, values in hyper_parameters.items()]
     problems.fix(job)
     parallel.barrier('prepare')
@@ -44,6 +55,22 @@ def _run(config):
     if 'report' in config.stages and parallel.is_main_process():
       report.write(job)
     parallel.barrier('done')
+
+
+def prepare(config: config_lib.Config, folder: pathlib.Path) -> problems.Job:
+  """The problem of a configuration; finds out first what is memorised, where that is asked for."""
+  with errors.blame('forget'):
+    kind = data_lib.parse_forget(config.forget).kind
+  if kind != 'memorised':
+    return problems.prepare(config, folder)
+  scores = memorisation.scores(config)
+  job = problems.prepare(config, folder, scores.values)
+  if scores.data_hash != job.data_hash:
+    raise errors.UserError(
+      f'--dataset: {config.dataset} is not what it was when memorisation scores were made; delete '
+      f'{memorisation.folder_of(config)}'
+    )
+  return job
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +136,7 @@ def train_gold(job: problems.Job) -> None:
 
 def _train(job, role, folders, dataset, subsets):
   """Trains the models that are missing: a single one alone, several as an ensemble."""
-  keys = {seed: stream(seed, role) for seed in folders}
+  keys = {seed: making.stream(seed, role) for seed in folders}
   if job.config.ensemble_size > 1 and len(folders) > 2:
     making.make_ensemble(job, role, folders, keys, dataset, subsets)
     return
@@ -134,13 +161,15 @@ def _train(job, role, folders, dataset, subsets):
 def unlearn(job: problems.Job, run: Run) -> None:
   """Runs one method from every original, and from every shadow."""
   forget = job.sets['forget']
-  for number, seed in enumerate(job.original_seeds):
-    _unlearn(job, run, job.original_folder(seed), forget, run.folders[number], number)
-  for index in range(job.config.shadows):
+  for number in job.members:
+    start, folder = job.original_folder(job.original_seeds[number]), run.folders[number]
+    _unlearn(job, run, start, forget, folder, number)
+  shadows = job.config.shadows if job.config.member <= 0 else 0
+  for index in range(shadows):
     shadow_forget = forget.take(job.shadow_forget_rows(index))
     start, folder = job.shadow_folder(index), run.shadow_folders[index]
     _unlearn(job, run, start, shadow_forget, folder, _FIRST_SHADOW + index)
-  others = len(job.original_seeds) - 1 + job.config.shadows
+  others = len(job.members) - 1 + shadows
   jax.clear_caches()  # programs that no other method shares; hundreds of them fill the memory
   if others:
     progress.say(f'unlearn: {run.label}: from {others} more originals and shadows')
@@ -163,7 +192,7 @@ def _unlearn(job, run, start, forget, folder, number):
   if run.is_oracle:
     known_to_gold, record['gold'] = _known_to_gold(job, forget, number)
     record['sees'] = f'{record["sees"]}, gold: an oracle'
-  key = stream(job.config.unlearn_seed, 'unlearn')
+  key = making.stream(job.config.unlearn_seed, 'unlearn')
   key = jax.random.fold_in(key, number) if number else key
 
   def compute(monitor):
@@ -187,12 +216,6 @@ def _known_to_gold(job, forget, number) -> tuple[np.ndarray, str]:
   return outputs.logits.argmax(axis=1) == forget.labels, record['digest']
 
 
-def stream(seed: int, role: str) -> jax.Array:
-  """A stream for each role: equal seeds of original, gold and method have nothing in common."""
-  role_number = ('original', 'gold', 'unlearn', 'shadow').index(role)
-  return jax.random.fold_in(jax.random.key(seed), role_number)
-
-
 def _announce(job):
   sizes = ', '.join(f'{name} {len(d)}' for name, d in job.sets.items())
   devices = parallel.num_devices(job.devices)
@@ -205,18 +228,13 @@ def _flag_file(config, run) -> str:
   """A flag file that makes this one run again."""
   config = dataclasses.replace(
     config,
+    stages=config_lib.STAGES,
     coordinator_address='',
     num_processes=1,
     process_id=0,
+    member=-1,
     methods=(run.name,),
     hparam=tuple(f'{run.name}.{name}={value}' for name, value in run.hparams.items()),
   )
-  lines = [f'# python -m experiments.run --flagfile=<this file>: {run.label}']
-  for name, value in dataclasses.asdict(config).items():
-    if name == 'hparam':
-      lines += [f'--hparam={v}' for v in value]
-    elif isinstance(value, bool):
-      lines.append(f'--{name}' if value else f'--no{name}')
-    else:
-      lines.append(f'--{name}={",".join(value) if isinstance(value, tuple) else value}')
-  return '\n'.join(lines) + '\n'
+  header = f'# python -m experiments.run --flagfile=<this file>: {run.label}'
+  return '\n'.join([header, *config.flag_lines()]) + '\n'

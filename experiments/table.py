@@ -27,6 +27,7 @@ class Line(NamedTuple):
   row: evaluation.Row
   cells: dict[str, Cell]
   average_gap: float | None
+  average_gap_interval: float | None
   tug_of_war: float | None
   final_score: float | None
   seconds: float
@@ -83,11 +84,15 @@ def _line(row, gold, floors):
       interval = row.interval(column.key)
       cells[column.key] = Cell(row.values.get(column.key), gap, at_floor, interval)
   seconds = row.record['seconds']
+  gaps = _aggregates(metrics.average_gap, row, gold, ('UA', 'RA', 'TA', 'MIA'))
+  tugs = _aggregates(metrics.tug_of_war, row, gold, ('FA', 'RA', 'TA'))
+  mean = lambda values: sum(values) / len(values) if values else None
   return Line(
     row=row,
     cells=cells,
-    average_gap=_aggregate(metrics.average_gap, row, gold, ('UA', 'RA', 'TA', 'MIA')),
-    tug_of_war=_aggregate(metrics.tug_of_war, row, gold, ('FA', 'RA', 'TA')),
+    average_gap=mean(gaps),
+    average_gap_interval=None if row is gold else evaluation.mean_interval(gaps),
+    tug_of_war=mean(tugs),
     final_score=_final_score(row.values, gold.values),
     seconds=seconds,
     time_ratio=seconds / gold.record['seconds'],
@@ -102,8 +107,8 @@ def _final_score(values, gold):
   return values['forgetting_quality'] * math.prod(values[k] / gold[k] for k in keys)
 
 
-def _aggregate(metric, row, gold, names):
-  """An aggregate of accuracies and attack, mean over seeds; None where a part is not defined."""
+def _aggregates(metric, row, gold, names) -> list[float]:
+  """An aggregate of accuracies and attack for each seed; none where a part is not defined."""
   keys = {'FA': 'forget_accuracy', 'RA': 'retain_accuracy', 'TA': 'test_accuracy', 'MIA': 'mia'}
   results = []
   for seed in zip(row.seeds, gold.seeds, strict=False):
@@ -111,9 +116,9 @@ def _aggregate(metric, row, gold, names):
     for of_row in values:
       of_row['UA'] = 1 - of_row['FA']
       if any(of_row[n] is None for n in names):
-        return None
+        return []
     results.append(metric(*values))
-  return sum(results) / len(results)
+  return results
 
 
 def ranks(lines: list[Line]) -> dict[str, dict[str, int]]:
@@ -143,6 +148,14 @@ def format_cell(column: Column, cell: Cell) -> str:
   return form(cell.value) + interval + (' =' if cell.at_floor else '')
 
 
+def format_gap(line: Line) -> str:
+  """Avg Gap in points, and half its interval over seeds."""
+  if line.average_gap is None:
+    return '-'
+  spread = line.average_gap_interval
+  return f'{100 * line.average_gap:.1f}' + ('' if spread is None else f' ± {100 * spread:.1f}')
+
+
 def heads(shown: list[Column], part: str = 'main') -> list[str]:
   """The head line of a table."""
   tail = ['Avg Gap', 'ToW', 'seconds', 'of gold', 'sees']
@@ -155,11 +168,10 @@ def texts(line: Line, shown: list[Column], part: str = 'main') -> list[str]:
   number = lambda value, digits: '-' if value is None else f'{value:.{digits}f}'
   if part == 'full':
     return [*cells, number(line.final_score, 3)]
-  gap = None if line.average_gap is None else 100 * line.average_gap
   times = [number(line.seconds, 1), number(line.time_ratio, 2)]
   return [
     *cells,
-    number(gap, 1),
+    format_gap(line),
     number(line.tug_of_war, 3),
     *times,
     line.row.record.get('sees', ''),
@@ -196,12 +208,13 @@ def to_csv(rows: list[evaluation.Row]) -> str:
   out = io.StringIO()
   writer = csv.writer(out, lineterminator='\n')
   names = [f'{c.key}{suffix}' for c in shown for suffix in ('', '_gap', '_at_floor', '_interval')]
-  tail = ['average_gap', 'tug_of_war', 'final_score', 'seconds', 'compile_seconds', 'time_ratio']
+  tail = ['average_gap', 'average_gap_interval', 'tug_of_war', 'final_score']
+  tail += ['seconds', 'compile_seconds', 'time_ratio']
   writer.writerow(['model', 'kind', *names, *tail])
   for line in lines(rows):
     cells = [x for c in shown for x in line.cells[c.key]]
     compile_seconds = line.row.record['compile_seconds']
-    aggregates = [line.average_gap, line.tug_of_war, line.final_score]
+    aggregates = [line.average_gap, line.average_gap_interval, line.tug_of_war, line.final_score]
     aggregates += [line.seconds, compile_seconds, line.time_ratio]
     writer.writerow([line.row.name, line.row.kind, *cells, *aggregates])
   return out.getvalue()

@@ -18,7 +18,7 @@ import pytest
 
 from dalign_jax import checkpoints
 from experiments import config as config_lib
-from experiments import errors, files, hparams, progress, run, stages, tune
+from experiments import errors, files, hparams, progress, run, stages, sweep, tune
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = {
@@ -104,7 +104,8 @@ def test_job_leaves_what_it_promises(finished):
   for name in ('original/seed_0/model', 'gold/seed_100/model', 'runs/head_only/seed_0/unlearned'):
     assert checkpoints.exists(folder / name), name
   assert not list(folder.rglob('training'))
-  known = {'.lock', 'problem.json', 'splits.npz', 'report.html', 'report.md', 'report.csv'}
+  reports = {'report.html', 'report.md', 'report.csv', 'rows.json'}
+  known = {'.lock', 'problem.json', 'splits.npz', *reports}
   assert {p.name for p in folder.iterdir() if p.is_file()} == known
 
 
@@ -133,7 +134,7 @@ def test_table_tells_the_story(finished):
 def test_report_is_one_self_contained_page(finished):
   _, folder = finished
   page = (folder / 'report.html').read_text(encoding='utf-8')
-  assert page.count('data:image/svg+xml;base64,') == 7
+  assert page.count('data:image/svg+xml;base64,') == 8
   assert 'src="http' not in page and '<script' not in page
   for name in ('original', 'second gold', 'head_only', 'Nearest to gold'):
     assert name in page
@@ -144,8 +145,8 @@ def test_second_run_does_nothing(finished, capsys):
   before = _files(folder)
   stages.run(config)
   after = _files(folder)
-  changed = {p.name for p in after if after[p] != before.get(p)}
-  assert changed <= {'report.html', 'report.md', 'report.csv', '.lock'}
+  changed = {p.name for p in after if after[p] != before.get(p) and p.parent.name != 'figures'}
+  assert changed <= {'report.html', 'report.md', 'report.csv', 'rows.json', '.lock'}
   assert 'done before' in capsys.readouterr().out
 
 
@@ -470,8 +471,9 @@ def test_flag_file_parses_and_says_what_it_does(path):
   hparams.resolve(config.methods, config.hparam)
   assert set(config.stages) <= set(config_lib.STAGES)
   header = [line for line in path.read_text(encoding='utf-8').splitlines() if line[:1] == '#']
-  program = tune.__name__ if path.name.startswith('tune_') else run.__name__
-  command = f'python -m {program} --flagfile=experiments/flags/{path.name}'
+  programs = {'tune': tune, 'sweep': sweep}
+  program = programs.get(path.name.partition('_')[0], run)
+  command = f'python -m {program.__name__} --flagfile=experiments/flags/{path.name}'
   assert any(command in line for line in header)
 
 

@@ -22,6 +22,7 @@ class FakeJob:
   config: config_lib.Config
   sets: dict
   forgets_classes: tuple = ()
+  forgets_subclass: int | None = None
   shadow_forget_rows = problems.Job.shadow_forget_rows
 
 

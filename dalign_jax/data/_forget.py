@@ -11,10 +11,12 @@ import numpy as np
 from dalign_jax import types
 
 FORCED = ('group', 'ids')  # kinds that name rows wherever they lie
-_KINDS = ('class', 'classes', 'random', 'official', *FORCED)
+SCENARIOS = ('subclass', 'mislabelled', 'backdoor', 'memorised')  # see _scenarios
+_KINDS = ('class', 'classes', 'random', 'official', *FORCED, *SCENARIOS)
 _FORMS = (
   'class:NAME, class:NAME:SHARE, class:NAME:COUNT, classes:NAME,NAME, random:SHARE, random:COUNT, '
-  'group:NAME, group:COUNT, ids:FILE or official'
+  'group:NAME, group:COUNT, ids:FILE, subclass:NAME, mislabelled:SHARE, backdoor:SHARE, '
+  'backdoor:SHARE:CLASS, memorised:SHARE or official'
 )
 
 
@@ -34,7 +36,10 @@ def parse(text: str, flag: str = 'forget') -> Forget:
       one), `class:3:40` (so many of them), `classes:3,5`, `random:0.1` (share of the training
       rows), `random:500` (their number), `group:NAME` (all rows of a person), `group:2` (of so
       many persons, drawn at random; a whole number always means a count), `ids:FILE` (a text or CSV
-      file of ids) or `official` (what the benchmark of the data set forgets).
+      file of ids), `official` (what the benchmark of the data set forgets), `subclass:NAME` (a
+      group inside a class), `mislabelled:0.1` (training rows that get a wrong label),
+      `backdoor:0.1:CLASS` (that get a trigger and the label CLASS, the first where none is named)
+      or `memorised:0.1` (those that training memorises most).
     flag: the flag that errors quote.
 
   Returns:
@@ -53,6 +58,8 @@ def parse(text: str, flag: str = 'forget') -> Forget:
     raise ValueError(f'{request.flag} must be {_FORMS}')
   if kind == 'random':
     _amount(request, request.argument)
+  elif kind in ('mislabelled', 'backdoor', 'memorised'):
+    share(request)
   elif kind == 'group' and argument.strip() == '0':
     raise ValueError(f'{request.flag} must name a group or a number of groups, 1 or more')
   return request
@@ -109,7 +116,7 @@ def chosen_rows(
   if one:
     name, amount = _class_and_amount(request.argument, class_names)
     wanted = [name]
-  classes = [_class_number(request, name, labels, class_names) for name in wanted]
+  classes = [class_number(request, name, labels, class_names) for name in wanted]
   rows = training[np.isin(labels[training], classes)]
   return _part(request, amount, rows, rng) if amount else rows
 
@@ -135,6 +142,17 @@ def _part(request, text, rows, rng) -> np.ndarray:
   return np.sort(rng.permutation(rows)[:count])
 
 
+def share(request: Forget) -> float:
+  """The share of the training rows in a request such as `mislabelled:0.1`."""
+  try:
+    value = float(request.argument.split(':')[0])
+  except ValueError:
+    value = -1.0
+  if not 0.0 < value < 1.0:
+    raise ValueError(f'{request.flag} must give a share of the training rows between 0 and 1')
+  return value
+
+
 def _amount(request: Forget, text: str) -> int | float:
   if text.isdecimal() and int(text) >= 1:
     return int(text)
@@ -149,7 +167,10 @@ def _amount(request: Forget, text: str) -> int | float:
   return share
 
 
-def _class_number(request, name, labels, class_names) -> int:
+def class_number(
+  request: Forget, name: str, labels: np.ndarray, class_names: Sequence[str] | None
+) -> int:
+  """The class of a name or number."""
   names = list(class_names or [str(k) for k in range(int(labels.max()) + 1)])
   if name in names:
     return names.index(name)
@@ -158,11 +179,11 @@ def _class_number(request, name, labels, class_names) -> int:
     return int(name)
   raise ValueError(
     f'{request.flag}: there is no class {name!r}; name one of the {len(names)} classes'
-    f'{_suggest(name, names)}'
+    f'{suggest(name, names)}'
   )
 
 
-def _suggest(name: str, names: Sequence[str]) -> str:
+def suggest(name: str, names: Sequence[str]) -> str:
   """The names nearest to the unknown one, or the first few."""
   near = difflib.get_close_matches(name, names, n=5) or names[:5]
   return f', such as {", ".join(near)}'
@@ -186,7 +207,7 @@ def _group_rows(request, group, rng, group_names, candidates) -> np.ndarray:
   if request.argument not in names:
     raise ValueError(
       f'{request.flag}: there is no group {request.argument!r}; name one of the {len(present)} '
-      f'groups{_suggest(request.argument, names)}, or a number of groups'
+      f'groups{suggest(request.argument, names)}, or a number of groups'
     )
   number = names.index(request.argument)
   if candidates is not None and number not in candidates:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dalign_jax import types
-from dalign_jax.data import _forget, _people, _split
+from dalign_jax.data import _forget, _people, _scenarios, _split
 
 
 def split_dataset(
@@ -22,6 +22,7 @@ def split_dataset(
   split_by_group: bool = False,
   group_sizes: tuple[int, int] | None = None,
   official: Mapping[str, np.ndarray] | None = None,
+  scores: np.ndarray | None = None,
 ) -> _split.Split:
   """Splits a data set for unlearning.
 
@@ -47,6 +48,7 @@ def split_dataset(
     group_sizes: use people with that many rows only, fewest and most.
     official: parts `retain`, `forget`, `test`, `unseen` for the request `official`; validation is
       drawn from retain.
+    scores: `[N]` memorisation scores, for the request `memorised:SHARE`.
 
   Returns:
     The split; it passes `check_split`.
@@ -87,7 +89,10 @@ def split_dataset(
   held = draw.rows(open_rows, num_held, 1)
   test = np.union1d(taken['test'], draw.rows(held, num_test, 2))
   kept, rows = np.setdiff1d(taken['retain'], held), taken['forget']
-  if request.kind not in (*_forget.FORCED, 'official'):
+  if request.kind in _forget.SCENARIOS:
+    names = {'class_names': class_names, 'group_names': group_names}
+    rows = _scenarios.chosen_rows(request, dataset, kept, draw.rng(3), **names, scores=scores)
+  elif request.kind not in (*_forget.FORCED, 'official'):
     rows = _forget.chosen_rows(request, dataset.labels, kept, draw.rng(3), class_names)
   retain = np.setdiff1d(kept, rows)
   _check_request(request, draw.classes, retain, rows)

@@ -42,6 +42,7 @@ from dalign_jax.metrics._membership import (
   population_scores,
   svc_attack,
 )
+from dalign_jax.metrics._memorisation import memorisation_scores
 from dalign_jax.metrics._nomus import (
   NullSpread,
   attack_null_spread,
@@ -102,6 +103,7 @@ __all__ = [
   'lira',
   'logit_scaled_confidence',
   'match_classes',
+  'memorisation_scores',
   'modified_entropy',
   'nomus',
   'one_feature_attack',

@@ -1,0 +1,89 @@
+"""Pages of HTML that need no other file, and the tables in them."""
+
+import html
+import os
+import pathlib
+import urllib.parse
+
+from experiments import evaluation, table
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 92rem; margin: 0 auto; padding: 1rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap;
+         border-bottom: 1px solid #8884; }
+th:first-child, td:first-child { text-align: left; }
+td.floor { background: #2a02; }
+td small { display: block; opacity: .65; }
+tr.gold td { background: #da32; }
+figure { display: inline-block; margin: .5rem 1rem .5rem 0; vertical-align: top; max-width: 100%; }
+figure img { max-width: 100%; background: white; border-radius: 4px; }
+figcaption { max-width: 34rem; opacity: .8; }
+.warning { border-left: 4px solid #d80; padding-left: .8rem; }
+"""
+
+
+def page(title: str, body: list[str]) -> str:
+  """A whole page."""
+  return (
+    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+    '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    f'<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>'
+    + '\n'.join(body)
+    + '</body></html>\n'
+  )
+
+
+def link(text: str, path: pathlib.Path, folder: pathlib.Path) -> str:
+  """A link to a file from a page in `folder`."""
+  target = urllib.parse.quote(os.path.relpath(path, folder))
+  return f'<a href="./{target}">{html.escape(text)}</a>'
+
+
+def grid(cells: list[list[str]]) -> str:
+  """Lines of cells, head line first, as a table."""
+  escape = lambda row, tag: ''.join(f'<{tag}>{html.escape(c)}</{tag}>' for c in row)
+  body = ''.join(f'<tr>{escape(row, "td")}</tr>' for row in cells[1:])
+  return _table(escape(cells[0], 'th'), body)
+
+
+def results(rows: list[evaluation.Row], folder: pathlib.Path, part: str = 'main') -> str:
+  """The table of models against gold; a method's name links to its resolved flags.
+
+  Args:
+    rows: original, gold, second gold and the methods.
+    folder: of the page.
+    part: 'main', or 'full' for laws and strong attacks.
+  """
+  shown = table.columns(rows, part)
+  meanings = {c.head: c.meaning for c in shown}
+  head = ''.join(
+    f'<th title="{html.escape(meanings.get(h, ""))}">{html.escape(h)}</th>'
+    for h in table.heads(shown, part)
+  )
+  body = ''.join(_line(line, shown, part, folder) for line in table.lines(rows))
+  return _table(head, body)
+
+
+def _line(line, shown, part, folder):
+  row, texts = line.row, table.texts(line, shown, part)
+  flags = row.folder / 'flags.txt'
+  name = link(texts[0], flags, folder) if flags.exists() else html.escape(texts[0])
+  cells = [f'<td>{name}</td>']
+  for column, text in zip(shown, texts[1:], strict=False):
+    cell, gap = line.cells[column.key], ''
+    if cell.gap is not None and not column.is_distance:
+      gap = f'<small>gap {cell.gap * column.scale:.{column.digits}f}</small>'
+    mark = ' class=floor' if cell.at_floor else ''
+    cells.append(f'<td{mark}>{html.escape(text)}{gap}</td>')
+  cells += [f'<td>{html.escape(t)}</td>' for t in texts[1 + len(shown) :]]
+  kind = ' class=gold' if row.kind.endswith('gold') else ''
+  return f'<tr{kind}>{"".join(cells)}</tr>'
+
+
+def _table(head, body):
+  return (
+    f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+  )

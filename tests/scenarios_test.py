@@ -1,0 +1,208 @@
+"""Subclasses, poisoned and memorised images: what is forgotten, and what the table says of it."""
+
+import csv
+import dataclasses
+
+import numpy as np
+import pytest
+
+from dalign_jax import checkpoints, metrics, types
+from dalign_jax import data as data_lib
+from experiments import config as config_lib
+from experiments import errors, folders, judging, making, measures, memorisation, sets, stages
+
+PARITY = 'even=0,2,4,6,8;odd=1,3,5,7,9'
+
+
+def _config(**changes):
+  settings = {
+    'dataset': 'digits',
+    'width_multiplier': 0.125,
+    'num_epochs': 3,
+    'batch_size': 64,
+    'methods': ('finetune',),
+    'hparam': ('finetune.num_epochs=1',),
+    'num_devices': 1,
+    'cache_dir': '',
+    'compilation_cache_dir': '',
+  }
+  return config_lib.Config(**{**settings, **changes})
+
+
+def _true_labels(dataset):
+  source = data_lib.load('digits').dataset
+  return source.labels[np.searchsorted(source.ids, dataset.ids)]
+
+
+def _rows(config):
+  path = folders.problem_folder(config) / 'report.csv'
+  lines = path.read_text(encoding='utf-8').splitlines()
+  return {row['model']: row for row in csv.DictReader(lines)}
+
+
+@pytest.mark.parametrize('forget', ['mislabelled:0.1', 'backdoor:0.1', 'backdoor:0.1:4'])
+def test_poison_is_seeded_nests_and_leaves_the_other_sets(forget):
+  made, again = sets.make(_config(forget=forget)), sets.make(_config(forget=forget))
+  np.testing.assert_array_equal(made.sets['forget'].labels, again.sets['forget'].labels)
+  np.testing.assert_array_equal(made.sets['forget'].images, again.sets['forget'].images)
+  clean = sets.make(_config(forget='random:0.1'))
+  assert len(made.sets['forget']) == len(clean.sets['forget'])
+  for name in ('validation', 'test'):
+    np.testing.assert_array_equal(made.sets[name].ids, clean.sets[name].ids)
+  for name in ('retain', 'validation', 'test'):
+    np.testing.assert_array_equal(made.sets[name].labels, _true_labels(made.sets[name]))
+  fewer = sets.make(_config(forget=forget.replace('0.1', '0.05'))).sets['forget']
+  assert set(fewer.ids) < set(made.sets['forget'].ids)
+  other = sets.make(_config(forget=forget, split_seed=1)).sets['forget']
+  assert set(other.ids) != set(made.sets['forget'].ids)
+
+
+def test_every_mislabelled_image_has_a_wrong_label_and_its_own_pixels():
+  made = sets.make(_config(forget='mislabelled:0.2'))
+  for name in ('forget', 'poisoned'):
+    labels = made.sets[name].labels
+    assert np.all(labels != _true_labels(made.sets[name]))
+    assert set(labels) == set(range(10))
+  source = data_lib.load('digits').dataset
+  np.testing.assert_array_equal(made.sets['forget'].images, source.images[made.split.forget])
+  np.testing.assert_array_equal(made.sets['poisoned'].images, made.sets['test'].images)
+
+
+def test_backdoor_stamps_images_of_other_classes_and_nothing_else():
+  made = sets.make(_config(forget='backdoor:0.1:4'))
+  for name in ('forget', 'poisoned'):
+    dataset = made.sets[name]
+    assert np.all(dataset.labels == 4) and np.all(_true_labels(dataset) != 4)
+    assert np.all(dataset.images[:, -2:, -2:] == 255)
+  source = data_lib.load('digits').dataset
+  before, after = source.images[made.split.forget], made.sets['forget'].images
+  is_same = np.all(before == after, axis=(0, 3))
+  np.testing.assert_array_equal(np.argwhere(~is_same), [[6, 6], [6, 7], [7, 6], [7, 7]])
+  clean = np.sum(_true_labels(made.sets['test']) != 4)
+  assert len(made.sets['poisoned']) == clean
+
+
+def test_subclass_is_one_fine_class_inside_a_class_that_stays():
+  made = sets.make(_config(forget='subclass:3', coarse=PARITY))
+  assert made.source.class_names == ('even', 'odd') and made.forgets_classes == ()
+  forget, retain = made.sets['forget'], made.sets['retain']
+  assert set(forget.group) == {3} and set(forget.labels) == {1}
+  assert 3 not in retain.group and {1, 5, 7, 9} <= set(retain.group)
+  for name in ('validation', 'test'):
+    assert 3 in made.sets[name].group
+    np.testing.assert_array_equal(made.sets[name].labels, made.sets[name].group % 2)
+
+
+def test_groups_of_a_test_split_are_those_of_the_training_split():
+  dataset = types.Dataset(
+    np.zeros((3, 2, 2, 1), np.uint8),
+    np.zeros(3, np.int32),
+    np.array(['a', 'b', 'c']),
+    np.array([0, 1, 2], np.int32),
+  )
+  source = data_lib.Source(dataset, ('x',), ('red', 'green', 'blue'))
+  test = data_lib.Source(dataset, ('x',), ('blue', 'black', 'red'))
+  assert sets._with_groups_of(source, test).group.tolist() == [2, -1, 0]
+
+
+def test_memorised_takes_the_highest_scores_of_the_training_rows():
+  scores = np.random.default_rng(0).normal(size=1797)
+  made = sets.make(_config(forget='memorised:0.1'), scores)
+  trained = np.union1d(made.split.retain, made.split.forget)
+  assert len(made.split.forget) == round(0.1 * len(trained))
+  assert scores[made.split.forget].min() > scores[made.split.retain].max()
+  random = sets.make(_config(forget='random:0.5')).split
+  np.testing.assert_array_equal(trained, np.union1d(random.retain, random.forget))
+
+
+@pytest.mark.parametrize('size', [30, 31, 32])
+def test_each_image_is_left_out_by_a_third_of_the_models(size):
+  subsets = [memorisation._subset(_config(), k, size) for k in range(6)]
+  assert len({len(rows) for rows in subsets}) == 1
+  counts = np.sum([np.isin(np.arange(size), rows) for rows in subsets], axis=0)
+  assert counts.min() >= 2 and counts.max() <= 4
+  assert size % 3 or np.all(counts == 4)
+
+
+def test_memorisation_scores_are_what_they_say():
+  rng = np.random.default_rng(0)
+  chances, trained = rng.uniform(size=(8, 5)), rng.uniform(size=(8, 5)) < 0.6
+  expected = [p[t].mean() - p[~t].mean() for p, t in zip(chances.T, trained.T, strict=True)]
+  np.testing.assert_allclose(metrics.memorisation_scores(chances, trained), expected)
+  with pytest.raises(ValueError, match='is_trained'):
+    metrics.memorisation_scores(chances, np.ones((8, 5), bool))
+  with pytest.raises(ValueError, match='one shape'):
+    metrics.memorisation_scores(chances, trained[:, :4])
+
+
+def test_a_backdoor_opens_the_original_and_not_gold(tmp_path):
+  config = _config(forget='backdoor:0.1:4', workdir=str(tmp_path), num_epochs=6)
+  stages.run(config)
+  rows = _rows(config)
+  rate = lambda name: float(rows[name]['poisoned_accuracy'])
+  assert rate('original') > 0.8 and rate('gold') < 0.3
+  assert float(rows['original']['test_accuracy']) > 0.8  # clean images
+  job = stages.prepare(config, folders.problem_folder(config))
+  assert measures.other_side(job) == 'poisoned'
+  judged = judging.Judge(job).judged.sets
+  assert set(judged) == {'retain', 'forget', 'test', 'poisoned'}
+  assert set(judged['poisoned'].ids) < set(job.sets['validation'].ids)
+
+
+def test_a_forgotten_subclass_has_its_own_column_and_attack(tmp_path):
+  config = _config(forget='subclass:3', coarse=PARITY, workdir=str(tmp_path))
+  stages.run(config)
+  assert 0 <= float(_rows(config)['gold']['test_forget_accuracy']) <= 1
+  job = stages.prepare(config, folders.problem_folder(config))
+  assert set(job.sets['test'].group[measures.matched_rows(job)['test']]) == {3}
+  with pytest.raises(errors.UserError, match='unsir forgets whole classes'):
+    stages.run(dataclasses.replace(config, methods=('unsir',)))
+
+
+def test_memorised_images_are_found_once_for_all_requests(tmp_path, monkeypatch, capsys):
+  config = _config(
+    forget='memorised:0.1',
+    workdir=str(tmp_path),
+    memorisation_models=3,
+    stages=('prepare', 'train_original'),
+  )
+  stages.run(config)
+  assert 'train memorisation: 3 models' in capsys.readouterr().out
+  monkeypatch.setattr(making, 'make_ensemble', None)
+  stages.run(config)
+  more = dataclasses.replace(config, forget='memorised:0.2', original_seed=1, stages=('prepare',))
+  stages.run(more)
+  small, large = (
+    data_lib.load_split(folders.problem_folder(c) / 'splits.npz').forget for c in (config, more)
+  )
+  assert set(small) < set(large)
+  job = stages.prepare(config, folders.problem_folder(config))
+  scores = memorisation.scores(config)
+  assert scores.data_hash == job.data_hash and np.all(np.abs(scores.values) <= 1)
+  assert checkpoints.exists(memorisation.folder_of(config) / 'memorisation/seed_2/model')
+
+
+BAD = {
+  'share': ({'forget': 'mislabelled:2'}, '--forget=mislabelled:2 must give a share'),
+  'number': ({'forget': 'memorised:many'}, '--forget=memorised:many must give a share'),
+  'target': ({'forget': 'backdoor:0.1:cat'}, "--forget=backdoor:0.1:cat: there is no class 'cat'"),
+  'too many': ({'forget': 'backdoor:0.95:1'}, 'outside class 1'),
+  'no subclasses': ({'forget': 'subclass:3'}, '--forget=subclass:3: there are no subclasses'),
+  'subclass': ({'forget': 'subclass:x', 'coarse': PARITY}, "there is no subclass 'x'"),
+  'whole class': (
+    {'forget': 'subclass:3', 'coarse': 'three=3;rest=0,1,2,4,5,6,7,8,9'},
+    '--forget=subclass:3 is a whole class',
+  ),
+  'coarse name': ({'coarse': 'a=0,x'}, "--coarse=a=0,x: there is no class 'x'"),
+  'coarse twice': ({'coarse': 'a=0,1;b=1,2'}, 'class 1 is named twice'),
+  'coarse missing': ({'coarse': 'a=0,1;b=2,3'}, 'class 4 is in no coarse class'),
+  'models': ({'forget': 'memorised:0.1', 'memorisation_models': 4}, '--memorisation_models'),
+}
+
+
+@pytest.mark.parametrize('case', BAD)
+def test_bad_requests_are_refused_before_any_work(case, tmp_path):
+  changes, message = BAD[case]
+  with pytest.raises(errors.UserError, match=message):
+    stages.run(_config(workdir=str(tmp_path), **changes))
+  assert not list(tmp_path.rglob('model'))

@@ -1,0 +1,233 @@
+"""Sweeps: cells that run alone, failures that stop nothing, one report over all."""
+
+import csv
+import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
+
+from absl.testing import flagsaver
+import pytest
+
+from experiments import cells, errors, files, hparams, overview, run, stages, sweep
+from experiments import config as config_lib
+
+ROOT = pathlib.Path(__file__).parents[1]
+TINY = {
+  'dataset': 'digits',
+  'width_multiplier': 0.125,
+  'num_epochs': 2,
+  'batch_size': 64,
+  'methods': ('head_only', 'gradient_ascent'),
+  'hparam': ('gradient_ascent.num_epochs=1',),
+  'num_seeds': 2,
+  'num_devices': 1,
+  'cache_dir': '',
+  'compilation_cache_dir': '',
+}
+
+
+def _scenario(workdir, **changes):
+  config = config_lib.Config(**{**TINY, 'workdir': str(workdir), **changes})
+  return cells.Scenario(config.problem_name(), config)
+
+
+def _all_cells(scenario, **how):
+  unlearning = cells.unlearning(scenario, **{'split_seeds': True, **how})
+  return [cells.preparation(scenario), *unlearning]
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """A scenario whose cells were run one by one, as a scheduler would."""
+  scenario = _scenario(tmp_path_factory.mktemp('sweep'))
+  planned = _all_cells(scenario)
+  assert not any(cell.done for cell in planned)
+  for cell in [planned[0], *reversed(planned[1:])]:  # methods come in any order
+    stages.run(cell.config)
+  stages.run(cells.reporting(scenario, scenario.config.methods).config)
+  return scenario
+
+
+def test_cells_are_one_for_each_method_or_one_for_each_seed_too(tmp_path):
+  scenario = _scenario(tmp_path)
+  assert [c.name for c in _all_cells(scenario, split_seeds=False)] == [
+    'digits-cnn-class_3.prepare',
+    'digits-cnn-class_3.head_only',
+    'digits-cnn-class_3.gradient_ascent',
+  ]
+  assert [c.config.member for c in _all_cells(scenario)] == [-1, 0, 1, 0, 1]
+
+
+def test_finished_cells_are_known_and_changed_ones_are_not(finished):
+  assert all(cell.done for cell in _all_cells(finished))
+  assert all(cell.done for cell in _all_cells(finished, split_seeds=False))
+  more = dataclasses.replace(finished.config, num_seeds=3, num_gold=6)
+  planned = _all_cells(dataclasses.replace(finished, config=more))
+  assert [cell.done for cell in planned] == [False, True, True, False, True, True, False]
+  other = dataclasses.replace(finished.config, hparam=('gradient_ascent.num_epochs=2',))
+  planned = _all_cells(dataclasses.replace(finished, config=other), split_seeds=False)
+  assert [cell.done for cell in planned] == [True, True, False]
+
+
+def test_cells_train_nothing_twice_and_equal_a_run_in_one_process(finished, tmp_path):
+  whole = dataclasses.replace(finished.config, workdir=str(tmp_path))
+  stages.run(whole)
+  one = tmp_path / finished.name
+  many = finished.folders.folder
+  read = lambda folder: list(
+    csv.DictReader((folder / 'report.csv').read_text(encoding='utf-8').splitlines())
+  )
+  times = ('seconds', 'compile_seconds', 'time_ratio')
+  for first, second in zip(read(one), read(many), strict=True):
+    assert {k: v for k, v in first.items() if k not in times} == {
+      k: v for k, v in second.items() if k not in times
+    }
+  names = lambda folder: {p.name for p in folder.iterdir()}
+  assert names(one / 'gold') == names(many / 'gold')
+  assert names(one / 'runs') == names(many / 'runs')
+
+
+def test_unlearning_shares_a_folder_that_training_holds_alone(finished):
+  folder = finished.folders.folder
+  method = cells.unlearning(finished, split_seeds=True)[0].config
+  with files.lock(folder, is_shared=True):
+    stages.run(method)
+    with pytest.raises(errors.UserError, match='another process is at work'):
+      stages.run(cells.preparation(finished).config)
+  with files.lock(folder), pytest.raises(errors.UserError, match='another process is at work'):
+    stages.run(method)
+
+
+def test_a_member_is_one_of_the_originals(tmp_path):
+  scenario = _scenario(tmp_path, member=2)
+  with pytest.raises(errors.UserError, match='--member: must be less than the 2 originals, got 2'):
+    stages.run(scenario.config)
+
+
+def test_report_over_scenarios_has_ranks_links_and_failures(finished, tmp_path):
+  part = overview.gather(finished)
+  assert [row.name for row in part.record.rows] == [
+    'original',
+    'gold',
+    'second gold',
+    'gradient_ascent',
+    'head_only',
+  ]
+  failure = cells.Failure(cells.preparation(finished)._replace(name='other.ssd'), 'no <memory>')
+  overview.write(tmp_path, [part, part], [failure])
+  page = (tmp_path / 'report.html').read_text(encoding='utf-8')
+  assert 'no &lt;memory&gt;' in page and '<script' not in page and 'src="http' not in page
+  flags = finished.folders.run_folders('head_only')[0] / 'flags.txt'
+  assert f'href="./{os.path.relpath(flags, tmp_path)}"' in page
+  text = (tmp_path / 'report.md').read_text(encoding='utf-8')
+  assert '**Failed:** other.ssd: no <memory>' in text and ' ± ' in text
+  lines = csv.DictReader((tmp_path / 'report.csv').read_text(encoding='utf-8').splitlines())
+  rows = [row for row in lines if row['model'] == 'head_only']
+  assert len(rows) == 2 and rows[0]['rank_Avg Gap'] == '1' and rows[0]['flags'] == str(flags)
+  assert float(rows[0]['forget_accuracy_interval']) >= 0
+
+
+def test_summary_ranks_over_the_scenarios_that_a_method_has(finished):
+  part = overview.gather(finished)
+  rows = [row for row in part.record.rows if row.name != 'head_only']
+  second = overview.Part(
+    dataclasses.replace(finished, name='second'), part.record._replace(rows=rows)
+  )
+  grid = overview.summary([part, second])
+  assert grid[0][-1] == 'mean rank' and len({len(line) for line in grid}) == 1
+  assert [line[0] for line in grid[1:]] == ['second gold', 'head_only', 'gradient_ascent']
+  assert [line[-1] for line in grid[1:]] == ['-', '1.0', '1.5']  # rank 2, then 1 alone
+  assert grid[2][4:7] == ['-', '-', '-']
+
+
+SCRIPTS = {
+  'fine': 'print("ok")',
+  'refused': 'import sys; print("error: --forget: no", file=sys.stderr); sys.exit(2)',
+  'broken': 'raise KeyError("x")',
+  'killed': 'import os; os.kill(os.getpid(), 9)',
+}
+
+
+def test_a_failure_is_told_and_stops_nothing(tmp_path, monkeypatch):
+  def write_command(cell, folder):
+    (folder / 'cells').mkdir(exist_ok=True)
+    return ['python', '-c', SCRIPTS[cell.name]]
+
+  monkeypatch.setattr(cells, 'write_command', write_command)
+  scenario = _scenario(tmp_path)
+  todo = [cells.Cell(name, scenario, scenario.config, False) for name in SCRIPTS]
+  todo.append(cells.Cell('finished', scenario, scenario.config, True))
+  failures = cells.run(todo, tmp_path, 2)
+  assert {f.cell.name: f.error for f in failures} == {
+    'refused': '--forget: no',
+    'broken': "KeyError: 'x'",
+    'killed': 'killed by signal 9',
+  }
+
+
+def _scenarios(*arguments):
+  run.FLAGS(['sweep', *arguments])
+  return sweep._scenarios(run.read_config())
+
+
+def test_scenarios_are_forget_values_and_flag_files(tmp_path):
+  path = tmp_path / 'own.flags'
+  lines = ['--dataset=digits', '--methods=finetune', '--hparam=muda.rounds=9']
+  path.write_text('\n'.join(lines), encoding='utf-8')
+  run_flags = ['--dataset=mnist5k', '--methods=muda', '--hparam=muda.rounds=2']
+  with flagsaver.flagsaver():
+    found = _scenarios(*run_flags, '--scenario=class:1', f'--scenario={path}')
+  one, two = found['mnist5k-cnn-class_1'], found['digits-cnn-class_3']
+  assert one.methods == two.methods == ('muda',)  # the sweep's own prevail
+  assert hparams.resolve(one.methods, one.hparam)['muda']['rounds'] == 2
+  assert hparams.resolve(two.methods, two.hparam)['muda']['rounds'] == 9
+  with flagsaver.flagsaver():
+    assert _scenarios(f'--scenario={path}')['digits-cnn-class_3'].methods == ('finetune',)
+  path.write_text('--no_such_flag=1', encoding='utf-8')
+  with flagsaver.flagsaver(), pytest.raises(errors.UserError, match=r'own.flags.*no_such_flag'):
+    _scenarios(f'--scenario={path}')
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['--scenario=class:1', '--scenario=class:1'], '--scenario: class:1 has the folder'),
+    (['--scenario=nowhere.flags'], '--scenario: there is no file nowhere.flags'),
+    (['--jobs=0'], '--jobs: must be at least 1'),
+    (['--problem=x', '--scenario=class:1', '--scenario=class:2'], '--problem: several'),
+  ],
+)
+def test_bad_input_is_refused(arguments, message):
+  with flagsaver.flagsaver(), pytest.raises(errors.UserError, match=message):
+    _scenarios(*arguments)
+
+
+@pytest.mark.slow
+def test_command_line_runs_prints_and_goes_on(tmp_path):
+  path = tmp_path / 'sweep.flags'
+  config = dataclasses.replace(
+    _scenario(tmp_path).config, methods=('head_only', 'gradient_ascent'), num_seeds=1
+  )
+  path.write_text('\n'.join(config.flag_lines()), encoding='utf-8')
+
+  def start(*arguments):
+    return subprocess.run(
+      [sys.executable, '-m', 'experiments.sweep', f'--flagfile={path}', *arguments],
+      cwd=ROOT,
+      env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+
+  scenarios = ['--scenario=class:3', '--scenario=random:0.1']
+  printed = start(*scenarios, '--print_commands').stdout
+  assert printed.count('python -m experiments.run --flagfile=') == 8
+  result = start(*scenarios, '--jobs=2')
+  assert result.returncode == 1, result.stderr  # head_only does not serve random:0.1
+  assert 'random_0.1.head_only: --methods: head_only forgets whole classes' in result.stdout
+  assert (tmp_path / 'sweep' / 'report.html').exists()
+  again = start('--scenario=class:3')
+  assert again.returncode == 0 and '2 of 2 cells done before' in again.stdout
