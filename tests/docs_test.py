@@ -1,4 +1,4 @@
-"""The code in README and CONTRIBUTING runs as it stands there."""
+"""The code in README, CONTRIBUTING and docs runs as it stands there."""
 
 import pathlib
 import re
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dalign_jax import prediction, types
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -50,3 +51,15 @@ def test_method_of_the_contributing_guide_keeps_the_contract(tiny_problem):
   )
   change = result.params['hidden']['kernel'] - tiny_problem.original.params['hidden']['kernel']
   assert 0.08 < float(jnp.std(change)) < 0.12
+
+
+def test_own_model_page_runs(capsys):
+  scope = {'__name__': 'own_model'}
+  for block in _python_blocks('docs/own_model.md'):
+    exec(block, scope)
+  assert len(scope['printer'].lines) == 2 and 'epoch 2: loss ' in capsys.readouterr().out
+  images = scope['test'].images
+  state = types.ModelState(scope['params'], scope['batch_stats'])
+  by_hand = prediction.predict(scope['nnx_by_hand'], state, images)
+  adapted = prediction.predict(scope['nnx_fn'], scope['unlearned'], images)  # it was put back
+  chex.assert_trees_all_close(by_hand, adapted, rtol=1e-4, atol=1e-5)
