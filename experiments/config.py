@@ -60,7 +60,7 @@ class Config:
   )
   split_seed: int = _problem(0, 'Seed of subset, splits and random forget sets.')
 
-  model: str = _problem('cnn', 'Network; see dalign_jax.models.MODELS.')
+  model: str = _problem('cnn', 'Network; see dalign_jax.models.MODELS; or MODULE:FUNCTION.')
   norm: str = _problem('batch', 'Normalisation: batch, group or none.')
   width_multiplier: float = _problem(1.0, 'Multiplies the number of channels.')
   stem: str = _problem('cifar', 'First layers of a ResNet: cifar or imagenet.')

@@ -8,18 +8,21 @@ from dalign_jax import methods
 from experiments import errors
 
 
-def resolve(names: tuple[str, ...], settings: tuple[str, ...]) -> dict[str, dict]:
+def resolve(
+  names: tuple[str, ...], settings: tuple[str, ...], flag: str = '--methods'
+) -> dict[str, dict]:
   """The full hyper-parameters of each method, defaults included.
 
   Args:
     names: methods of this run.
     settings: `method.name=value` strings; those of other methods are checked and left out.
+    flag: that named the methods, for errors.
 
   Raises:
     errors.UserError: for an unknown method or hyper-parameter, or a value of the wrong type.
   """
   for name in names:
-    _check_method('--methods', name)
+    _check_method(flag, name)
   resolved = {name: defaults(name) for name in names}
   for setting in settings:
     target, equals, text = setting.partition('=')

@@ -39,11 +39,11 @@ def make(config: config_lib.Config) -> Made:
   Raises:
     errors.UserError: naming the flag that cannot be followed.
   """
-  source = _load(config, config.train_split)
+  source = load(config, config.train_split)
   split = _split(config, source)
   sets = {name: source.dataset.take(getattr(split, name)) for name in _SETS}
   if config.test_split:
-    test = _load(config, config.test_split, source.class_names)
+    test = load(config, config.test_split, source.class_names)
     _check_test_people(config, source, split, test)
     sets['test'] = test.dataset
   sets, split, notes = _check_duplicates(config, sets, split)
@@ -56,7 +56,10 @@ def make(config: config_lib.Config) -> Made:
   return Made(source, split, sets, watched if len(watched) else None, (*source.notes, *notes))
 
 
-def _load(config, split, class_names=None) -> data_lib.Source:
+def load(
+  config: config_lib.Config, split: str, class_names: tuple[str, ...] | None = None
+) -> data_lib.Source:
+  """Reads a split of the data set; `class_names` are those of the training split."""
   with errors.blame('dataset'), progress.bar(f'decode {config.dataset}') as shown:
     return data_lib.load(
       config.dataset,

@@ -2,9 +2,10 @@
 
 from dalign_jax.data._base import Source
 from dalign_jax.data._batches import balanced_batches, epoch_batches, stratified_subset
-from dalign_jax.data._cache import content_hash
+from dalign_jax.data._cache import content_hash, drop_cached
 from dalign_jax.data._duplicates import duplicates
 from dalign_jax.data._faces import official_parts
+from dalign_jax.data._forget import id_rows, read_ids
 from dalign_jax.data._forget import parse as parse_forget
 from dalign_jax.data._sources import SOURCES, load
 from dalign_jax.data._split import Split, check_split, load_split, save_split
@@ -17,12 +18,15 @@ __all__ = [
   'balanced_batches',
   'check_split',
   'content_hash',
+  'drop_cached',
   'duplicates',
   'epoch_batches',
+  'id_rows',
   'load',
   'load_split',
   'official_parts',
   'parse_forget',
+  'read_ids',
   'save_split',
   'split_dataset',
   'stratified_subset',
