@@ -93,6 +93,7 @@ class Config:
   evaluation_seed: int = _run(0, 'Seed of attacks, probes and clusterings.')
   da_energy: float = _run(0.9, 'Share of the spectrum that the DA metric keeps.')
 
+  tensorboard: bool = _run(False, 'Write TensorBoard event files beside train.jsonl.')
   num_devices: int = _run(0, 'Devices to use; 0: all.')
   cpu_tuning: bool = _run(True, 'Faster compiler settings on the CPU; they change bits.')
   compilation_cache_dir: str = _run(

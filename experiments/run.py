@@ -5,7 +5,7 @@ python -m experiments.run --flagfile=experiments/flags/quickstart.flags
 
 import dataclasses
 
-from experiments import command, errors
+from experiments import command, errors, events
 from experiments import config as config_lib
 
 FLAGS = command.FLAGS
@@ -27,6 +27,8 @@ def main(arguments: list[str]) -> None:
     raise errors.UserError(
       f'--stages: unknown {", ".join(sorted(unknown))}; known: {", ".join(config_lib.STAGES)}'
     )
+  if config.tensorboard:
+    events.require()
   command.start_platform(config)
   from experiments import stages  # imports JAX: after the platform's settings
 
