@@ -2,24 +2,7 @@
 
 import html
 
-from experiments import distributions, evaluation, files, plots, problems, progress, table
-
-_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 92rem; margin: 0 auto; padding: 1rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap;
-         border-bottom: 1px solid #8884; }
-th:first-child, td:first-child { text-align: left; }
-td.floor { background: #2a02; }
-td small { display: block; opacity: .65; }
-tr.gold td { background: #da32; }
-figure { display: inline-block; margin: .5rem 1rem .5rem 0; vertical-align: top; max-width: 100%; }
-figure img { max-width: 100%; background: white; border-radius: 4px; }
-figcaption { max-width: 34rem; opacity: .8; }
-.warning { border-left: 4px solid #d80; padding-left: .8rem; }
-"""
+from experiments import distributions, evaluation, files, page, plots, problems, progress, table
 
 _LEAST_MOVE = 0.1  # of the way from original to gold: below it, a method did next to nothing
 _READING = (
@@ -124,6 +107,18 @@ def verdict(rows: list[evaluation.Row]) -> str:
   return 'Nearest to gold: ' + '; '.join(parts) + '.'
 
 
+def nearness(rows: list[evaluation.Row]) -> str:
+  """In how many columns each method is as near to gold as another gold."""
+  lines = [line for line in table.lines(rows) if line.row.kind == 'unlearned']
+  counts = {x.row.name: sum(cell.at_floor for cell in x.cells.values()) for x in lines}
+  if not counts:
+    return ''
+  order = sorted(counts, key=counts.get, reverse=True)
+  total = len(table.columns(rows))
+  parts = [f'{name} in {counts[name]}' for name in order]
+  return f'As near to gold as another gold, of {total} columns: {", ".join(parts)}.'
+
+
 def _alignment_gap(line) -> float:
   cell = line.cells.get('dimensional_alignment')
   return float('inf') if cell is None or cell.gap is None else cell.gap
@@ -155,7 +150,7 @@ def _facts(job, rows) -> list[str]:
 
 
 def _markdown(job, rows, title, text, notes) -> str:
-  parts = [f'# {title}', verdict(rows)]
+  parts = [f'# {title}', f'{verdict(rows)} {nearness(rows)}'.strip()]
   parts += [f'**Warning:** {note}.' for note in notes]
   parts += [text, _READING]
   if table.columns(rows, 'full'):
@@ -167,7 +162,8 @@ def _markdown(job, rows, title, text, notes) -> str:
 
 def _html(job, rows, title, notes) -> str:
   escape = html.escape
-  body = [f'<h1>{escape(title)}</h1>', f'<p>{escape(verdict(rows))}</p>']
+  body = [f'<h1>{escape(title)}</h1>']
+  body += [f'<p class="verdict">{escape(verdict(rows))} {escape(nearness(rows))}</p>']
   body += [f'<p class="warning">Warning: {escape(n)}.</p>' for n in notes]
   body += [_html_table(rows), f'<p>{escape(_READING)}</p>']
   if table.columns(rows, 'full'):
@@ -184,13 +180,7 @@ def _html(job, rows, title, notes) -> str:
       target = escape(str((row.folder / 'flags.txt').relative_to(job.folder)))
       links.append(f'<li><a href="{target}">{escape(row.name)}</a></li>')
   body += ['<p>Resolved flags of each run:</p><ul>', *links, '</ul>']
-  return (
-    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    f'<title>{escape(title)}</title><style>{_STYLE}</style></head><body>'
-    + '\n'.join(body)
-    + '</body></html>\n'
-  )
+  return page.page(title, body)
 
 
 def _null_floors(job) -> str:
@@ -253,10 +243,19 @@ def _figures(job, rows) -> list[str]:
   standing = {name: logs[name] for name in ('original', 'gold') if name in logs}
   unlearning = {r.name: logs[r.name] for r in rows if r.kind == 'unlearned' and r.name in logs}
   drawn = [
-    (plots.alignment(rows, job.config.da_energy), 'DA against the share of the spectrum kept.'),
-    (plots.spectrum(rows), "Eigenvalue spectrum of the retain features' second moment."),
-    (plots.training_curves(standing), 'Training of original and gold.'),
-    (plots.class_accuracy(rows, job.class_names), 'Test accuracy by class.'),
+    (
+      plots.alignment(rows, job.config.da_energy),
+      'DA against the share of the spectrum kept; both are shares of 1.',
+    ),
+    (
+      plots.spectrum(rows),
+      "Eigenvalue spectrum of the retain features' second moment, as shares of its trace.",
+    ),
+    (
+      plots.training_curves(standing),
+      'Training of original and gold: mean loss of each epoch, nats.',
+    ),
+    (plots.class_accuracy(rows, job.class_names), 'Test accuracy by class, %.'),
     (
       plots.projection(rows),
       'Training features of each model on their own first two principal components; '
@@ -279,7 +278,9 @@ def _figures(job, rows) -> list[str]:
       (plots.klom(rows, floor), 'KLOM of the forget examples; grey: mean of equal laws.')
     )
   if unlearning:
-    drawn.insert(3, (plots.training_curves(unlearning), 'Losses while unlearning.'))
+    drawn.insert(
+      3, (plots.training_curves(unlearning), 'Losses of each epoch while unlearning, nats.')
+    )
   return [
     f'<figure><img src="{src}" alt="{html.escape(caption)}"><figcaption>{html.escape(caption)}'
     '</figcaption></figure>'

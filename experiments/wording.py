@@ -28,6 +28,10 @@ def _measured(metrics) -> list[str]:
   lines = [f'Accuracy on the forgotten samples: {change("forget")}.']
   if 'test_same_classes' in after:
     lines[-1] += f' On held-out samples of the same classes: {percent(after, "test_same_classes")}.'
+  lines.append(
+    f'The outputs on the forgotten samples moved by {after["moved"]:.3f} on average (activation '
+    'distance: 0 is not at all, 1.414 the most).'
+  )
   lines.append(f'On the samples kept: {change("retain")}.')
   if 'test' in after:
     lines.append(f'On held-out samples: {change("test")}.')

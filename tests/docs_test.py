@@ -80,8 +80,7 @@ def test_errors_of_the_faq_are_those_of_the_code(message):
 
 
 def test_site_lists_every_page():
-  listed = set(
-    re.findall(r': ([\w/]+\.md)$', (ROOT / 'mkdocs.yml').read_text('utf-8'), re.MULTILINE)
-  )
+  text = (ROOT / 'mkdocs.yml').read_text('utf-8')
+  listed = set(re.findall(r': ([\w/]+\.md)$', text, flags=re.MULTILINE))
   pages = (ROOT / 'docs').rglob('*.md')
   assert listed == {page.relative_to(ROOT / 'docs').as_posix() for page in pages}
