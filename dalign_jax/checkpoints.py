@@ -60,6 +60,39 @@ def restore(
   return types.ModelState(tree['params'], tree['batch_stats']), metadata
 
 
+def restore_foreign(directory: str | pathlib.Path, template: types.ModelState) -> types.ModelState:
+  """Restores a model from an Orbax checkpoint that another program wrote.
+
+  Args:
+    directory: of a checkpointer or of a checkpoint manager, whose newest step is taken. It holds
+      the parameters, or a dictionary with `params` and perhaps `batch_stats`; all else is ignored.
+    template: a state that the model must equal in structure, shapes and dtypes.
+
+  Returns:
+    The model on the host.
+
+  Raises:
+    CheckpointError: if there is none, it cannot be read, or it does not fit the template.
+  """
+  directory = pathlib.Path(directory).absolute()
+  number = lambda path: [int(p) if p.isdigit() else 0 for p in path.relative_to(directory).parts]
+  found = sorted((path.parent for path in directory.rglob('_METADATA')), key=number)
+  if not found:
+    raise CheckpointError(f'no checkpoint in {directory}')
+  try:
+    handler = ocp.PyTreeCheckpointer()
+    leaves = handler.metadata(found[-1]).item_metadata.tree
+    as_arrays = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), leaves)
+    tree = handler.restore(found[-1], restore_args=as_arrays)
+  except Exception as error:  # orbax and tensorstore raise many types on damaged files
+    raise CheckpointError(f'unreadable checkpoint in {found[-1]}: {_reason(error)}') from error
+  tree = tree if 'params' in tree else {'params': tree}
+  tree = {'params': tree['params'], 'batch_stats': tree.get('batch_stats') or {}}
+  tree = jax.tree.map(np.asarray, tree)
+  _check_equal(found[-1], tree, template._asdict())
+  return types.ModelState(**tree)
+
+
 def exists(directory: str | pathlib.Path) -> bool:
   """Whether a finished save is there."""
   return latest_epoch(directory) is not None

@@ -66,7 +66,7 @@ class Config:
   )
   split_seed: int = _problem(0, 'Seed of subset, splits and random forget sets.')
 
-  model: str = _problem('cnn', 'Network; see dalign_jax.models.MODELS.')
+  model: str = _problem('cnn', 'Network; see dalign_jax.models.MODELS; or MODULE:FUNCTION.')
   norm: str = _problem('batch', 'Normalisation: batch, group or none.')
   width_multiplier: float = _problem(1.0, 'Multiplies the number of channels.')
   stem: str = _problem('cifar', 'First layers of a ResNet: cifar or imagenet.')
@@ -102,6 +102,7 @@ class Config:
   evaluation_seed: int = _run(0, 'Seed of attacks, probes and clusterings.')
   da_energy: float = _run(0.9, 'Share of the spectrum that the DA metric keeps.')
 
+  tensorboard: bool = _run(False, 'Write TensorBoard event files beside train.jsonl.')
   num_devices: int = _run(0, 'Devices to use; 0: all.')
   cpu_tuning: bool = _run(True, 'Faster compiler settings on the CPU; they change bits.')
   compilation_cache_dir: str = _run(

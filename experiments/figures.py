@@ -34,15 +34,15 @@ def draw(job: problems.Job, rows: list[evaluation.Row]) -> list[Figure]:
     Figure(
       'alignment',
       plots.alignment(rows, job.config.da_energy),
-      'DA against the share of the spectrum kept.',
+      'DA against the share of the spectrum kept; both are shares of 1.',
     ),
     Figure(
       'spectrum',
       plots.spectrum(rows),
-      "Eigenvalue spectrum of the retain features' second moment.",
+      "Eigenvalue spectrum of the retain features' second moment, as shares of its trace.",
     ),
     *_curves(rows),
-    Figure('classes', plots.class_accuracy(rows, job.class_names), 'Test accuracy by class.'),
+    Figure('classes', plots.class_accuracy(rows, job.class_names), 'Test accuracy by class, %.'),
     Figure(
       'projection',
       plots.projection(rows),
@@ -85,10 +85,16 @@ def _curves(rows):
   logs = {name: path for name, path in logs.items() if path.exists()}
   standing = {name: logs[name] for name in ('original', 'gold') if name in logs}
   unlearning = {r.name: logs[r.name] for r in rows if r.kind in _RUN and r.name in logs}
-  found = [Figure('training', plots.training_curves(standing), 'Training of original and gold.')]
+  found = [
+    Figure(
+      'training',
+      plots.training_curves(standing),
+      'Training of original and gold: mean loss of each epoch, nats.',
+    )
+  ]
   if unlearning:
     curves = plots.training_curves(unlearning)
-    found.append(Figure('unlearning', curves, 'Losses while unlearning.'))
+    found.append(Figure('unlearning', curves, 'Losses of each epoch while unlearning, nats.'))
   return found
 
 

@@ -14,19 +14,22 @@ from dalign_jax import methods
 from experiments import errors
 
 
-def resolve(names: tuple[str, ...], settings: tuple[str, ...]) -> dict[str, dict]:
+def resolve(
+  names: tuple[str, ...], settings: tuple[str, ...], flag: str = '--methods'
+) -> dict[str, dict]:
   """The full hyper-parameters of each method and variant, defaults included.
 
   Args:
     names: methods of this run, `method` or `method:variant`.
     settings: `name.hyper_parameter=value` strings; those of others are checked and left out.
+    flag: that named the methods, for errors.
 
   Raises:
     errors.UserError: for an unknown method or hyper-parameter, a variant's name that cannot be a
       folder's, or a value of the wrong type.
   """
   for name in names:
-    _check_name('--methods', name)
+    _check_name(flag, name)
   resolved = {name: defaults(method_of(name)) for name in names}
   parsed = [_parse(setting) for setting in settings]
   parsed.sort(key=lambda item: ':' in item[0])  # what is set for a variant comes last

@@ -23,6 +23,7 @@ def make_model(
   title: str,
   *,
   is_one_of_many: bool = False,
+  tensorboard: bool = False,
 ) -> None:
   """Computes a model and saves it with a record of how it was made, unless it is there.
 
@@ -33,6 +34,7 @@ def make_model(
     record: what the model must have been made with, if it is there.
     title: for people.
     is_one_of_many: show progress, but say no line when done.
+    tensorboard: write event files.
 
   Raises:
     errors.UserError: if there is a model that was made with another record, or the loss became NaN.
@@ -45,7 +47,7 @@ def make_model(
       progress.say(f'{title}: done before ({found["seconds"]:.1f} s)')
     return
   with files.locked_by_writer(folder):
-    model, spent, monitor = _watch(folder, compute, made_with, title)
+    model, spent, monitor = _watch(folder, compute, made_with, title, tensorboard)
     if parallel.is_main_process():
       _save(folder / name, model, {**made_with, **spent})
     monitor.close()
@@ -92,7 +94,7 @@ def make_ensemble(
         monitor=monitor,
       )
 
-    members, spent, _ = _watch(folder, compute, made_with, title)
+    members, spent, _ = _watch(folder, compute, made_with, title, False)
     if parallel.is_main_process():
       each = {name: seconds / len(group) for name, seconds in spent.items()}
       for seed, model in zip(group, members, strict=True):
@@ -122,10 +124,10 @@ def _made(folder):
   return folder
 
 
-def _watch(folder, compute, made_with, title):
+def _watch(folder, compute, made_with, title, tensorboard):
   """Computes under a monitor: the result, the seconds, and the monitor."""
   with progress.bar(title) as shown:
-    monitor = progress.RunMonitor(folder, shown, timing.compile_seconds, made_with)
+    monitor = progress.RunMonitor(folder, shown, timing.compile_seconds, made_with, tensorboard)
     try:
       result = compute(monitor)
     except training.NonFiniteLossError as error:

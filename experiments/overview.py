@@ -7,20 +7,20 @@ import io
 import pathlib
 from typing import NamedTuple
 
-from experiments import cells, files, hparams, pages, records, report, table
+from experiments import cells, files, hparams, html_tables, page, report, saved, table
 
 
 class Part(NamedTuple):
   """A scenario with what its report was made of, rows of the sweep's own methods only."""
 
   scenario: cells.Scenario
-  record: records.Record
+  record: saved.Record
 
 
 def gather(scenario: cells.Scenario) -> Part:
   """Reads a scenario's rows; methods are called by their names, settings are behind the links."""
   where = scenario.folders
-  record = records.read(where.folder)
+  record = saved.read(where.folder)
   names = {hparams.label(method, values): method for method, values in scenario.methods.items()}
   wanted = {where.run_folders(label)[0]: method for label, method in names.items()}
   rows = []
@@ -108,20 +108,20 @@ def _html(folder, parts, failures) -> str:
     log = folder / 'cells' / f'{failure.cell.name}.log'
     body.append(
       f'<p class="warning">Failed: {html.escape(_describe(failure))} '
-      f'({pages.link("log", log, folder)})</p>'
+      f'({html_tables.link("log", log, folder)})</p>'
     )
   if parts:
-    body += ['<h2>All scenarios</h2>', pages.grid(summary(parts)), f'<p>{_READING}</p>']
+    body += ['<h2>All scenarios</h2>', html_tables.grid(summary(parts)), f'<p>{_READING}</p>']
   for part in parts:
     rows, whole = part.record.rows, part.scenario.folders.folder / 'report.html'
-    body += [f'<h2>{html.escape(part.record.title)}</h2>', pages.results(rows, folder)]
+    body += [f'<h2>{html.escape(part.record.title)}</h2>', html_tables.results(rows, folder)]
     if table.columns(rows, 'full'):
-      body.append(pages.results(rows, folder, 'full'))
+      body.append(html_tables.results(rows, folder, 'full'))
     if ranking := table.ranking(rows):
-      body.append(pages.grid(ranking))
+      body.append(html_tables.grid(ranking))
     body += [f'<p class="warning">Warning: {html.escape(n)}.</p>' for n in part.record.notes]
-    body.append(f'<p>{pages.link("figures and details", whole, folder)}</p>')
-  return pages.page(_title(parts), [*body, f'<p>{html.escape(report.READING)}</p>'])
+    body.append(f'<p>{html_tables.link("figures and details", whole, folder)}</p>')
+  return page.page(_title(parts), [*body, f'<p>{html.escape(report.READING)}</p>'])
 
 
 def _title(parts) -> str:

@@ -88,6 +88,8 @@ def projection(rows: list[evaluation.Row]) -> str:
     ax.scatter(*points[~forget].T, s=4, c=[_COLORS[c % 10] for c in labels[~forget]])
     ax.scatter(*points[forget].T, s=8, c='black', marker='x', linewidths=0.7)
     ax.set(xticks=[], yticks=[])
+    ax.set_xlabel('component 1', fontsize=6)
+    ax.set_ylabel('component 2', fontsize=6)
   return _svg(fig)
 
 
@@ -103,6 +105,7 @@ def histograms(rows: list[evaluation.Row]) -> str:
     ax.tick_params(labelsize=6)
     ax.set(yticks=[])
     ax.set_xlabel('margin (nats)', fontsize=7)
+    ax.set_ylabel('density', fontsize=7)
   panels[0][0].legend(fontsize=6)
   return _svg(fig)
 

@@ -1,7 +1,9 @@
 """The problem of a run: its data, splits and network, fixed in a folder of its own."""
 
+from collections.abc import Callable
 import dataclasses
 import hashlib
+import importlib
 import importlib.metadata
 import json
 import pathlib
@@ -14,7 +16,7 @@ from dalign_jax import data as data_lib
 from experiments import config as config_lib
 from experiments import errors, files, folders, sets
 
-_RECIPE_FIELDS = tuple(f.name for f in dataclasses.fields(types.Recipe))
+RECIPE_FIELDS = tuple(f.name for f in dataclasses.fields(types.Recipe))
 _PACKAGES = ('dalign-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
@@ -89,8 +91,9 @@ def prepare(
 ) -> Job:
   """Loads the data, makes the splits, and checks the settings; writes nothing."""
   made = sets.make(config, scores)
-  apply_fn, init_fn = _network(config, made.source)
-  recipe = types.Recipe(**{name: getattr(config, name) for name in _RECIPE_FIELDS})
+  source = made.source
+  apply_fn, init_fn = network(config, source.dataset.images.shape[1:], len(source.class_names))
+  recipe = types.Recipe(**{name: getattr(config, name) for name in RECIPE_FIELDS})
   job = Job(
     config=config,
     folder=folder,
@@ -107,19 +110,27 @@ def prepare(
     apply_fn=apply_fn,
     init_fn=init_fn,
     recipe=recipe,
-    devices=_devices(config),
+    devices=devices(config),
   )
   _check_recipe(job)
   return job
 
 
-def _network(config, source):
-  images = source.dataset.images
+def network(
+  config: config_lib.Config, image_shape: tuple[int, ...], num_classes: int
+) -> tuple[types.ApplyFn, Callable[[jax.Array], types.ModelState]]:
+  """The network that `--model` names, of the library or of the user's own.
+
+  Raises:
+    errors.UserError: naming the flag.
+  """
   with errors.blame('model'):
+    if ':' in config.model:
+      return _own_network(config.model)(num_classes=num_classes, image_shape=image_shape)
     return models.build(
       config.model,
-      num_classes=len(source.class_names),
-      image_shape=images.shape[1:],
+      num_classes=num_classes,
+      image_shape=image_shape,
       norm=config.norm,
       width_multiplier=config.width_multiplier,
       stem=config.stem,
@@ -127,7 +138,20 @@ def _network(config, source):
     )
 
 
-def _devices(config):
+def _own_network(name):
+  module, _, function = name.partition(':')
+  make = getattr(importlib.import_module(module), function, None)
+  if not callable(make):
+    raise ValueError(f'module {module} has no function {function!r}')
+  return make
+
+
+def devices(config: config_lib.Config) -> tuple[jax.Device, ...] | None:
+  """The devices that `--num_devices` asks for, None for all.
+
+  Raises:
+    errors.UserError: if there are not so many.
+  """
   if not config.num_devices:
     return None
   if config.num_processes > 1:

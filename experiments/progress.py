@@ -11,7 +11,7 @@ import time
 from rich import progress, text
 
 from dalign_jax import checkpoints, parallel, types
-from experiments import errors, files
+from experiments import errors, events, files
 
 _FIRST_LINE_SECONDS, _LINE_EVERY_SECONDS = 2.0, 10.0
 
@@ -85,7 +85,7 @@ class RunMonitor(types.Monitor):
 
   A run that was stopped goes on at the last finished epoch; the seconds of its earlier parts are
   counted in. It is refused if it was started with other settings or on other devices, since it
-  would not arrive at the same bits.
+  would not arrive at the same bits. With `tensorboard` it writes event files as well.
   """
 
   def __init__(
@@ -94,6 +94,7 @@ class RunMonitor(types.Monitor):
     shown: Quiet,
     compile_seconds: Callable[[], float],
     made_with: dict,
+    tensorboard: bool = False,
   ):
     self._folder, self._shown, self._made_with = folder, shown, made_with
     self._compile_seconds = compile_seconds
@@ -102,6 +103,7 @@ class RunMonitor(types.Monitor):
     self._earlier = {'seconds': 0.0, 'compile_seconds': 0.0}
     self._first, self._epoch, self._num_epochs = 0, 0, 1
     self._totals: dict[str, int] = {}
+    self._with_events, self._events = tensorboard, None
 
   def seconds(self) -> dict[str, float]:
     """Wall time so far without compilation, and the time of compilation."""
@@ -150,11 +152,16 @@ class RunMonitor(types.Monitor):
     record = {'epoch': epoch + 1, **metrics, 'seconds': round(spent['seconds'], 3)}
     with open(self._folder / 'train.jsonl', 'a', encoding='utf-8') as log:
       log.write(json.dumps(record) + '\n')
+    if self._with_events:
+      self._events = self._events or events.Writer(self._folder, self._first)
+      self._events.write(epoch + 1, metrics)
     metadata = {'spent': spent, 'made_with': self._made_with}
     checkpoints.save_training(self._folder / 'training', epoch + 1, get_state(), metadata)
 
   def close(self) -> None:
     """Drops the training states: the run is finished and its model saved."""
+    if self._events:
+      self._events.close()
     if parallel.is_main_process():
       shutil.rmtree(self._folder / 'training', ignore_errors=True)
 

@@ -9,11 +9,12 @@ from experiments import (
   evaluation,
   figures,
   files,
-  pages,
+  html_tables,
+  page,
   plots,
   problems,
   progress,
-  records,
+  saved,
   table,
 )
 
@@ -51,7 +52,7 @@ def write(job: problems.Job) -> None:
   title = f'Unlearning {job.config.forget} from {job.config.model} on {job.config.dataset}'
   files.write_text(job.folder / 'report.csv', table.to_csv(rows))
   files.write_text(job.folder / 'report.md', _markdown(job, rows, title, text, notes))
-  records.write(job.folder, records.Record(title, notes, rows))
+  saved.write(job.folder, saved.Record(title, notes, rows))
   drawn = figures.draw(job, rows)
   figures.write(job, drawn)
   files.write_text(job.folder / 'report.html', _html(job, rows, title, notes, drawn))
@@ -148,6 +149,18 @@ def verdict(rows: list[evaluation.Row]) -> str:
   return 'Nearest to gold: ' + '; '.join(parts) + '.'
 
 
+def nearness(rows: list[evaluation.Row]) -> str:
+  """In how many columns each method is as near to gold as another gold."""
+  lines = [line for line in table.lines(rows) if line.row.kind == 'unlearned']
+  counts = {x.row.name: sum(cell.at_floor for cell in x.cells.values()) for x in lines}
+  if not counts:
+    return ''
+  order = sorted(counts, key=counts.get, reverse=True)
+  total = len(table.columns(rows))
+  parts = [f'{name} in {counts[name]}' for name in order]
+  return f'As near to gold as another gold, of {total} columns: {", ".join(parts)}.'
+
+
 def _alignment_gap(line) -> float:
   cell = line.cells.get('dimensional_alignment')
   return float('inf') if cell is None or cell.gap is None else cell.gap
@@ -179,7 +192,7 @@ def _facts(job, rows) -> list[str]:
 
 
 def _markdown(job, rows, title, text, notes) -> str:
-  parts = [f'# {title}', verdict(rows)]
+  parts = [f'# {title}', f'{verdict(rows)} {nearness(rows)}'.strip()]
   parts += [f'**Warning:** {note}.' for note in notes]
   parts += [text, READING, *(words for _, _, words in _sections(job, rows)), *_oracles(rows)]
   if table.columns(rows, 'full'):
@@ -191,24 +204,28 @@ def _markdown(job, rows, title, text, notes) -> str:
 
 def _html(job, rows, title, notes, drawn) -> str:
   escape, ranking = html.escape, table.ranking(rows)
-  body = [f'<h1>{escape(title)}</h1>', f'<p>{escape(verdict(rows))}</p>']
+  body = [f'<h1>{escape(title)}</h1>']
+  body += [f'<p class="verdict">{escape(verdict(rows))} {escape(nearness(rows))}</p>']
   body += [f'<p class="warning">Warning: {escape(n)}.</p>' for n in notes]
-  body += [pages.results(rows, job.folder), f'<p>{escape(READING)}</p>']
+  body += [html_tables.results(rows, job.folder), f'<p>{escape(READING)}</p>']
   if table.columns(rows, 'full'):
-    body += ['<h2>Laws of outputs and strong attacks</h2>', pages.results(rows, job.folder, 'full')]
+    body += [
+      '<h2>Laws of outputs and strong attacks</h2>',
+      html_tables.results(rows, job.folder, 'full'),
+    ]
     body += [f'<p>{escape(_null_floors(job))}</p>']
   body += [
     '<h2>Rankings</h2>',
-    pages.grid(ranking) if ranking else '<p>No method has been run yet.</p>',
+    html_tables.grid(ranking) if ranking else '<p>No method has been run yet.</p>',
   ]
   body += [f'<p>{escape(words)}</p>' for words in _oracles(rows)]
   for heading, cells, words in _sections(job, rows):
-    body += [f'<h2>{escape(heading)}</h2>', pages.grid(cells), f'<p>{escape(words)}</p>']
+    body += [f'<h2>{escape(heading)}</h2>', html_tables.grid(cells), f'<p>{escape(words)}</p>']
   body += ['<h2>Figures</h2>', *(f.in_html() for f in drawn)]
   body += ['<h2>What the columns say</h2><dl>']
   body += [f'<dt>{escape(c.head)}</dt><dd>{escape(c.meaning)}</dd>' for c in table.columns(rows)]
   body += ['</dl><h2>How it was made</h2>', *(f'<p>{escape(f)}</p>' for f in _facts(job, rows))]
-  return pages.page(title, body)
+  return page.page(title, body)
 
 
 def _oracles(rows) -> list[str]:

@@ -49,12 +49,12 @@ def make(config: config_lib.Config, scores: np.ndarray | None = None) -> Made:
   Raises:
     errors.UserError: naming the flag that cannot be followed.
   """
-  fine = _load(config, config.train_split)
+  fine = load(config, config.train_split)
   source = _coarse(config, fine)
   split = _split(config, source, scores)
   sets = {name: source.dataset.take(getattr(split, name)) for name in _SETS}
   if config.test_split:
-    test = _coarse(config, _load(config, config.test_split, fine.class_names))
+    test = _coarse(config, load(config, config.test_split, fine.class_names))
     _check_test_people(config, source, split, test)
     sets['test'] = _with_groups_of(source, test)
   sets, split, notes = _check_duplicates(config, sets, split)
@@ -76,7 +76,10 @@ def make(config: config_lib.Config, scores: np.ndarray | None = None) -> Made:
   return Made(source, split, sets, watched, notes, poison)
 
 
-def _load(config, split, class_names=None) -> data_lib.Source:
+def load(
+  config: config_lib.Config, split: str, class_names: tuple[str, ...] | None = None
+) -> data_lib.Source:
+  """Reads a split of the data set; `class_names` are those of the training split."""
   with errors.blame('dataset'), progress.bar(f'decode {config.dataset}') as shown:
     return data_lib.load(
       config.dataset,

@@ -155,7 +155,8 @@ def _train(job, role, folders, dataset, subsets):
       )
 
     record = {'seed': seed, 'examples': len(subsets[seed])}
-    making.make_model(folder, 'model', compute, record, f'train {role} (seed {seed})')
+    title = f'train {role} (seed {seed})'
+    making.make_model(folder, 'model', compute, record, title, tensorboard=job.config.tensorboard)
 
 
 def unlearn(job: problems.Job, run: Run) -> None:
@@ -203,7 +204,15 @@ def _unlearn(job, run, start, forget, folder, number):
       raise errors.UserError(f'--methods: {run.label}: {error}') from error
 
   title = f'unlearn: {run.label}' + (f' ({start.parent.name} {start.name})' if number else '')
-  making.make_model(folder, 'unlearned', compute, record, title, is_one_of_many=number > 0)
+  making.make_model(
+    folder,
+    'unlearned',
+    compute,
+    record,
+    title,
+    is_one_of_many=number > 0,
+    tensorboard=job.config.tensorboard,
+  )
 
 
 def _known_to_gold(job, forget, number) -> tuple[np.ndarray, str]:

@@ -11,8 +11,8 @@ import sys
 
 from absl import flags
 
+from experiments import command, errors, run
 from experiments import config as config_lib
-from experiments import errors, run
 
 _SCENARIO = flags.DEFINE_multi_string(
   'scenario', [], 'A value of --forget, or a flag file that says what the problem is. Repeatable.'
@@ -25,9 +25,9 @@ _PRINT_COMMANDS = flags.DEFINE_boolean(
 _SWEEP = flags.DEFINE_string('sweep', 'sweep', 'Name of the folder of reports and logs.')
 
 
-def main(argv) -> None:
+def main(arguments) -> None:
   """Reads the flags and runs the cells; exit code 1 if some failed."""
-  base = run.read_config(argv)
+  base = run.read_config(arguments)
   scenarios = _scenarios(base)
   from experiments import cells, overview  # they import JAX, but use no device
 
@@ -111,4 +111,4 @@ def _print(folder, preparations, unlearning, reports):
 
 
 if __name__ == '__main__':
-  run.start(main)
+  command.launch(main, 'workdir')

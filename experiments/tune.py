@@ -5,7 +5,7 @@ python -m experiments.tune --flagfile=experiments/flags/tune_cifar10_random.flag
 
 from absl import flags
 
-from experiments import run
+from experiments import command, run
 
 _NUM_TRIALS = flags.DEFINE_integer(
   'num_trials', 16, 'Settings that are tried of each method; the first is its defaults.'
@@ -19,10 +19,10 @@ _TUNING_SEED = flags.DEFINE_integer(
 )
 
 
-def main(argv) -> None:
+def main(arguments) -> None:
   """Reads the flags, starts the platform and searches."""
-  config = run.read_config(argv)
-  run.start_platform(config)
+  config = run.read_config(arguments)
+  command.start_platform(config)
   from experiments import search  # imports JAX: after the platform's settings
 
   tuning = search.Tuning(
@@ -35,4 +35,4 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  run.start(main)
+  command.launch(main, 'workdir')

@@ -11,11 +11,11 @@ ROOT = pathlib.Path(__file__).parents[1]
 RANKS = (
   {'dalign_jax.types'},
   {'losses', 'metrics', 'data', 'models', 'optim', 'parallel', 'checkpoints'}
-  | {'adversarial', 'depth'},
+  | {'adapters', 'adversarial', 'depth'},
   {'augmentation'},
   {'training'},
   {'prediction'},
-  {'importance', 'objectives', 'watching'},
+  {'evaluation', 'importance', 'objectives', 'watching'},
   {'difficulty'},
   {'twin'},
   {'methods'},

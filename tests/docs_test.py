@@ -1,4 +1,4 @@
-"""The code in README and CONTRIBUTING runs as it stands there."""
+"""The code in README, CONTRIBUTING and docs runs as it stands there."""
 
 import pathlib
 import re
@@ -7,7 +7,9 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from dalign_jax import prediction, types
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -50,3 +52,35 @@ def test_method_of_the_contributing_guide_keeps_the_contract(tiny_problem):
   )
   change = result.params['hidden']['kernel'] - tiny_problem.original.params['hidden']['kernel']
   assert 0.08 < float(jnp.std(change)) < 0.12
+
+
+def test_own_model_page_runs(capsys):
+  scope = {'__name__': 'own_model'}
+  for block in _python_blocks('docs/own_model.md'):
+    exec(block, scope)
+  assert len(scope['printer'].lines) == 2 and 'epoch 2: loss ' in capsys.readouterr().out
+  images = scope['test'].images
+  state = types.ModelState(scope['params'], scope['batch_stats'])
+  by_hand = prediction.predict(scope['nnx_by_hand'], state, images)
+  adapted = prediction.predict(scope['nnx_fn'], scope['unlearned'], images)  # it was put back
+  chex.assert_trees_all_close(by_hand, adapted, rtol=1e-4, atol=1e-5)
+
+
+def _messages():
+  return re.findall(r'^### `(.*)`$', (ROOT / 'docs/faq.md').read_text('utf-8'), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize('message', _messages())
+def test_errors_of_the_faq_are_those_of_the_code(message):
+  sources = [p for d in ('dalign_jax', 'experiments') for p in (ROOT / d).rglob('*.py')]
+  code = '\n'.join(p.read_text(encoding='utf-8') for p in sources)
+  code = re.sub(r"""['"]\s*\n\s*f?['"]""", '', code)  # strings over several lines
+  for part in message.split('…'):
+    assert part.strip() in code, part
+
+
+def test_site_lists_every_page():
+  text = (ROOT / 'mkdocs.yml').read_text('utf-8')
+  listed = set(re.findall(r': ([\w/]+\.md)$', text, flags=re.MULTILINE))
+  pages = (ROOT / 'docs').rglob('*.md')
+  assert listed == {page.relative_to(ROOT / 'docs').as_posix() for page in pages}

@@ -195,3 +195,11 @@ def test_methods_that_hardly_move_are_warned_of(rows):
   assert not [n for n in report.warnings(rows) if 'hardly any effect' in n]
   rows[3].seeds[0]['moved'] = 0.1  # gold is 1.2 away
   assert [n for n in report.warnings(rows) if n.startswith('good had hardly any effect')]
+
+
+def test_standing_counts_columns_at_the_floor(rows):
+  columns = len(table.columns(rows))
+  good = sum(cell.at_floor for cell in table.lines(rows)[3].cells.values())
+  words = report.nearness(rows)
+  assert words.startswith(f'As near to gold as another gold, of {columns} columns: good in {good}')
+  assert report.nearness(rows[:3]) == ''

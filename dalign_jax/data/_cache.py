@@ -74,6 +74,28 @@ def cached(cache_dir: str | pathlib.Path, key: dict, read: Callable[[], _base.So
   return _restore(folder) or source
 
 
+def drop_cached(cache_dir: str | pathlib.Path, content: str) -> int:
+  """Deletes what is cached of a data set, since a cache would outlive samples that are deleted.
+
+  Args:
+    cache_dir: folder of all caches.
+    content: the set's `content_hash`.
+
+  Returns:
+    How many copies there were.
+  """
+  dropped = 0
+  for path in pathlib.Path(cache_dir).glob('*/source.json'):
+    try:
+      is_it = json.loads(path.read_text())['content_hash'] == content
+    except (OSError, ValueError, KeyError, TypeError):
+      continue
+    if is_it:
+      shutil.rmtree(path.parent)
+      dropped += 1
+  return dropped
+
+
 def _restore(folder: pathlib.Path) -> _base.Source | None:
   """The source stored there, or None if it is missing or not what was stored."""
   try:

@@ -85,7 +85,7 @@ def forced_rows(
     Sorted row numbers; none for requests that choose among the training rows.
   """
   if request.kind == 'ids':
-    return _id_rows(request, dataset.ids)
+    return id_rows(read_ids(request.argument, request.flag), dataset.ids, request.flag)
   if request.kind == 'group':
     return _group_rows(request, dataset.group, rng, group_names, candidates)
   return np.empty(0, np.int64)
@@ -218,33 +218,52 @@ def _group_rows(request, group, rng, group_names, candidates) -> np.ndarray:
   return np.flatnonzero(group == number)
 
 
-def _id_rows(request: Forget, ids: np.ndarray) -> np.ndarray:
-  wanted = _read_ids(request)
+def id_rows(wanted: Sequence[str], ids: np.ndarray, flag: str) -> np.ndarray:
+  """Rows that a list of ids names.
+
+  Args:
+    wanted: ids.
+    ids: `[N]` those of all rows.
+    flag: the flag that errors quote.
+
+  Returns:
+    Sorted row numbers.
+
+  Raises:
+    ValueError: for ids that are repeated or unknown.
+  """
   if len(set(wanted)) < len(wanted):
     seen = set()
     repeated = [name for name in wanted if name in seen or seen.add(name)]
     raise ValueError(
-      f'{request.flag}: {len(repeated)} ids occur more than once, such as {repeated[0]!r}; name '
-      'each once'
+      f'{flag}: {len(repeated)} ids occur more than once, such as {repeated[0]!r}; name each once'
     )
   row_of = {name: row for row, name in enumerate(ids.tolist())}
   unknown = [name for name in wanted if name not in row_of]
   if unknown:
     first = ', '.join(repr(name) for name in unknown[:3])
     raise ValueError(
-      f'{request.flag}: {len(unknown)} of {len(wanted)} ids are not in the training data, such as '
+      f'{flag}: {len(unknown)} of {len(wanted)} ids are not in the training data, such as '
       f'{first}; ids look like {str(ids[0])!r}'
     )
   return np.sort(np.array([row_of[name] for name in wanted], np.int64))
 
 
-def _read_ids(request: Forget) -> list[str]:
-  """The ids in a file: one a line, or the column `id` of a CSV file with a header."""
+def read_ids(path: str | pathlib.Path, flag: str) -> list[str]:
+  """The ids in a file: one a line, or the column `id` of a CSV file with a header.
+
+  Args:
+    path: the file, UTF-8; empty lines and those that begin with # are left out.
+    flag: the flag that errors quote.
+
+  Raises:
+    ValueError: if it cannot be read, or a line has no id.
+  """
   try:
-    text = pathlib.Path(request.argument).read_text(encoding='utf-8-sig')
+    text = pathlib.Path(path).read_text(encoding='utf-8-sig')
   except (OSError, UnicodeDecodeError) as error:
     raise ValueError(
-      f'{request.flag} must name a text file in UTF-8 with one id a line: {error}'
+      f'{flag} must name a text file in UTF-8 with one id a line: {error}'
     ) from error
   numbered = [(k, line.strip()) for k, line in enumerate(text.splitlines(), start=1)]
   lines = [(k, line) for k, line in numbered if line and not line.startswith('#')]
@@ -255,6 +274,6 @@ def _read_ids(request: Forget) -> list[str]:
   for k, line in lines[1:]:
     cells = next(csv.reader([line]))
     if len(cells) <= column or not cells[column]:
-      raise ValueError(f'{request.flag}: line {k} has no id in the column id: {line!r}')
+      raise ValueError(f'{flag}: line {k} has no id in the column id: {line!r}')
     found.append(cells[column])
   return found

@@ -1,4 +1,4 @@
-"""Pages of HTML that need no other file, and the tables in them."""
+"""The tables of a report in HTML."""
 
 import html
 import os
@@ -6,34 +6,6 @@ import pathlib
 import urllib.parse
 
 from experiments import evaluation, table
-
-_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 92rem; margin: 0 auto; padding: 1rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap;
-         border-bottom: 1px solid #8884; }
-th:first-child, td:first-child { text-align: left; }
-td.floor { background: #2a02; }
-td small { display: block; opacity: .65; }
-tr.gold td { background: #da32; }
-figure { display: inline-block; margin: .5rem 1rem .5rem 0; vertical-align: top; max-width: 100%; }
-figure img { max-width: 100%; background: white; border-radius: 4px; }
-figcaption { max-width: 34rem; opacity: .8; }
-.warning { border-left: 4px solid #d80; padding-left: .8rem; }
-"""
-
-
-def page(title: str, body: list[str]) -> str:
-  """A whole page."""
-  return (
-    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    f'<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>'
-    + '\n'.join(body)
-    + '</body></html>\n'
-  )
 
 
 def link(text: str, path: pathlib.Path, folder: pathlib.Path) -> str:

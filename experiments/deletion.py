@@ -1,0 +1,196 @@
+"""A deletion request: who is to go, the unlearning, and what is written."""
+
+import dataclasses
+import os
+import pathlib
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from dalign_jax import checkpoints, evaluation, methods, training, types
+from dalign_jax import data as data_lib
+from experiments import basis as basis_lib
+from experiments import (
+  errors,
+  files,
+  hashing,
+  hparams,
+  making,
+  problems,
+  progress,
+  records,
+  requests,
+)
+
+
+class Outcome(NamedTuple):
+  """What came of a request."""
+
+  hparams: dict
+  digest_before: str
+  digest_after: str
+  figures: dict[str, dict[str, float]]
+  sets: dict[str, types.Dataset]  # what is left
+  seconds: float
+
+
+def forget(request: requests.Request, config) -> dict:
+  """Carries a request out and writes the checkpoint and its record; returns the record.
+
+  Everything is made in a hidden folder beside `--out` and renamed at the end: a killed run leaves
+  nothing half-written, and the same command goes on where it stopped.
+
+  Args:
+    request: the flags.
+    config: those shared with `experiments.run`.
+
+  Raises:
+    errors.UserError: in one line, before any work where that can be.
+  """
+  out = pathlib.Path(request.out).expanduser()
+  if not request.out or out.exists():
+    what = 'is there already; name a new one' if request.out else 'must be named'
+    raise errors.UserError(f'--out: the folder {request.out!r} {what}')
+  basis = basis_lib.read_basis(request, config)
+  rows = read_request(request.ids, basis)
+  problem, method_hparams = problem_of(basis, request, rows)
+  name = hashing.of_json([basis.data_hash, request.method, method_hparams, rows.tolist()])[:12]
+  folder = out.with_name(f'.{out.name}.{name}')
+  with files.lock(folder):
+    outcome = carry_out(basis, request, rows, problem, method_hparams, folder)
+    record = records.make(basis, request, rows, outcome, making.environment())
+    files.write_json(folder / 'history.json', basis.chain)
+    files.write_json(folder / 'ids.json', records.ids_of(outcome.sets))
+    files.write_json(folder / 'record.json', record)
+    (folder / '.lock').unlink()
+    os.replace(folder, out)
+  if config.cache_dir:
+    data_lib.drop_cached(os.path.expanduser(config.cache_dir), basis.data_hash)
+  return record
+
+
+def read_request(path: str, basis: basis_lib.Basis) -> np.ndarray:
+  """Rows of the training set that the request names.
+
+  Raises:
+    errors.UserError: for ids that are repeated, unknown, held out, or forgotten already.
+  """
+  with errors.blame('ids'):
+    wanted = data_lib.read_ids(path, '--ids')
+  if not wanted:
+    raise errors.UserError(f'--ids: {path} names no id')
+  for number, record in enumerate(basis.chain, start=1):
+    earlier = set(record['request']['ids'])
+    _refuse(
+      wanted, earlier, f'are forgotten already, by request {number} of {record["created"][:10]}'
+    )
+  trained = set(basis.sets['train'].ids.tolist())
+  for role in ('validation', 'test'):
+    held = set(basis.sets[role].ids.tolist()) - trained
+    _refuse(wanted, held, f'were never trained on ({role} data)')
+  return rows_of(wanted, basis)
+
+
+def _refuse(wanted, bad, why):
+  found = [name for name in wanted if name in bad]
+  if found:
+    raise errors.UserError(f'--ids: {len(found)} of {len(wanted)} ids {why}, such as {found[0]!r}')
+
+
+def rows_of(wanted: list[str], basis: basis_lib.Basis) -> np.ndarray:
+  """Rows of the training set.
+
+  Raises:
+    errors.UserError: for ids that are repeated or unknown, or all there are.
+  """
+  train = basis.sets['train']
+  with errors.blame('ids'):
+    rows = data_lib.id_rows(wanted, train.ids, '--ids')
+  left = np.delete(train.labels, rows, axis=0)
+  if len(np.unique(left, axis=0)) < 2:
+    raise errors.UserError('--ids: the request leaves less than two classes to keep')
+  return rows
+
+
+def carry_out(basis, request, rows, problem, method_hparams, folder) -> Outcome:
+  """Unlearns in a folder, and measures."""
+  config = basis.config
+  before = making.digest(basis.model)
+  record = {
+    'method': request.method,
+    'hparams': method_hparams,
+    'seed': config.unlearn_seed,
+    'original': before,
+    'request': hashing.of_json(rows.tolist()),
+  }
+  key = jax.random.fold_in(jax.random.key(config.unlearn_seed), len(basis.chain))
+
+  def compute(monitor):
+    unlearn = methods.METHODS[request.method].make(**method_hparams)
+    return unlearn(dataclasses.replace(problem, monitor=monitor), key)
+
+  making.make_model(folder, 'model', compute, record, f'unlearn: {request.method}')
+  model, made = checkpoints.restore(folder / 'model', basis.model)
+  figures = evaluation.compare(
+    problem,
+    model,
+    basis.sets['test'],
+    golds=_golds(problem, config, request.compare_gold),
+    energy=config.da_energy,
+    seed=config.evaluation_seed,
+  )
+  left = {**basis.sets, 'train': problem.retain}
+  return Outcome(method_hparams, before, making.digest(model), figures, left, made['seconds'])
+
+
+def problem_of(basis, request, rows):
+  """The problem and the hyper-parameters of the method, checked."""
+  config, train = basis.config, basis.sets['train']
+  retain = train.take(np.delete(np.arange(len(train)), rows))
+  values = hparams.resolve((request.method,), request.hparam, '--method')[request.method]
+  method, forgotten = methods.METHODS[request.method], train.take(rows)
+  if method.class_only and not len(np.setdiff1d(forgotten.labels, retain.labels)):
+    raise errors.UserError(f'--method: {request.method} forgets whole classes, not single samples')
+  if train.is_multi_label and not method.multi_label:
+    raise errors.UserError(f'--method: {request.method} needs classes, not several attributes')
+  if request.compare_gold not in (0, 1, 2):
+    raise errors.UserError(f'--compare_gold: must be 0, 1 or 2, got {request.compare_gold}')
+  devices = problems.devices(config)
+  if 'batch_size' in values:
+    problems.check_batch_size(
+      f'--hparam={request.method}.batch_size', values['batch_size'], devices
+    )
+  with errors.blame('hparam'):
+    method.make(**values)
+  recipe = types.Recipe(**{name: getattr(config, name) for name in problems.RECIPE_FIELDS})
+  return types.Problem(
+    apply_fn=basis.apply_fn,
+    init_fn=basis.init_fn,
+    original=basis.model,
+    retain=retain,
+    forget=forgotten,
+    validation=basis.sets['validation'],
+    num_classes=len(basis.class_names),
+    recipe=recipe,
+    devices=devices,
+  ), values
+
+
+def _golds(problem, config, count) -> list[types.ModelState]:
+  """Models trained anew, without the forgotten samples."""
+  golds = []
+  for number in range(count):
+    init_key, fit_key = jax.random.split(jax.random.key(config.gold_seed + number))
+    progress.say(f'retrain: model {number + 1} of {count}')
+    golds.append(
+      training.fit(
+        problem.apply_fn,
+        problem.init_fn(init_key),
+        problem.retain,
+        problem.recipe,
+        fit_key,
+        devices=problem.devices,
+      )
+    )
+  return golds

@@ -1,0 +1,310 @@
+"""Deletion requests: from a run, from one's own checkpoint, in a chain; misuse and tampering."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from dalign_jax import checkpoints, models
+from dalign_jax import data as data_lib
+from experiments import (
+  config,
+  deletion,
+  errors,
+  hashing,
+  making,
+  records,
+  requests,
+  stages,
+  verification,
+)
+from tests import experiments_test
+
+ROOT = pathlib.Path(__file__).parents[1]
+METHOD = {'method': 'muda', 'hparam': ('muda.rounds=1',)}
+CONFIG = config.Config(num_devices=1, cache_dir='', compilation_cache_dir='')
+
+
+def _write(path, ids):
+  path.write_text('id,reason\n' + ''.join(f'{name},asked\n' for name in ids), encoding='utf-8')
+  return str(path)
+
+
+def _forget(folder, checkpoint, ids, shared=CONFIG, **changes):
+  request = _write(folder.with_suffix('.csv'), ids)
+  settings = {**METHOD, 'checkpoint': str(checkpoint), 'ids': request, 'out': str(folder)}
+  return deletion.forget(requests.Request(**{**settings, **changes}), shared)
+
+
+def _verify(folder, replay=True, **places):
+  places = {'checkpoint': '', 'data': '', 'held_out': '', **places}
+  settings = {'compilation_cache_dir': ''}
+  verification.verify(folder / 'record.json', places=places, settings=settings, replay=replay)
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """The original of a run, and ids that it was trained on."""
+  workdir = tmp_path_factory.mktemp('run')
+  settings = experiments_test.TINY | {
+    'forget': 'random:0.1',
+    'workdir': str(workdir),
+    'methods': ('muda',),
+  }
+  run_config = config.Config(**settings, stages=('prepare', 'train_original'))
+  stages.run(run_config)
+  folder = workdir / run_config.problem_name()
+  split = data_lib.load_split(folder / 'splits.npz')
+  ids = data_lib.load('digits').dataset.ids
+  trained = ids[np.union1d(split.retain, split.forget)].tolist()
+  return folder / 'original' / 'seed_0' / 'model', trained, ids[split.test].tolist()
+
+
+@pytest.fixture(scope='module')
+def chain(run, tmp_path_factory):
+  """Two requests, one after the other."""
+  checkpoint, trained, _ = run
+  folder = tmp_path_factory.mktemp('chain')
+  _forget(folder / 'first', checkpoint, trained[:20], compare_gold=1)
+  _forget(folder / 'second', folder / 'first', trained[20:25])
+  return folder
+
+
+def test_record_says_what_was_done(run, chain):
+  _, trained, _ = run
+  record = json.loads((chain / 'first' / 'record.json').read_text(encoding='utf-8'))
+  assert record['request'] == {'ids': sorted(trained[:20])}
+  train = record['samples']['train']
+  assert (train['count_before'], train['count_after']) == (len(trained), len(trained) - 20)
+  source = data_lib.load('digits').dataset
+  left = source.take(np.flatnonzero(np.isin(source.ids, trained[20:])))
+  assert train['after'] == hashing.samples_root(left) != train['before']
+  model, _ = checkpoints.restore(chain / 'first' / 'model')
+  assert record['model']['after'] == making.digest(model) != record['model']['before']
+  assert record['method']['name'] == 'muda' and record['method']['hparams']['rounds'] == 1
+  assert record['previous'] is None and record['number'] == 1
+  assert set(record['metrics']) == {'original', 'unlearned', 'gold'}
+  assert record['metrics']['unlearned']['attack_floor'] > 0
+  summary = ' '.join(record['summary'])
+  assert '20 of ' in summary and 'no proof' in summary and 'retrained' in summary
+  files_there = {p.name for p in (chain / 'first').iterdir()}
+  assert files_there == {'record.json', 'history.json', 'ids.json', 'model', 'train.jsonl'}
+  assert not [p for p in chain.iterdir() if p.name.startswith('.')]
+
+
+def test_second_request_follows_the_first(run, chain):
+  first, second = (records.read(chain / n / 'record.json') for n in ('first', 'second'))
+  assert second['previous'] == first['hash'] and second['number'] == 2
+  assert second['model']['before'] == first['model']['after']
+  assert second['samples']['train']['before'] == first['samples']['train']['after']
+  assert set(first['request']['ids']).isdisjoint(second['request']['ids'])
+
+
+def test_nothing_of_the_images_is_kept(run, chain):
+  _, trained, _ = run
+  source = data_lib.load('digits').dataset
+  forgotten = source.images[np.isin(source.ids, trained[:25])]
+  for path in chain.rglob('*'):
+    if path.is_file():
+      content = path.read_bytes()
+      assert not [1 for image in forgotten if image.tobytes() in content], path
+  ids = json.loads((chain / 'second' / 'ids.json').read_text(encoding='utf-8'))
+  assert not set(trained[:25]) & {name for of_set in ids.values() for name in of_set}
+
+
+def test_caches_of_the_data_are_dropped(run, tmp_path):
+  cache = tmp_path / 'cache'
+  data_lib.load('digits', cache_dir=cache)
+  other = tmp_path / 'other.npz'
+  np.savez(other, images=np.zeros((4, 2, 2), np.uint8), labels=np.arange(4))
+  data_lib.load(f'npz:{other}', cache_dir=cache)
+  shared = config.Config(num_devices=1, cache_dir=str(cache), compilation_cache_dir='')
+  hparam = ('gradient_ascent.num_epochs=1',)
+  changes = {'method': 'gradient_ascent', 'hparam': hparam}
+  _forget(tmp_path / 'out', run[0], run[1][:3], shared, **changes)
+  left = [json.loads(p.read_text(encoding='utf-8')) for p in cache.glob('*/source.json')]
+  assert [meta['key']['name'] for meta in left] == [f'npz:{other}']
+
+
+def test_chain_is_verified_by_replay(chain, capsys):
+  for name in ('first', 'second'):
+    _verify(chain / name)
+    assert capsys.readouterr().out.endswith('verified\n')
+
+
+BAD = {
+  'unknown': (['digits_99999'], '1 of 1 ids are not in the training data'),
+  'twice': ('repeated', 'occur more than once'),
+  'none': ([], 'names no id'),
+  'forgotten': ('forgotten', r'3 of 3 ids are forgotten already, by request 1 of 20'),
+  'held out': ('test', r'2 of 2 ids were never trained on \(test data\)'),
+  'all': ('all', 'leaves less than two classes'),
+}
+
+
+@pytest.mark.parametrize('case', BAD)
+def test_bad_requests_are_refused_in_one_line(case, run, chain, tmp_path):
+  ids, message = BAD[case]
+  _, trained, test = run
+  ids = (
+    {'forgotten': trained[:3], 'test': test[:2], 'all': trained[25:]}.get(ids, ids)
+    if (isinstance(ids, str))
+    else ids
+  )
+  with pytest.raises(errors.UserError, match=message) as error:
+    _forget(tmp_path / 'out', chain / 'second', ids)
+  assert '--ids' in str(error.value) and '\n' not in str(error.value)
+  assert {p.name for p in tmp_path.iterdir()} == {'out.csv'}
+
+
+def test_bad_settings_are_refused(run, chain, tmp_path):
+  ids = run[1][:2]
+  for changes, message in (
+    ({'out': str(chain / 'first')}, '--out.*there already'),
+    ({'checkpoint': 'nowhere'}, "--checkpoint: there is no folder 'nowhere'"),
+    ({'method': 'scrubb', 'hparam': ()}, "--method: unknown method 'scrubb'"),
+    ({'method': 'head_only', 'hparam': ()}, '--method: head_only forgets whole classes'),
+    ({'data': 'mnist5k'}, '--data: mnist5k is not what .* was trained on'),
+    ({'compare_gold': 3}, '--compare_gold: must be 0, 1 or 2'),
+    ({'hparam': ('muda.energy=2',)}, '--hparam.*energy'),
+  ):
+    with pytest.raises(errors.UserError, match=message):
+      _forget(tmp_path / 'out', changes.pop('checkpoint', run[0]), ids, **changes)
+  assert {p.name for p in tmp_path.iterdir()} == {'out.csv'}
+
+
+@pytest.fixture
+def copied(chain, tmp_path):
+  shutil.copytree(chain, tmp_path / 'copy')
+  return tmp_path / 'copy'
+
+
+def _edit(path, change, rehash):
+  record = json.loads(path.read_text(encoding='utf-8'))
+  change(record)
+  if rehash:
+    body = {k: v for k, v in record.items() if k != 'hash'}
+    record['hash'] = hashing.of_json(body)
+  path.write_text(json.dumps(record), encoding='utf-8')
+
+
+TAMPERED = {
+  'a figure': (lambda r: r['metrics']['unlearned'].update(forget=0.0), 'metrics'),
+  'the request': (lambda r: r['request']['ids'].pop(), 'request|samples|model'),
+  'the summary': (lambda r: r['summary'].pop(), 'summary'),
+  'the method': (lambda r: r['method']['hparams'].update(rounds=2), 'method'),
+  'a root': (lambda r: r['samples']['train'].update(before='0' * 64), 'chain is broken|--data'),
+}
+
+
+@pytest.mark.parametrize('case', TAMPERED)
+def test_tampered_records_are_refused(case, copied):
+  change, message = TAMPERED[case]
+  path = copied / 'second' / 'record.json'
+  _edit(path, change, rehash=False)
+  with pytest.raises(errors.UserError, match='was changed: its hash is not that'):
+    _verify(copied / 'second')
+  _edit(path, lambda r: None, rehash=True)
+  with pytest.raises(errors.UserError, match=message):
+    _verify(copied / 'second')
+
+
+def test_broken_chains_are_refused(copied, chain):
+  history = copied / 'second' / 'history.json'
+  records_there = json.loads(history.read_text(encoding='utf-8'))
+  records_there[0]['created'] = '2020-01-01T00:00:00+00:00'
+  history.write_text(json.dumps(records_there), encoding='utf-8')
+  with pytest.raises(errors.UserError, match=r'history.json was changed'):
+    _verify(copied / 'second')
+  records_there[0]['hash'] = hashing.of_json(
+    {k: v for k, v in records_there[0].items() if k != 'hash'}
+  )
+  history.write_text(json.dumps(records_there), encoding='utf-8')
+  with pytest.raises(errors.UserError, match='the chain is broken at request 2: previous'):
+    _verify(copied / 'second')
+  history.unlink()
+  with pytest.raises(errors.UserError, match='the chain of records is broken'):
+    _verify(copied / 'second')
+
+
+def test_changed_checkpoints_are_refused(copied, run):
+  for place, message in (
+    (copied / 'second' / 'model', 'not the one of the record'),
+    (copied / 'first' / 'model', 'not the one that its record speaks of'),
+  ):
+    model, metadata = checkpoints.restore(place)
+    kernel = model.params['head']['kernel'] + np.float32(1e-3)
+    head = {**model.params['head'], 'kernel': kernel}
+    changed = model._replace(params={**model.params, 'head': head})
+    checkpoints.save(place, changed, metadata)
+    with pytest.raises(errors.UserError, match=message):
+      _verify(copied / 'second', checkpoint=str(copied / 'first'))
+    checkpoints.save(place, model, metadata)
+  with pytest.raises(errors.UserError, match='--checkpoint: the model before'):
+    _verify(copied / 'second', checkpoint=str(run[0]))
+
+
+def _own(tmp_path, rows=200):
+  """Data and an Orbax checkpoint of one's own."""
+  source = data_lib.load('digits').dataset
+  parts = {'train': slice(0, rows), 'held_out': slice(rows, rows + 150)}
+  for name, part in parts.items():
+    arrays = {k: getattr(source, k)[part] for k in ('images', 'labels', 'ids')}
+    np.savez(tmp_path / f'{name}.npz', **arrays)
+  init_fn = models.build('cnn', num_classes=10, image_shape=(8, 8, 1), width_multiplier=0.125)[1]
+  state = init_fn(jax.random.key(0))
+  with ocp.CheckpointManager(tmp_path / 'mine') as manager:
+    manager.save(7, args=ocp.args.StandardSave({**state._asdict(), 'step': np.int32(7)}))
+    manager.wait_until_finished()
+  return source.ids[:rows].tolist()
+
+
+def test_own_checkpoint_and_data_that_shrink(tmp_path, capsys):
+  ids = _own(tmp_path)
+  shared = config.Config(
+    width_multiplier=0.125, num_devices=1, cache_dir='', compilation_cache_dir=''
+  )
+  own = {'data': f'npz:{tmp_path}/train.npz', 'held_out': f'npz:{tmp_path}/held_out.npz'}
+  with pytest.raises(errors.UserError, match='--held_out: name data'):
+    _forget(tmp_path / 'first', tmp_path / 'mine', ids[:4], shared, data=own['data'])
+  with pytest.raises(errors.UserError, match=r'--checkpoint: .*is of another model'):
+    _forget(tmp_path / 'first', tmp_path / 'mine', ids[:4], **own)
+  _forget(tmp_path / 'first', tmp_path / 'mine', ids[:4], shared, **own)
+  _verify(tmp_path / 'first')
+  arrays = dict(np.load(tmp_path / 'train.npz'))
+  np.savez(tmp_path / 'train.npz', **{k: v[4:] for k, v in arrays.items()})
+  with pytest.raises(errors.UserError, match='--data: the train samples before the request'):
+    _verify(tmp_path / 'first')
+  _verify(tmp_path / 'first', replay=False)
+  assert 'not replayed' in capsys.readouterr().out
+  _forget(tmp_path / 'second', tmp_path / 'first', ids[10:12], CONFIG)
+  _verify(tmp_path / 'second')
+  arrays['images'][8] ^= 1
+  np.savez(tmp_path / 'train.npz', **{k: v[4:] for k, v in arrays.items()})
+  with pytest.raises(errors.UserError, match='--data: the train samples are not those'):
+    _verify(tmp_path / 'second')
+  with pytest.raises(errors.UserError, match='--data: the train samples are not those'):
+    _verify(tmp_path / 'second', replay=False)
+
+
+@pytest.mark.slow
+def test_commands_work_from_a_shell(run, tmp_path):
+  request = _write(tmp_path / 'request.csv', run[1][:5])
+  shell = lambda *arguments: subprocess.run(
+    [sys.executable, '-m', *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+  )
+  flags = ['--method=muda', '--hparam=muda.rounds=1', '--cache_dir=', '--compilation_cache_dir=']
+  places = [f'--checkpoint={run[0]}', f'--ids={request}', f'--out={tmp_path / "out"}']
+  made = shell('experiments.forget', *places, *flags)
+  assert made.returncode == 0 and 'approximate unlearning' in made.stdout, made.stderr
+  checked = shell('experiments.verify', str(tmp_path / 'out' / 'record.json'))
+  assert checked.returncode == 0 and checked.stdout.endswith('verified\n'), checked.stderr
+  again = shell('experiments.forget', *places, *flags)
+  assert again.returncode == 2 and again.stderr.count('\n') == 1, again.stderr
+  assert again.stderr.startswith('error: --out')
