@@ -10,11 +10,7 @@ from dalign_jax import metrics, prediction, training, types
 
 
 class Watched(NamedTuple):
-  """The forgetting score (0 is best, .5 worst) and the accuracy on validation data.
-
-  The accuracy is the mean over classes: a network on its way to the most frequent answer has a
-  small score and, where a class is frequent, a good accuracy over examples.
-  """
+  """The forgetting score (0 is best, .5 worst) and the accuracy on validation data."""
 
   score: float
   validation_accuracy: float
@@ -62,16 +58,10 @@ def forgetting(
     logits = np.split(outputs.logits, ends)
     forget, unseen = (metrics.cross_entropy_scores(logits[k], sets[k].labels) for k in (0, 1))
     attack = metrics.one_feature_attack(forget, unseen, seed=0)
-    return Watched(metrics.forgetting_score(attack), _accuracy(logits[2], sets[2].labels))
+    accuracy = metrics.accuracy(logits[2], sets[2].labels)
+    return Watched(metrics.forgetting_score(attack), accuracy)
 
   return watch
-
-
-def _accuracy(logits, labels):
-  """Mean over the classes that are there; over attributes, the accuracy of all of them."""
-  if labels.ndim == 2:
-    return metrics.accuracy(logits, labels)
-  return float(np.nanmean(metrics.per_class_accuracy(logits, labels, logits.shape[1])))
 
 
 def _matched(forget, unseen):

@@ -16,7 +16,6 @@ from dalign_jax import (
   parallel,
   training,
   types,
-  watching,
 )
 from dalign_jax.methods import _dlfd
 from tests import tiny
@@ -262,17 +261,3 @@ def test_a_report_is_shown_what_the_images_became(tiny_problem):
   assert before.shape == after.shape == (8, *tiny_problem.retain.images.shape[1:])
   assert 0 < np.abs(after - before).max() <= 0.05 + 1e-6
   assert after.min() >= 0 and after.max() <= 1
-
-
-def test_watched_accuracy_is_the_mean_over_classes(tiny_problem):
-  labels = tiny_problem.validation.labels
-  always = int(np.bincount(labels).argmax())
-
-  def apply_fn(model, images, *, train):
-    del train
-    logits = jax.nn.one_hot(jnp.full(len(images), always), tiny_problem.num_classes)
-    return types.Outputs(logits, images.reshape(len(images), -1)), model.batch_stats
-
-  constant = dataclasses.replace(tiny_problem, apply_fn=apply_fn)
-  seen = watching.forgetting(constant, 1000, KEY)(tiny_problem.original)
-  assert seen.validation_accuracy == pytest.approx(1 / len(np.unique(labels)))

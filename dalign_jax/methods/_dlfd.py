@@ -59,9 +59,9 @@ def dlfd(
   run. Every `monitor_every` batches the forgetting score, the distance of a one-feature membership
   attack from chance (`metrics.forgetting_score`), is taken on a fixed subsample of forget against
   `problem.unseen` (validation, where there is none). While it is at most `stop_threshold`, batches
-  are not perturbed: plain fine-tuning. The result is the state of best validation accuracy (mean
-  over classes) among those whose score was at most `save_threshold`; where there was none, the one
-  of the lowest score. Sees all retain and all forget data, the retain data augmented as by the
+  are not perturbed: plain fine-tuning. The result is the state of best validation accuracy
+  among those whose score was at most `save_threshold`; where there was none, the one of the lowest
+  score. Sees all retain and all forget data, the retain data augmented as by the
   recipe.
 
   Args:
@@ -101,8 +101,7 @@ def dlfd(
 
   Deviation: the released code takes OT on the clean images, so that none of its gradient reaches
   the perturbation, clips normalised images to [0, 1], and attacks with unbalanced sets after every
-  batch. Ours does what the formula says. Balanced batches and balanced accuracy, the treatment of
-  batch norm, OT on penultimate features, the fallback where no state passes, taking up the
+  batch. Ours does what the formula says. Balanced batches, the treatment of batch norm, OT on penultimate features, the fallback where no state passes, taking up the
   perturbation again, and all defaults are our own.
   """
   settings = _Settings(
