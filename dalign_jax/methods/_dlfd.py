@@ -59,10 +59,9 @@ def dlfd(
   run. Every `monitor_every` batches the forgetting score, the distance of a one-feature membership
   attack from chance (`metrics.forgetting_score`), is taken on a fixed subsample of forget against
   `problem.unseen` (validation, where there is none). While it is at most `stop_threshold`, batches
-  are not perturbed: plain fine-tuning. The result is the state of best validation accuracy
-  among those whose score was at most `save_threshold`; where there was none, the one of the lowest
-  score. Sees all retain and all forget data, the retain data augmented as by the
-  recipe.
+  are not perturbed: plain fine-tuning. The result is the state of best validation accuracy among
+  those whose score was at most `save_threshold`; where there was none, the one of the lowest score.
+  Sees all retain and all forget data, the retain data augmented as by the recipe.
 
   Args:
     num_epochs: passes over the retain set.
@@ -101,8 +100,9 @@ def dlfd(
 
   Deviation: the released code takes OT on the clean images, so that none of its gradient reaches
   the perturbation, clips normalised images to [0, 1], and attacks with unbalanced sets after every
-  batch. Ours does what the formula says. Balanced batches, the treatment of batch norm, OT on penultimate features, the fallback where no state passes, taking up the
-  perturbation again, and all defaults are our own.
+  batch. Ours does what the formula says. Balanced batches, the treatment of batch norm, OT on
+  penultimate features, the fallback where no state passes, taking up the perturbation again, and
+  all defaults are our own.
   """
   settings = _Settings(
     num_steps, ot_weight, ce_weight, step_size, radius, features, epsilon, sinkhorn_iterations
