@@ -242,6 +242,7 @@ def _figures(job, rows) -> list[str]:
   logs = {name: path for name, path in logs.items() if path.exists()}
   standing = {name: logs[name] for name in ('original', 'gold') if name in logs}
   unlearning = {r.name: logs[r.name] for r in rows if r.kind == 'unlearned' and r.name in logs}
+  overview = plots.nearness(rows)
   drawn = [
     (
       plots.alignment(rows, job.config.da_energy),
@@ -281,6 +282,10 @@ def _figures(job, rows) -> list[str]:
     drawn.insert(
       3, (plots.training_curves(unlearning), 'Losses of each epoch while unlearning, nats.')
     )
+  if overview:
+    files.write_text(job.folder / 'nearness.svg', overview.decode())
+    caption = 'Distance to gold in outputs and in features; shaded: as near as another gold.'
+    drawn.insert(0, (plots.as_source(overview), caption))
   return [
     f'<figure><img src="{src}" alt="{html.escape(caption)}"><figcaption>{html.escape(caption)}'
     '</figcaption></figure>'

@@ -99,12 +99,14 @@ def test_job_leaves_what_it_promises(finished):
     'report.html',
     'report.md',
     'report.csv',
+    'nearness.svg',
   ):
     assert (folder / name).is_file(), name
   for name in ('original/seed_0/model', 'gold/seed_100/model', 'runs/head_only/seed_0/unlearned'):
     assert checkpoints.exists(folder / name), name
   assert not list(folder.rglob('training'))
   known = {'.lock', 'problem.json', 'splits.npz', 'report.html', 'report.md', 'report.csv'}
+  known.add('nearness.svg')
   assert {p.name for p in folder.iterdir() if p.is_file()} == known
 
 
@@ -133,7 +135,7 @@ def test_table_tells_the_story(finished):
 def test_report_is_one_self_contained_page(finished):
   _, folder = finished
   page = (folder / 'report.html').read_text(encoding='utf-8')
-  assert page.count('data:image/svg+xml;base64,') == 7
+  assert page.count('data:image/svg+xml;base64,') == 8
   assert 'http' not in page and page.count('<script>') == 1
   for name in ('original', 'second gold', 'head_only', 'Nearest to gold'):
     assert name in page
@@ -145,7 +147,7 @@ def test_second_run_does_nothing(finished, capsys):
   stages.run(config)
   after = _files(folder)
   changed = {p.name for p in after if after[p] != before.get(p)}
-  assert changed <= {'report.html', 'report.md', 'report.csv', '.lock'}
+  assert changed <= {'report.html', 'report.md', 'report.csv', 'nearness.svg', '.lock'}
   assert 'done before' in capsys.readouterr().out
 
 
