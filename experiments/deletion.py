@@ -55,8 +55,9 @@ def forget(request: requests.Request, config) -> dict:
   basis = basis_lib.read_basis(request, config)
   rows = read_request(request.ids, basis)
   problem, method_hparams = problem_of(basis, request, rows)
-  name = hashing.of_json([basis.data_hash, request.method, method_hparams, rows.tolist()])[:12]
-  folder = out.with_name(f'.{out.name}.{name}')
+  start = [making.digest(basis.model), basis.data_hash, rows.tolist()]
+  how = [request.method, method_hparams, config.unlearn_seed]
+  folder = out.with_name(f'.{out.name}.{hashing.of_json([start, how])[:12]}')
   with files.lock(folder):
     outcome = carry_out(basis, request, rows, problem, method_hparams, folder)
     record = records.make(basis, request, rows, outcome, making.environment())

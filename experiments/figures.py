@@ -30,6 +30,7 @@ class Figure(NamedTuple):
 def draw(job: problems.Job, rows: list[evaluation.Row]) -> list[Figure]:
   """All figures that the rows have the numbers for, in the order of the report."""
   return [
+    *_nearness(rows),
     *_trade_off(rows),
     Figure(
       'alignment',
@@ -66,6 +67,12 @@ def write(job: problems.Job, figures: list[Figure]) -> None:
   folder.mkdir(exist_ok=True)
   for figure in figures:
     files.write_text(folder / f'{figure.name}.svg', figure.svg)
+
+
+def _nearness(rows):
+  svg = plots.nearness(rows)
+  caption = 'Distance to gold in outputs and in features; shaded: as near as another gold.'
+  return [Figure('nearness', svg, caption)] if svg else []
 
 
 def _trade_off(rows):

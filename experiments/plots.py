@@ -11,7 +11,7 @@ from matplotlib import figure
 import numpy as np
 
 from dalign_jax import metrics
-from experiments import evaluation
+from experiments import columns, evaluation, table
 
 _COLORS = matplotlib.colormaps['tab10'].colors
 ATTACKS = {'u_lira': 'U-LiRA', 'rmia': 'RMIA', 'population': 'Population attack'}
@@ -20,6 +20,37 @@ _STYLES = {
   'gold': ('goldenrod', '-'),
   'second gold': ('goldenrod', ':'),
 }
+
+
+def nearness(rows: list[evaluation.Row]) -> str | None:
+  """Distance to gold in outputs (AD) and in features (DA), as SVG; None where one is not defined.
+
+  What is nearer than another gold is shaded.
+  """
+  by_key = {c.key: c for c in columns.COLUMNS}
+  shown = [by_key[key] for key in ('activation_distance', 'dimensional_alignment')]
+  points = []
+  for i, line in enumerate(table.lines(rows)):
+    gaps = [line.cells[c.key].gap if c.key in line.cells else None for c in shown]
+    if line.row.kind != 'gold' and None not in gaps:
+      points.append((gaps, _style(line.row, i)['color'], line.row))
+  if not points:
+    return None
+  fig, ax = _axes(width=6)
+  low = 1e-3  # below it, a gap in DA is drawn at the edge
+  floors = [table.floor(column, rows) for column in shown]
+  ax.axvspan(0, floors[0], color='goldenrod', alpha=0.15, linewidth=0)
+  ax.axhspan(low, max(floors[1], low), color='goldenrod', alpha=0.15, linewidth=0)
+  for (distance, gap), color, row in points:
+    marker = 'D' if row.kind in ('original', 'second gold') else 'o'
+    ax.scatter(distance, max(gap, low), color=color, marker=marker, zorder=3)
+    ax.annotate(
+      row.name, (distance, max(gap, low)), xytext=(6, 4), textcoords='offset points', fontsize=8
+    )
+  ax.set(xlabel='outputs: activation distance to gold', ylabel='features: gap to gold in DA')
+  ax.set(yscale='log', ylim=(low, 1), xlim=(0, 1.25 * max(p[0][0] for p in points)))
+  ax.set_title('gold is at the lower left; shaded: as near as another gold', fontsize=8)
+  return _svg(fig)
 
 
 def spectrum(rows: list[evaluation.Row]) -> str:

@@ -138,6 +138,21 @@ def test_chain_is_verified_by_replay(chain, capsys):
     assert capsys.readouterr().out.endswith('verified\n')
 
 
+def test_stopped_request_leaves_nothing_half_written(run, tmp_path, monkeypatch, capsys):
+  def fail(*args, **kwargs):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(deletion.evaluation, 'compare', fail)
+    with pytest.raises(KeyboardInterrupt):
+      _forget(tmp_path / 'out', run[0], run[1][:5])
+  assert not (tmp_path / 'out').exists()
+  record = _forget(tmp_path / 'out', run[0], run[1][:5])
+  assert 'done before' in capsys.readouterr().out
+  assert record == records.read(tmp_path / 'out' / 'record.json')
+  assert {p.name for p in tmp_path.iterdir()} == {'out', 'out.csv'}
+
+
 BAD = {
   'unknown': (['digits_99999'], '1 of 1 ids are not in the training data'),
   'twice': ('repeated', 'occur more than once'),

@@ -4,12 +4,13 @@ import pathlib
 import re
 
 import chex
+from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dalign_jax import prediction, types
+from dalign_jax import adapters, evaluation, methods, prediction, types
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -84,3 +85,21 @@ def test_site_lists_every_page():
   listed = set(re.findall(r': ([\w/]+\.md)$', text, flags=re.MULTILINE))
   pages = (ROOT / 'docs').rglob('*.md')
   assert listed == {page.relative_to(ROOT / 'docs').as_posix() for page in pages}
+
+
+def test_own_model_of_the_readme_runs(tiny_problem, capsys):
+  names = ('init_fn', 'retain', 'forget', 'validation')
+  network = nnx.Linear(64, 10, rngs=nnx.Rngs(0))
+  modules = {'adapters': adapters, 'evaluation': evaluation, 'methods': methods, 'types': types}
+  scope = {name: getattr(tiny_problem, name) for name in names} | modules
+  scope |= {'jax': jax, 'network': _Flat(network), 'test': tiny_problem.validation}
+  exec(_python_blocks('README.md')[1], scope)
+  assert '| unlearned |' in capsys.readouterr().out
+
+
+class _Flat(nnx.Module):
+  def __init__(self, head):
+    self.head = head
+
+  def __call__(self, images):
+    return self.head(images.reshape(len(images), -1))
