@@ -6,12 +6,10 @@ import shutil
 import subprocess
 import sys
 
-import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
-from dalign_jax import checkpoints, models
+from dalign_jax import checkpoints
 from dalign_jax import data as data_lib
 from experiments import (
   config,
@@ -31,18 +29,18 @@ METHOD = {'method': 'muda', 'hparam': ('muda.rounds=1',)}
 CONFIG = config.Config(num_devices=1, cache_dir='', compilation_cache_dir='')
 
 
-def _write(path, ids):
+def write(path, ids):
   path.write_text('id,reason\n' + ''.join(f'{name},asked\n' for name in ids), encoding='utf-8')
   return str(path)
 
 
-def _forget(folder, checkpoint, ids, shared=CONFIG, **changes):
-  request = _write(folder.with_suffix('.csv'), ids)
+def forget(folder, checkpoint, ids, shared=CONFIG, **changes):
+  request = write(folder.with_suffix('.csv'), ids)
   settings = {**METHOD, 'checkpoint': str(checkpoint), 'ids': request, 'out': str(folder)}
   return deletion.forget(requests.Request(**{**settings, **changes}), shared)
 
 
-def _verify(folder, replay=True, **places):
+def verify(folder, replay=True, **places):
   places = {'checkpoint': '', 'data': '', 'held_out': '', **places}
   settings = {'compilation_cache_dir': ''}
   verification.verify(folder / 'record.json', places=places, settings=settings, replay=replay)
@@ -71,8 +69,8 @@ def chain(run, tmp_path_factory):
   """Two requests, one after the other."""
   checkpoint, trained, _ = run
   folder = tmp_path_factory.mktemp('chain')
-  _forget(folder / 'first', checkpoint, trained[:20], compare_gold=1)
-  _forget(folder / 'second', folder / 'first', trained[20:25])
+  forget(folder / 'first', checkpoint, trained[:20], compare_gold=1)
+  forget(folder / 'second', folder / 'first', trained[20:25])
   return folder
 
 
@@ -127,14 +125,14 @@ def test_caches_of_the_data_are_dropped(run, tmp_path):
   shared = config.Config(num_devices=1, cache_dir=str(cache), compilation_cache_dir='')
   hparam = ('gradient_ascent.num_epochs=1',)
   changes = {'method': 'gradient_ascent', 'hparam': hparam}
-  _forget(tmp_path / 'out', run[0], run[1][:3], shared, **changes)
+  forget(tmp_path / 'out', run[0], run[1][:3], shared, **changes)
   left = [json.loads(p.read_text(encoding='utf-8')) for p in cache.glob('*/source.json')]
   assert [meta['key']['name'] for meta in left] == [f'npz:{other}']
 
 
 def test_chain_is_verified_by_replay(chain, capsys):
   for name in ('first', 'second'):
-    _verify(chain / name)
+    verify(chain / name)
     assert capsys.readouterr().out.endswith('verified\n')
 
 
@@ -145,9 +143,9 @@ def test_stopped_request_leaves_nothing_half_written(run, tmp_path, monkeypatch,
   with monkeypatch.context() as patch:
     patch.setattr(deletion.evaluation, 'compare', fail)
     with pytest.raises(KeyboardInterrupt):
-      _forget(tmp_path / 'out', run[0], run[1][:5])
+      forget(tmp_path / 'out', run[0], run[1][:5])
   assert not (tmp_path / 'out').exists()
-  record = _forget(tmp_path / 'out', run[0], run[1][:5])
+  record = forget(tmp_path / 'out', run[0], run[1][:5])
   assert 'done before' in capsys.readouterr().out
   assert record == records.read(tmp_path / 'out' / 'record.json')
   assert {p.name for p in tmp_path.iterdir()} == {'out', 'out.csv'}
@@ -173,7 +171,7 @@ def test_bad_requests_are_refused_in_one_line(case, run, chain, tmp_path):
     else ids
   )
   with pytest.raises(errors.UserError, match=message) as error:
-    _forget(tmp_path / 'out', chain / 'second', ids)
+    forget(tmp_path / 'out', chain / 'second', ids)
   assert '--ids' in str(error.value) and '\n' not in str(error.value)
   assert {p.name for p in tmp_path.iterdir()} == {'out.csv'}
 
@@ -190,7 +188,7 @@ def test_bad_settings_are_refused(run, chain, tmp_path):
     ({'hparam': ('muda.energy=2',)}, '--hparam.*energy'),
   ):
     with pytest.raises(errors.UserError, match=message):
-      _forget(tmp_path / 'out', changes.pop('checkpoint', run[0]), ids, **changes)
+      forget(tmp_path / 'out', changes.pop('checkpoint', run[0]), ids, **changes)
   assert {p.name for p in tmp_path.iterdir()} == {'out.csv'}
 
 
@@ -224,10 +222,10 @@ def test_tampered_records_are_refused(case, copied):
   path = copied / 'second' / 'record.json'
   _edit(path, change, rehash=False)
   with pytest.raises(errors.UserError, match='was changed: its hash is not that'):
-    _verify(copied / 'second')
+    verify(copied / 'second')
   _edit(path, lambda r: None, rehash=True)
   with pytest.raises(errors.UserError, match=message):
-    _verify(copied / 'second')
+    verify(copied / 'second')
 
 
 def test_broken_chains_are_refused(copied, chain):
@@ -236,16 +234,16 @@ def test_broken_chains_are_refused(copied, chain):
   records_there[0]['created'] = '2020-01-01T00:00:00+00:00'
   history.write_text(json.dumps(records_there), encoding='utf-8')
   with pytest.raises(errors.UserError, match=r'history.json was changed'):
-    _verify(copied / 'second')
+    verify(copied / 'second')
   records_there[0]['hash'] = hashing.of_json(
     {k: v for k, v in records_there[0].items() if k != 'hash'}
   )
   history.write_text(json.dumps(records_there), encoding='utf-8')
   with pytest.raises(errors.UserError, match='the chain is broken at request 2: previous'):
-    _verify(copied / 'second')
+    verify(copied / 'second')
   history.unlink()
   with pytest.raises(errors.UserError, match='the chain of records is broken'):
-    _verify(copied / 'second')
+    verify(copied / 'second')
 
 
 def test_changed_checkpoints_are_refused(copied, run):
@@ -259,58 +257,15 @@ def test_changed_checkpoints_are_refused(copied, run):
     changed = model._replace(params={**model.params, 'head': head})
     checkpoints.save(place, changed, metadata)
     with pytest.raises(errors.UserError, match=message):
-      _verify(copied / 'second', checkpoint=str(copied / 'first'))
+      verify(copied / 'second', checkpoint=str(copied / 'first'))
     checkpoints.save(place, model, metadata)
   with pytest.raises(errors.UserError, match='--checkpoint: the model before'):
-    _verify(copied / 'second', checkpoint=str(run[0]))
-
-
-def _own(tmp_path, rows=200):
-  """Data and an Orbax checkpoint of one's own."""
-  source = data_lib.load('digits').dataset
-  parts = {'train': slice(0, rows), 'held_out': slice(rows, rows + 150)}
-  for name, part in parts.items():
-    arrays = {k: getattr(source, k)[part] for k in ('images', 'labels', 'ids')}
-    np.savez(tmp_path / f'{name}.npz', **arrays)
-  init_fn = models.build('cnn', num_classes=10, image_shape=(8, 8, 1), width_multiplier=0.125)[1]
-  state = init_fn(jax.random.key(0))
-  with ocp.CheckpointManager(tmp_path / 'mine') as manager:
-    manager.save(7, args=ocp.args.StandardSave({**state._asdict(), 'step': np.int32(7)}))
-    manager.wait_until_finished()
-  return source.ids[:rows].tolist()
-
-
-def test_own_checkpoint_and_data_that_shrink(tmp_path, capsys):
-  ids = _own(tmp_path)
-  shared = config.Config(
-    width_multiplier=0.125, num_devices=1, cache_dir='', compilation_cache_dir=''
-  )
-  own = {'data': f'npz:{tmp_path}/train.npz', 'held_out': f'npz:{tmp_path}/held_out.npz'}
-  with pytest.raises(errors.UserError, match='--held_out: name data'):
-    _forget(tmp_path / 'first', tmp_path / 'mine', ids[:4], shared, data=own['data'])
-  with pytest.raises(errors.UserError, match=r'--checkpoint: .*is of another model'):
-    _forget(tmp_path / 'first', tmp_path / 'mine', ids[:4], **own)
-  _forget(tmp_path / 'first', tmp_path / 'mine', ids[:4], shared, **own)
-  _verify(tmp_path / 'first')
-  arrays = dict(np.load(tmp_path / 'train.npz'))
-  np.savez(tmp_path / 'train.npz', **{k: v[4:] for k, v in arrays.items()})
-  with pytest.raises(errors.UserError, match='--data: the train samples before the request'):
-    _verify(tmp_path / 'first')
-  _verify(tmp_path / 'first', replay=False)
-  assert 'not replayed' in capsys.readouterr().out
-  _forget(tmp_path / 'second', tmp_path / 'first', ids[10:12], CONFIG)
-  _verify(tmp_path / 'second')
-  arrays['images'][8] ^= 1
-  np.savez(tmp_path / 'train.npz', **{k: v[4:] for k, v in arrays.items()})
-  with pytest.raises(errors.UserError, match='--data: the train samples are not those'):
-    _verify(tmp_path / 'second')
-  with pytest.raises(errors.UserError, match='--data: the train samples are not those'):
-    _verify(tmp_path / 'second', replay=False)
+    verify(copied / 'second', checkpoint=str(run[0]))
 
 
 @pytest.mark.slow
 def test_commands_work_from_a_shell(run, tmp_path):
-  request = _write(tmp_path / 'request.csv', run[1][:5])
+  request = write(tmp_path / 'request.csv', run[1][:5])
   shell = lambda *arguments: subprocess.run(
     [sys.executable, '-m', *arguments], cwd=ROOT, capture_output=True, text=True, check=False
   )

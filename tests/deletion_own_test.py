@@ -1,0 +1,84 @@
+"""Deletion requests on a checkpoint, data and a network of one's own."""
+
+import dataclasses
+import importlib
+import pathlib
+import re
+import sys
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from dalign_jax import data as data_lib
+from dalign_jax import models
+from experiments import config, errors, hashing
+from tests import deletion_test
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def _own(tmp_path, rows=200):
+  """Data and an Orbax checkpoint of one's own."""
+  source = data_lib.load('digits').dataset
+  parts = {'train': slice(0, rows), 'held_out': slice(rows, rows + 150)}
+  for name, part in parts.items():
+    arrays = {k: getattr(source, k)[part] for k in ('images', 'labels', 'ids')}
+    np.savez(tmp_path / f'{name}.npz', **arrays)
+  init_fn = models.build('cnn', num_classes=10, image_shape=(8, 8, 1), width_multiplier=0.125)[1]
+  state = init_fn(jax.random.key(0))
+  with ocp.CheckpointManager(tmp_path / 'mine') as manager:
+    manager.save(7, args=ocp.args.StandardSave({**state._asdict(), 'step': np.int32(7)}))
+    manager.wait_until_finished()
+  return source.ids[:rows].tolist()
+
+
+def test_own_checkpoint_and_data_that_shrink(tmp_path, capsys):
+  ids = _own(tmp_path)
+  shared = config.Config(
+    width_multiplier=0.125, num_devices=1, cache_dir='', compilation_cache_dir=''
+  )
+  own = {'data': f'npz:{tmp_path}/train.npz', 'held_out': f'npz:{tmp_path}/held_out.npz'}
+  with pytest.raises(errors.UserError, match='--held_out: name data'):
+    deletion_test.forget(tmp_path / 'first', tmp_path / 'mine', ids[:4], shared, data=own['data'])
+  with pytest.raises(errors.UserError, match=r'--checkpoint: .*is of another model'):
+    deletion_test.forget(tmp_path / 'first', tmp_path / 'mine', ids[:4], **own)
+  deletion_test.forget(tmp_path / 'first', tmp_path / 'mine', ids[:4], shared, **own)
+  deletion_test.verify(tmp_path / 'first')
+  arrays = dict(np.load(tmp_path / 'train.npz'))
+  np.savez(tmp_path / 'train.npz', **{k: v[4:] for k, v in arrays.items()})
+  with pytest.raises(errors.UserError, match='--data: the train samples before the request'):
+    deletion_test.verify(tmp_path / 'first')
+  deletion_test.verify(tmp_path / 'first', replay=False)
+  assert 'not replayed' in capsys.readouterr().out
+  deletion_test.forget(tmp_path / 'second', tmp_path / 'first', ids[10:12], deletion_test.CONFIG)
+  deletion_test.verify(tmp_path / 'second')
+  arrays['images'][8] ^= 1
+  np.savez(tmp_path / 'train.npz', **{k: v[4:] for k, v in arrays.items()})
+  with pytest.raises(errors.UserError, match='--data: the train samples are not those'):
+    deletion_test.verify(tmp_path / 'second')
+  with pytest.raises(errors.UserError, match='--data: the train samples are not those'):
+    deletion_test.verify(tmp_path / 'second', replay=False)
+
+
+def test_network_of_the_docs(tmp_path, monkeypatch):
+  ids = _own(tmp_path)
+  text = (ROOT / 'docs' / 'deletion_requests.md').read_text(encoding='utf-8')
+  code = re.search(r'```python\n(.*?)```', text, flags=re.DOTALL)[1]
+  (tmp_path / 'networks.py').write_text(code, encoding='utf-8')
+  monkeypatch.syspath_prepend(tmp_path)
+  networks = importlib.import_module('networks')
+  state = networks.make(10, (8, 8, 1))[1](jax.random.key(0))
+  with ocp.StandardCheckpointer() as checkpointer:
+    checkpointer.save(tmp_path / 'params', state.params)
+  shared = dataclasses.replace(deletion_test.CONFIG, model='networks:make')
+  own = {'data': f'npz:{tmp_path}/train.npz', 'held_out': f'npz:{tmp_path}/held_out.npz'}
+  own |= {'method': 'finetune', 'hparam': ('finetune.num_epochs=1',)}
+  record = deletion_test.forget(tmp_path / 'out', tmp_path / 'params', ids[:4], shared, **own)
+  assert record['code'] == hashing.of_code('networks') != hashing.of_code()
+  deletion_test.verify(tmp_path / 'out')
+  monkeypatch.delitem(sys.modules, 'networks')
+  with pytest.raises(errors.UserError, match="--model: module networks has no function 'mak'"):
+    wrong = dataclasses.replace(shared, model='networks:mak')
+    deletion_test.forget(tmp_path / 'other', tmp_path / 'params', ids[:4], wrong, **own)
