@@ -36,20 +36,18 @@ def nearness(rows: list[evaluation.Row]) -> str | None:
       points.append((gaps, _style(line.row, i)['color'], line.row))
   if not points:
     return None
-  fig, ax = _axes(width=6)
+  fig, ax = _axes(width=7)
   low = 1e-3  # below it, a gap in DA is drawn at the edge
   floors = [table.floor(column, rows) for column in shown]
   ax.axvspan(0, floors[0], color='goldenrod', alpha=0.15, linewidth=0)
   ax.axhspan(low, max(floors[1], low), color='goldenrod', alpha=0.15, linewidth=0)
   for (distance, gap), color, row in points:
     marker = 'D' if row.kind in ('original', 'second gold') else 'o'
-    ax.scatter(distance, max(gap, low), color=color, marker=marker, zorder=3)
-    ax.annotate(
-      row.name, (distance, max(gap, low)), xytext=(6, 4), textcoords='offset points', fontsize=8
-    )
+    ax.scatter(distance, max(gap, low), s=60, color=color, marker=marker, label=row.name, alpha=0.8)
   ax.set(xlabel='outputs: activation distance to gold', ylabel='features: gap to gold in DA')
-  ax.set(yscale='log', ylim=(low, 1), xlim=(0, 1.25 * max(p[0][0] for p in points)))
+  ax.set(yscale='log', ylim=(low, 1), xlim=(0, 1.1 * max(p[0][0] for p in points)))
   ax.set_title('gold is at the lower left; shaded: as near as another gold', fontsize=8)
+  ax.legend(fontsize=8, loc='center left', bbox_to_anchor=(1.0, 0.5), frameon=False)
   return _svg(fig)
 
 
