@@ -62,9 +62,13 @@ def draw(job: problems.Job, rows: list[evaluation.Row]) -> list[Figure]:
 
 
 def write(job: problems.Job, figures: list[Figure]) -> None:
-  """Writes each figure to `figures/NAME.svg` in the problem's folder."""
+  """Writes each figure to `figures/NAME.svg` in the problem's folder, and removes all others."""
   folder = job.folder / 'figures'
   folder.mkdir(exist_ok=True)
+  names = {f'{figure.name}.svg' for figure in figures}
+  for path in folder.glob('*.svg'):
+    if path.name not in names:
+      path.unlink()
   for figure in figures:
     files.write_text(folder / f'{figure.name}.svg', figure.svg)
 
@@ -77,7 +81,7 @@ def _nearness(rows):
 
 def _trade_off(rows):
   choices = {
-    'forgetting_score': 'forgetting score (0: unseen people cannot be told from forgotten ones)',
+    'forgetting_score': 'forgetting score (0: nothing can be told)',
     'mia': 'accuracy of the attack (0.5: chance)',
   }
   for key, label in choices.items():

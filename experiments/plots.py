@@ -167,15 +167,16 @@ def klom(rows: list[evaluation.Row], floor: float) -> str:
 
 def trade_off(rows: list[evaluation.Row], key: str, label: str) -> str:
   """Test accuracy against what an attack tells, each model's mean over seeds."""
-  fig, ax = _axes(width=5.6)
+  fig, ax = _axes(width=6.6)
   for i, row in enumerate(rows):
     style = _style(row, i)
     for x, y in zip(row.of_seeds(key), row.of_seeds('test_accuracy'), strict=True):
       ax.plot(x, 100 * y, marker='.', color=style['color'], alpha=0.4, markersize=4)
     x, y = row.values[key], 100 * row.values['test_accuracy']
-    ax.plot(x, y, marker='o' if row.kind in ('unlearned', 'oracle') else 's', color=style['color'])
-    ax.annotate(row.name, (x, y), xytext=(4, 4), textcoords='offset points', fontsize=7)
+    marker = {'original': 's', 'gold': 's', 'second gold': 'D'}.get(row.kind, 'o')
+    ax.plot(x, y, marker=marker, linestyle='', color=style['color'], label=row.name)
   ax.set(xlabel=label, ylabel='test accuracy (%)')
+  ax.legend(fontsize=8, loc='center left', bbox_to_anchor=(1.0, 0.5), frameon=False)
   return _svg(fig)
 
 
