@@ -11,8 +11,8 @@ from dalign_jax import importance, training, types
 def influence(
   *,
   scale: float = 1.0,
-  damping: float = 1e-3,
-  num_iterations: int = 10,
+  damping: float = 1e-2,
+  num_iterations: int = 5,
   retain_fraction: float = 0.3,
 ) -> types.UnlearnFn:
   r"""Takes back the first-order influence that the forget set had on the weights.
@@ -28,7 +28,8 @@ def influence(
   Args:
     scale: alpha; 1 is the influence function, 0 changes nothing.
     damping: lambda > 0; the smaller, the larger the step where the loss is flat.
-    num_iterations: steps of conjugate gradients.
+    num_iterations: steps of conjugate gradients; single-precision products stop helping after a few
+      (at 10, one device and four differ in the third digit of the logits, at 5 in the seventh).
     retain_fraction: share of each retained class that is used, in (0, 1], at least one example.
 
   Raises:
@@ -58,10 +59,11 @@ def influence(
     flat, unflatten = flatten_util.ravel_pytree(gradient)
 
     def damped(vector):
-      applied, _ = flatten_util.ravel_pytree(product(unflatten(vector)))
-      return np.asarray(applied) + damping * vector
+      applied, _ = flatten_util.ravel_pytree(product(unflatten(vector.astype(np.float32))))
+      return np.asarray(applied, np.float64) + damping * vector
 
-    step = unflatten(_conjugate_gradients(damped, np.asarray(flat), num_iterations))
+    step = _conjugate_gradients(damped, np.asarray(flat, np.float64), num_iterations)
+    step = unflatten(step.astype(np.float32))
     weight = np.float32(scale * len(problem.forget) / len(problem.retain))
     params = jax.tree.map(
       lambda p, s: np.asarray(p) + weight * np.asarray(s), original.params, step
@@ -79,9 +81,9 @@ def _conjugate_gradients(matrix_fn, target, num_iterations):
     if square == 0:
       break
     applied = matrix_fn(direction)
-    length = np.float32(square / float(direction @ applied))
+    length = square / float(direction @ applied)
     solution += length * direction
     residual -= length * applied
     square, previous = float(residual @ residual), square
-    direction = residual + np.float32(square / previous) * direction
+    direction = residual + square / previous * direction
   return solution
