@@ -21,7 +21,7 @@ def _people():
 
 
 SMALL = {
-  'quickstart': {'NUM_EPOCHS': 4, 'MAX_EXAMPLES': 500, 'METHODS': {'head_only': {}}},
+  'quickstart': {'NUM_EPOCHS': 8, 'MAX_EXAMPLES': 1000, 'METHODS': {'head_only': {}}},
   'losses_in_your_loop': {},
   'forgetting_a_person': {'NUM_EPOCHS': 8, 'load_people': _people},
 }
