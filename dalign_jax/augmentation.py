@@ -22,16 +22,23 @@ def augment(images, key, kind: str):
   Raises:
     ValueError: if the kind is unknown.
   """
+  _check(kind)
+  if kind == 'none':
+    return images
   return augment_each(images, parallel.example_keys(key, len(images)), kind)
 
 
 def augment_each(images, keys, kind: str):
   """As `augment`, with a key for each image `[B]`."""
-  if kind not in AUGMENTATIONS:
-    raise ValueError(f'augmentation must be one of {", ".join(AUGMENTATIONS)}, got {kind!r}')
+  _check(kind)
   if kind == 'none':
     return images
   return jax.vmap(lambda image, key: _crop(image, key, flip=kind == 'crop_flip'))(images, keys)
+
+
+def _check(kind):
+  if kind not in AUGMENTATIONS:
+    raise ValueError(f'augmentation must be one of {", ".join(AUGMENTATIONS)}, got {kind!r}')
 
 
 def _crop(image, key, *, flip):

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import shutil
 from typing import NamedTuple
 
 import jax
@@ -58,12 +59,13 @@ def forget(request: requests.Request, config) -> dict:
   start = [making.digest(basis.model), basis.data_hash, rows.tolist()]
   how = [request.method, method_hparams, config.unlearn_seed]
   folder = out.with_name(f'.{out.name}.{hashing.of_json([start, how])[:12]}')
-  with files.lock(folder):
+  with files.lock(folder / '.request'):  # the model in it has a lock of its own
     outcome = carry_out(basis, request, rows, problem, method_hparams, folder)
     record = records.make(basis, request, rows, outcome, making.environment())
     files.write_json(folder / 'history.json', basis.chain)
     files.write_json(folder / 'ids.json', records.ids_of(outcome.sets))
     files.write_json(folder / 'record.json', record)
+    shutil.rmtree(folder / '.request')
     (folder / '.lock').unlink()
     os.replace(folder, out)
   if config.cache_dir:

@@ -92,7 +92,7 @@ def test_report_sets_predictions_against_gold(finished):
   assert cells[3] == f'{100 * read["easy"].mean():.1f}'
   assert cells[4] == f'{100 * read["known_to_gold"].mean():.1f}'
   page = (folder / 'report.html').read_text(encoding='utf-8')
-  assert 'Predictions of what gold knows' in page and page.count('data:image/svg+xml') == 9
+  assert 'Predictions of what gold knows' in page and page.count('data:image/svg+xml') == 10
 
 
 def test_inside_a_class_the_report_looks_at_each_class(finished):

@@ -135,6 +135,7 @@ def test_l2ul_holds_on_to_insensitive_weights(tiny_problem):
     assert leaf.min() == 0 and leaf.max() == 1
   assert _l2ul._to_unit(np.full(3, 2.0, np.float32)).tolist() == [0, 0, 0]
   quick = {'num_copies': 2, 'num_steps': 5, 'num_epochs': 3, 'stop_accuracy': -1.0}
+  quick |= {'learning_rate': 1e-3}
   way = [
     sum(
       np.sum((a - b) ** 2)
@@ -152,7 +153,11 @@ def test_l2ul_holds_on_to_insensitive_weights(tiny_problem):
 @pytest.mark.parametrize('name', ['l2ul', 'pbu'])
 def test_ascent_stops_when_all_is_forgotten(tiny_problem, name):
   options = {'learning_rate': 0.01, 'stop_accuracy': 0.0}
-  options |= {'num_copies': 1, 'num_steps': 5} if name == 'l2ul' else {}
+  free = {
+    'l2ul': {'num_copies': 1, 'num_steps': 5},
+    'pbu': {'fisher_weight': 0.0, 'distance_weight': 0.0},
+  }
+  options |= free[name]
   make = lambda **more: methods.METHODS[name].make(**{**options, **more})
   long = make(num_epochs=12)(tiny_problem, KEY)
   assert objectives.accuracy_on(tiny_problem, long, tiny_problem.forget) == 0

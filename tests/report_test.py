@@ -187,7 +187,7 @@ def test_attacks_that_miss_the_planted_leak_are_warned_of(rows):
 def test_training_that_stopped_before_its_last_epoch_is_drawn(tmp_path):
   log = tmp_path / 'train.jsonl'
   log.write_text('{"epoch": 1, "loss": 0.5}\n{"epoch": 2}\n', encoding='utf-8')
-  assert plots.training_curves({'stopped': log}).startswith('data:image/svg')
+  assert '<svg' in plots.training_curves({'stopped': log})
 
 
 def test_methods_that_hardly_move_are_warned_of(rows):
