@@ -58,6 +58,7 @@ def draw(job: problems.Job, rows: list[evaluation.Row]) -> list[Figure]:
     *_attacks(job, rows),
     *_reliability(rows),
     *_perturbed(rows),
+    *_methods(rows),
   ]
 
 
@@ -132,6 +133,19 @@ def _reliability(rows):
     'against gold, held-out images against the original.'
   )
   return [Figure('reliability', plots.reliability(found), caption)] if found else []
+
+
+def _methods(rows):
+  standing = {row.name: row for row in rows if row.kind in ('original', 'gold')}
+  return [
+    Figure(
+      f'method_{row.name}',
+      plots.beside_gold(row, standing['original'], standing['gold']),
+      f'{row.name} beside original and gold: margins of forget and of unseen images, and features.',
+    )
+    for row in rows
+    if row.kind in _RUN
+  ]
 
 
 def _perturbed(rows):

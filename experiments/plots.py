@@ -139,6 +139,32 @@ def histograms(rows: list[evaluation.Row]) -> str:
   return _svg(fig)
 
 
+def beside_gold(row: evaluation.Row, original: evaluation.Row, gold: evaluation.Row) -> str:
+  """One method's outputs on forget and on unseen images, and its features, with those of others."""
+  fig = figure.Figure(figsize=(7.2, 2.2), layout='constrained')
+  *sides, features = fig.subplots(1, 3)
+  compared = [(original, 'black'), (gold, 'goldenrod'), (row, _COLORS[0])]
+  for ax, name in zip(sides, ('forget', 'unseen'), strict=True):
+    margins = [other.arrays[f'margin_{name}'].ravel() for other, _ in compared]
+    low, high = np.quantile(np.concatenate(margins), [0.005, 0.995])
+    bins = np.linspace(low, max(high, low + 1e-3), 25)
+    for values, (other, color) in zip(margins, compared, strict=True):
+      shape = {'histtype': 'stepfilled', 'alpha': 0.4} if other is row else {'histtype': 'step'}
+      values = np.clip(values, low, bins[-1])
+      ax.hist(values, bins, density=True, color=color, label=other.name, **shape)
+    ax.set(yticks=[], title=f'{name} images', xlabel='margin (nats)', ylabel='density')
+  for other, color in compared:
+    features.plot(other.arrays['energies'], other.arrays['alignment'], color=color, marker='.')
+  features.set(title='features', xlabel='energy kept', ylabel='dimensional alignment')
+  for ax in (*sides, features):
+    ax.title.set_fontsize(8)
+    ax.tick_params(labelsize=6)
+    ax.xaxis.label.set_fontsize(7)
+    ax.yaxis.label.set_fontsize(7)
+  sides[0].legend(fontsize=6)
+  return _svg(fig)
+
+
 def roc(rows: list[evaluation.Row], attack: str) -> str:
   """ROC curves of an attack on each group, in log scale, with the diagonal."""
   fig, ax = _axes()

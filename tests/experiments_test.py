@@ -132,9 +132,9 @@ def test_table_tells_the_story(finished):
 
 
 def test_report_is_one_self_contained_page(finished):
-  _, folder = finished
+  config, folder = finished
   page = (folder / 'report.html').read_text(encoding='utf-8')
-  assert page.count('data:image/svg+xml;base64,') == 9
+  assert page.count('data:image/svg+xml;base64,') == 9 + len(config.methods)
   assert 'http' not in page and page.count('<script>') == 1
   for name in ('original', 'second gold', 'head_only', 'Nearest to gold'):
     assert name in page

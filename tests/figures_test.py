@@ -53,3 +53,17 @@ def test_a_figure_in_a_page_needs_no_other_file():
 def test_grey_images_have_one_channel():
   svg = plots.perturbed(np.zeros((2, 4, 4, 1)), np.zeros((2, 4, 4, 1)))
   assert svg.count('<image') == 6
+
+
+def test_each_method_is_drawn_beside_original_and_gold(tmp_path):
+  rng = np.random.default_rng(0)
+  rows = [_row('gold', 'gold', tmp_path), _row('original', 'original', tmp_path)]
+  rows += [_row('salun', 'unlearned', tmp_path), _row('tmu:oracle', 'oracle', tmp_path)]
+  for row in rows:
+    sides = {f'margin_{name}': rng.normal(size=40) for name in ('forget', 'unseen')}
+    curve = np.linspace(0.5, 0.9, 5)
+    row.arrays.update(sides | {'energies': curve, 'alignment': curve})
+  drawn = figures._methods(rows)
+  assert [f.name for f in drawn] == ['method_salun', 'method_tmu:oracle']
+  words = {'original', 'gold', 'salun', 'forget images', 'unseen images', 'features'}
+  assert words <= _texts(drawn[0].svg)
