@@ -27,7 +27,7 @@ def verify(path: pathlib.Path, *, places: dict, settings: dict, replay: bool) ->
   chain = records.read_chain(path.parent)
   record = records.read(path)
   progress.say(f'record: request {record["number"]}, unchanged: {record["hash"][:16]}')
-  progress.say(f'chain: {len(chain)} requests, unbroken')
+  progress.say(f'chain: unbroken, {len(chain)} long')
   _check_model(path.parent, record)
   config = dataclasses.replace(records.config_of(record), cache_dir='', **settings)
   if not replay:
