@@ -8,17 +8,21 @@ def summary(found: dict) -> list[str]:
     found: the record's request, samples, method and metrics.
   """
   count = len(found['request']['ids'])
-  kept = found['samples']['train']
+  kept, method = found['samples']['train'], found['method']
   lines = [
     f'{count} of {kept["count_before"]:,} training samples were to be forgotten; '
     f'{kept["count_after"]:,} remain.',
-    f'The method {found["method"]["name"]} changed the model that was trained on all of them. It '
-    f'saw: {found["method"]["sees"]}.',
+    f'The method {method["name"]} {"took the place of" if _exact(found) else "changed"} the model '
+    f'that was trained on all of them. It saw: {method["sees"]}.',
     *_measured(found['metrics']),
     *_beside_gold(found['metrics']),
     *_limits(found),
   ]
   return lines
+
+
+def _exact(found) -> bool:
+  return found['method']['name'] == 'retrain'
 
 
 def _measured(metrics) -> list[str]:
@@ -61,11 +65,10 @@ def _beside_gold(metrics) -> list[str]:
 
 
 def _limits(found) -> list[str]:
-  exact = found['method']['name'] == 'retrain'
   first = (
     'The model was trained anew on what remains: it owes nothing to the forgotten samples, as far '
     'as this code does what it says.'
-    if exact
+    if _exact(found)
     else 'This is approximate unlearning: no proof that nothing of the samples is left in the '
     'model. What was measured is said above; stronger attacks were not tried.'
   )

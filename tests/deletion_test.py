@@ -21,6 +21,7 @@ from experiments import (
   requests,
   stages,
   verification,
+  wording,
 )
 from tests import experiments_test
 
@@ -91,6 +92,9 @@ def test_record_says_what_was_done(run, chain):
   assert record['metrics']['unlearned']['attack_floor'] > 0
   summary = ' '.join(record['summary'])
   assert '20 of ' in summary and 'no proof' in summary and 'retrained' in summary
+  exact = {**record, 'method': {**record['method'], 'name': 'retrain'}}
+  assert 'no proof' not in ' '.join(wording.summary(exact))
+  assert 'owes nothing' in ' '.join(wording.summary(exact))
   files_there = {p.name for p in (chain / 'first').iterdir()}
   assert files_there == {'record.json', 'history.json', 'ids.json', 'model', 'train.jsonl'}
   assert not [p for p in chain.iterdir() if p.name.startswith('.')]
