@@ -139,7 +139,7 @@ def _methods(rows):
   standing = {row.name: row for row in rows if row.kind in ('original', 'gold')}
   return [
     Figure(
-      f'method_{row.name}',
+      f'method_{plots.short(row.name)}',
       plots.beside_gold(row, standing['original'], standing['gold']),
       f'{row.name} beside original and gold: margins of forget and of unseen images, and features.',
     )

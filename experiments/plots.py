@@ -14,6 +14,8 @@ from dalign_jax import metrics
 from experiments import columns, evaluation, table
 
 _COLORS = matplotlib.colormaps['tab10'].colors
+_LINES = ('-', '--', '-.')
+_MARKERS = ('o', '^', 's')
 ATTACKS = {'u_lira': 'U-LiRA', 'rmia': 'RMIA', 'population': 'Population attack'}
 _STYLES = {
   'original': ('black', '-'),
@@ -33,7 +35,7 @@ def nearness(rows: list[evaluation.Row]) -> str | None:
   for i, line in enumerate(table.lines(rows)):
     gaps = [line.cells[c.key].gap if c.key in line.cells else None for c in shown]
     if line.row.kind != 'gold' and None not in gaps:
-      points.append((gaps, _style(line.row, i)['color'], line.row))
+      points.append((gaps, _point_style(line.row, i)))
   if not points:
     return None
   fig, ax = _axes(width=7)
@@ -41,9 +43,8 @@ def nearness(rows: list[evaluation.Row]) -> str | None:
   floors = [table.floor(column, rows) for column in shown]
   ax.axvspan(0, floors[0], color='goldenrod', alpha=0.15, linewidth=0)
   ax.axhspan(low, max(floors[1], low), color='goldenrod', alpha=0.15, linewidth=0)
-  for (distance, gap), color, row in points:
-    marker = 'D' if row.kind in ('original', 'second gold') else 'o'
-    ax.scatter(distance, max(gap, low), s=60, color=color, marker=marker, label=row.name, alpha=0.8)
+  for (distance, gap), style in points:
+    ax.scatter(distance, max(gap, low), s=60, alpha=0.8, **style)
   ax.set(xlabel='outputs: activation distance to gold', ylabel='features: gap to gold in DA')
   ax.set(yscale='log', ylim=(low, 1), xlim=(0, 1.1 * max(p[0][0] for p in points)))
   ax.set_title('gold is at the lower left; shaded: as near as another gold', fontsize=8)
@@ -99,7 +100,7 @@ def class_accuracy(rows: list[evaluation.Row], class_names: tuple[str, ...]) -> 
       100 * np.nan_to_num(row.arrays['class_accuracy']),
       width,
       color=style['color'],
-      label=row.name,
+      label=short(row.name),
       alpha=0.6 if style['linestyle'] == ':' else 1.0,
     )
   ax.set(ylabel='test accuracy (%)', xticks=places, xlabel='class')
@@ -141,7 +142,7 @@ def histograms(rows: list[evaluation.Row]) -> str:
 
 def beside_gold(row: evaluation.Row, original: evaluation.Row, gold: evaluation.Row) -> str:
   """One method's outputs on forget and on unseen images, and its features, with those of others."""
-  fig = figure.Figure(figsize=(7.2, 2.2), layout='constrained')
+  fig = figure.Figure(figsize=(7.2, 2.4), layout='constrained')
   *sides, features = fig.subplots(1, 3)
   compared = [(original, 'black'), (gold, 'goldenrod'), (row, _COLORS[0])]
   for ax, name in zip(sides, ('forget', 'unseen'), strict=True):
@@ -151,7 +152,7 @@ def beside_gold(row: evaluation.Row, original: evaluation.Row, gold: evaluation.
     for values, (other, color) in zip(margins, compared, strict=True):
       shape = {'histtype': 'stepfilled', 'alpha': 0.4} if other is row else {'histtype': 'step'}
       values = np.clip(values, low, bins[-1])
-      ax.hist(values, bins, density=True, color=color, label=other.name, **shape)
+      ax.hist(values, bins, density=True, color=color, label=short(other.name), **shape)
     ax.set(yticks=[], title=f'{name} images', xlabel='margin (nats)', ylabel='density')
   for other, color in compared:
     features.plot(other.arrays['energies'], other.arrays['alignment'], color=color, marker='.')
@@ -161,8 +162,14 @@ def beside_gold(row: evaluation.Row, original: evaluation.Row, gold: evaluation.
     ax.tick_params(labelsize=6)
     ax.xaxis.label.set_fontsize(7)
     ax.yaxis.label.set_fontsize(7)
-  sides[0].legend(fontsize=6)
+  handles, labels = sides[0].get_legend_handles_labels()
+  fig.legend(handles, labels, loc='outside upper center', ncols=3, fontsize=7, frameon=False)
   return _svg(fig)
+
+
+def short(name: str) -> str:
+  """A model's name without its hyper-parameters."""
+  return name.partition(',')[0]
 
 
 def roc(rows: list[evaluation.Row], attack: str) -> str:
@@ -195,12 +202,11 @@ def trade_off(rows: list[evaluation.Row], key: str, label: str) -> str:
   """Test accuracy against what an attack tells, each model's mean over seeds."""
   fig, ax = _axes(width=6.6)
   for i, row in enumerate(rows):
-    style = _style(row, i)
+    style = _point_style(row, i)
     for x, y in zip(row.of_seeds(key), row.of_seeds('test_accuracy'), strict=True):
       ax.plot(x, 100 * y, marker='.', color=style['color'], alpha=0.4, markersize=4)
     x, y = row.values[key], 100 * row.values['test_accuracy']
-    marker = {'original': 's', 'gold': 's', 'second gold': 'D'}.get(row.kind, 'o')
-    ax.plot(x, y, marker=marker, linestyle='', color=style['color'], label=row.name)
+    ax.plot(x, y, linestyle='', **style)
   ax.set(xlabel=label, ylabel='test accuracy (%)')
   ax.legend(fontsize=8, loc='center left', bbox_to_anchor=(1.0, 0.5), frameon=False)
   return _svg(fig)
@@ -254,7 +260,7 @@ def _panels(rows, *, height: float):
   fig = figure.Figure(figsize=(2.4 * columns, height * lines), layout='constrained')
   panels = [(fig.add_subplot(lines, columns, i + 1), row) for i, row in enumerate(rows)]
   for ax, row in panels:
-    ax.set_title(getattr(row, 'name', row), fontsize=8)
+    ax.set_title(short(getattr(row, 'name', row)), fontsize=8)
   return fig, panels
 
 
@@ -265,8 +271,18 @@ def _axes(width: float = 4.6):
 
 def _style(row, i):
   kind = row.kind if row.kind in _STYLES else None
-  color, line = _STYLES.get(kind, (_COLORS[i % 10], '-'))
-  return {'color': color, 'linestyle': line, 'label': row.name}
+  color, line = _STYLES.get(kind, (_COLORS[i % len(_COLORS)], _again(_LINES, i)))
+  return {'color': color, 'linestyle': line, 'label': short(row.name)}
+
+
+def _point_style(row, i):
+  marker = 'D' if row.kind in _STYLES else _again(_MARKERS, i)
+  return {'color': _style(row, i)['color'], 'marker': marker, 'label': short(row.name)}
+
+
+def _again(choices, i):
+  """Another choice each time that colours start anew."""
+  return choices[i // len(_COLORS) % len(choices)]
 
 
 def _svg(fig) -> str:
