@@ -1,27 +1,14 @@
 """The plots of a report, as the text of SVG images."""
 
-import io
 import json
 import pathlib
 
-import matplotlib
-
-matplotlib.use('agg')
-from matplotlib import figure
 import numpy as np
 
 from dalign_jax import metrics
-from experiments import columns, evaluation, table
+from experiments import columns, drawing, evaluation, table
 
-_COLORS = matplotlib.colormaps['tab10'].colors
-_LINES = ('-', '--', '-.')
-_MARKERS = ('o', '^', 's')
 ATTACKS = {'u_lira': 'U-LiRA', 'rmia': 'RMIA', 'population': 'Population attack'}
-_STYLES = {
-  'original': ('black', '-'),
-  'gold': ('goldenrod', '-'),
-  'second gold': ('goldenrod', ':'),
-}
 
 
 def nearness(rows: list[evaluation.Row]) -> str | None:
@@ -35,10 +22,10 @@ def nearness(rows: list[evaluation.Row]) -> str | None:
   for i, line in enumerate(table.lines(rows)):
     gaps = [line.cells[c.key].gap if c.key in line.cells else None for c in shown]
     if line.row.kind != 'gold' and None not in gaps:
-      points.append((gaps, _point_style(line.row, i)))
+      points.append((gaps, drawing.point_style(line.row, i)))
   if not points:
     return None
-  fig, ax = _axes(width=7)
+  fig, ax = drawing.axes(width=5.4)
   low = 1e-3  # below it, a gap in DA is drawn at the edge
   floors = [table.floor(column, rows) for column in shown]
   ax.axvspan(0, floors[0], color='goldenrod', alpha=0.15, linewidth=0)
@@ -48,35 +35,35 @@ def nearness(rows: list[evaluation.Row]) -> str | None:
   ax.set(xlabel='outputs: activation distance to gold', ylabel='features: gap to gold in DA')
   ax.set(yscale='log', ylim=(low, 1), xlim=(0, 1.1 * max(p[0][0] for p in points)))
   ax.set_title('gold is at the lower left; shaded: as near as another gold', fontsize=8)
-  ax.legend(fontsize=8, loc='center left', bbox_to_anchor=(1.0, 0.5), frameon=False)
-  return _svg(fig)
+  drawing.legend(ax, beside=True)
+  return drawing.svg(fig)
 
 
 def spectrum(rows: list[evaluation.Row]) -> str:
   """Eigenvalues of the retain features' second moment."""
-  fig, ax = _axes()
+  fig, ax = drawing.axes()
   for i, row in enumerate(rows):
     values = row.arrays['spectrum']
-    ax.semilogy(np.arange(1, len(values) + 1), np.maximum(values, 1e-8), **_style(row, i))
+    ax.semilogy(np.arange(1, len(values) + 1), np.maximum(values, 1e-8), **drawing.style(row, i))
   ax.set(xlabel='eigenvalue number', ylabel='share of the trace', xscale='log')
-  ax.legend(fontsize=7)
-  return _svg(fig)
+  drawing.legend(ax)
+  return drawing.svg(fig)
 
 
 def alignment(rows: list[evaluation.Row], energy: float) -> str:
   """DA against the share of the spectrum kept."""
-  fig, ax = _axes()
+  fig, ax = drawing.axes()
   for i, row in enumerate(rows):
-    ax.plot(row.arrays['energies'], row.arrays['alignment'], marker='.', **_style(row, i))
+    ax.plot(row.arrays['energies'], row.arrays['alignment'], marker='.', **drawing.style(row, i))
   ax.axvline(energy, color='gray', linewidth=0.5)
   ax.set(xlabel='energy (share of the spectrum kept)', ylabel='dimensional alignment')
-  ax.legend(fontsize=7)
-  return _svg(fig)
+  drawing.legend(ax)
+  return drawing.svg(fig)
 
 
 def training_curves(logs: dict[str, pathlib.Path]) -> str:
   """Losses by epoch, from the runs' `train.jsonl`."""
-  fig, ax = _axes()
+  fig, ax = drawing.axes()
   for name, path in logs.items():
     records = [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
     for key in sorted({k for r in records for k in r if k.endswith('loss')}):
@@ -84,48 +71,48 @@ def training_curves(logs: dict[str, pathlib.Path]) -> str:
       points = [(r['epoch'], r[key]) for r in records if key in r]  # a run that stopped has none
       ax.plot(*zip(*points, strict=True), marker='.', label=label)
   ax.set(xlabel='epoch', ylabel='mean loss (nats)')
-  ax.legend(fontsize=7)
-  return _svg(fig)
+  drawing.legend(ax)
+  return drawing.svg(fig)
 
 
 def class_accuracy(rows: list[evaluation.Row], class_names: tuple[str, ...]) -> str:
   """Test accuracy by class."""
-  fig, ax = _axes(width=8)
+  fig, ax = drawing.axes(width=8)
   places, width = np.arange(len(class_names)), 0.85 / len(rows)
   for i, row in enumerate(rows):
-    style = _style(row, i)
+    style = drawing.style(row, i)
     offset = (i - (len(rows) - 1) / 2) * width
     ax.bar(
       places + offset,
       100 * np.nan_to_num(row.arrays['class_accuracy']),
       width,
       color=style['color'],
-      label=short(row.name),
+      label=drawing.short(row.name),
       alpha=0.6 if style['linestyle'] == ':' else 1.0,
     )
   ax.set(ylabel='test accuracy (%)', xticks=places, xlabel='class')
   ax.set_xticklabels(class_names, rotation=0 if len(class_names) <= 10 else 90, fontsize=7)
-  ax.legend(fontsize=7, ncols=4, loc='lower center', bbox_to_anchor=(0.5, 1.0))
-  return _svg(fig)
+  drawing.legend(ax, beside=True)
+  return drawing.svg(fig)
 
 
 def projection(rows: list[evaluation.Row]) -> str:
   """First two principal components of training features, the forget set in black."""
-  fig, panels = _panels(rows, height=2.5)
+  fig, panels = drawing.panels(rows, height=2.5)
   for ax, row in panels:
     points, forget = row.arrays['projection'], row.arrays['projection_is_forget'].astype(bool)
     labels = row.arrays['projection_labels']
-    ax.scatter(*points[~forget].T, s=4, c=[_COLORS[c % 10] for c in labels[~forget]])
+    ax.scatter(*points[~forget].T, s=4, c=[drawing.COLORS[c % 10] for c in labels[~forget]])
     ax.scatter(*points[forget].T, s=8, c='black', marker='x', linewidths=0.7)
     ax.set(xticks=[], yticks=[])
     ax.set_xlabel('component 1', fontsize=6)
     ax.set_ylabel('component 2', fontsize=6)
-  return _svg(fig)
+  return drawing.svg(fig)
 
 
 def histograms(rows: list[evaluation.Row]) -> str:
   """Margins of forget and unseen images under each model."""
-  fig, panels = _panels(rows, height=1.9)
+  fig, panels = drawing.panels(rows, height=1.9)
   for ax, row in panels:
     sides = {name: row.arrays[f'margin_{name}'] for name in ('forget', 'unseen')}
     low, high = np.quantile(np.concatenate([*sides.values()]), [0.005, 0.995])
@@ -137,14 +124,14 @@ def histograms(rows: list[evaluation.Row]) -> str:
     ax.set_xlabel('margin (nats)', fontsize=7)
     ax.set_ylabel('density', fontsize=7)
   panels[0][0].legend(fontsize=6)
-  return _svg(fig)
+  return drawing.svg(fig)
 
 
 def beside_gold(row: evaluation.Row, original: evaluation.Row, gold: evaluation.Row) -> str:
   """One method's outputs on forget and on unseen images, and its features, with those of others."""
-  fig = figure.Figure(figsize=(7.2, 2.4), layout='constrained')
+  fig = drawing.figure(7.2, 2.4)
   *sides, features = fig.subplots(1, 3)
-  compared = [(original, 'black'), (gold, 'goldenrod'), (row, _COLORS[0])]
+  compared = [(original, 'black'), (gold, 'goldenrod'), (row, drawing.COLORS[0])]
   for ax, name in zip(sides, ('forget', 'unseen'), strict=True):
     margins = [other.arrays[f'margin_{name}'].ravel() for other, _ in compared]
     low, high = np.quantile(np.concatenate(margins), [0.005, 0.995])
@@ -152,7 +139,7 @@ def beside_gold(row: evaluation.Row, original: evaluation.Row, gold: evaluation.
     for values, (other, color) in zip(margins, compared, strict=True):
       shape = {'histtype': 'stepfilled', 'alpha': 0.4} if other is row else {'histtype': 'step'}
       values = np.clip(values, low, bins[-1])
-      ax.hist(values, bins, density=True, color=color, label=short(other.name), **shape)
+      ax.hist(values, bins, density=True, color=color, label=drawing.short(other.name), **shape)
     ax.set(yticks=[], title=f'{name} images', xlabel='margin (nats)', ylabel='density')
   for other, color in compared:
     features.plot(other.arrays['energies'], other.arrays['alignment'], color=color, marker='.')
@@ -164,58 +151,53 @@ def beside_gold(row: evaluation.Row, original: evaluation.Row, gold: evaluation.
     ax.yaxis.label.set_fontsize(7)
   handles, labels = sides[0].get_legend_handles_labels()
   fig.legend(handles, labels, loc='outside upper center', ncols=3, fontsize=7, frameon=False)
-  return _svg(fig)
-
-
-def short(name: str) -> str:
-  """A model's name without its hyper-parameters."""
-  return name.partition(',')[0]
+  return drawing.svg(fig)
 
 
 def roc(rows: list[evaluation.Row], attack: str) -> str:
   """ROC curves of an attack on each group, in log scale, with the diagonal."""
-  fig, ax = _axes()
+  fig, ax = drawing.axes()
   for i, row in enumerate(rows):
     if f'{attack}_curve' in row.arrays:
       rates, curve = row.arrays['rates'], row.arrays[f'{attack}_curve']
-      ax.loglog(rates, np.maximum(curve, rates.min()), **_style(row, i))
+      ax.loglog(rates, np.maximum(curve, rates.min()), **drawing.style(row, i))
   ax.loglog([1e-4, 1], [1e-4, 1], color='gray', linewidth=0.5)
   ax.set(xlabel='false-positive rate', ylabel='true-positive rate', xlim=(1e-3, 1), ylim=(1e-3, 1))
-  ax.legend(fontsize=7)
-  return _svg(fig)
+  drawing.legend(ax)
+  return drawing.svg(fig)
 
 
 def klom(rows: list[evaluation.Row], floor: float) -> str:
   """Share of forget examples below a KLOM."""
-  fig, ax = _axes()
+  fig, ax = drawing.axes()
   for i, row in enumerate(rows):
     if 'klom_forget' in row.arrays:
       values = np.sort(row.arrays['klom_forget'])
-      ax.step(values, np.arange(1, len(values) + 1) / len(values), **_style(row, i))
+      ax.step(values, np.arange(1, len(values) + 1) / len(values), **drawing.style(row, i))
   ax.axvline(floor, color='gray', linewidth=0.5)
   ax.set(xlabel='KLOM (nats)', ylabel='share of forget examples', ylim=(0, 1))
-  ax.legend(fontsize=7)
-  return _svg(fig)
+  drawing.legend(ax)
+  return drawing.svg(fig)
 
 
 def trade_off(rows: list[evaluation.Row], key: str, label: str) -> str:
   """Test accuracy against what an attack tells, each model's mean over seeds."""
-  fig, ax = _axes(width=6.6)
+  fig, ax = drawing.axes(width=5.0)
   for i, row in enumerate(rows):
-    style = _point_style(row, i)
+    style = drawing.point_style(row, i)
     for x, y in zip(row.of_seeds(key), row.of_seeds('test_accuracy'), strict=True):
       ax.plot(x, 100 * y, marker='.', color=style['color'], alpha=0.4, markersize=4)
     x, y = row.values[key], 100 * row.values['test_accuracy']
     ax.plot(x, y, linestyle='', **style)
   ax.set(xlabel=label, ylabel='test accuracy (%)')
-  ax.legend(fontsize=8, loc='center left', bbox_to_anchor=(1.0, 0.5), frameon=False)
-  return _svg(fig)
+  drawing.legend(ax, beside=True)
+  return drawing.svg(fig)
 
 
 def perturbed(images: np.ndarray, changed: np.ndarray) -> str:
   """Images `[N, H, W, C]`, what a method made of them, and the difference, in columns."""
   count = len(images)
-  fig = figure.Figure(figsize=(0.9 * count + 0.9, 3.0), layout='constrained')
+  fig = drawing.figure(0.9 * count + 0.9, 3.0)
   difference = changed - images
   limit = max(float(np.abs(difference).max()), 1e-6)
   lines = {
@@ -232,12 +214,12 @@ def perturbed(images: np.ndarray, changed: np.ndarray) -> str:
       ax.imshow(np.squeeze(values[column]), **how)
       if column == 0:
         ax.set_ylabel(title, fontsize=7)
-  return _svg(fig)
+  return drawing.svg(fig)
 
 
 def reliability(predictions: dict[str, dict[str, np.ndarray]]) -> str:
   """Predicted chances against frequencies, of forget images against gold and of held-out ones."""
-  fig, panels = _panels(list(predictions), height=2.5)
+  fig, panels = drawing.panels(list(predictions), height=2.5)
   for ax, name in panels:
     found = predictions[name]
     for label, chance, outcome in (
@@ -250,43 +232,4 @@ def reliability(predictions: dict[str, dict[str, np.ndarray]]) -> str:
     ax.tick_params(labelsize=6)
     ax.set(xlim=(0, 1), ylim=(0, 1))
   panels[0][0].legend(fontsize=6)
-  return _svg(fig)
-
-
-def _panels(rows, *, height: float):
-  """A figure with a panel for each row, at most four side by side: `[(axes, row), ...]`."""
-  columns = min(len(rows), 4)
-  lines = -(-len(rows) // columns)
-  fig = figure.Figure(figsize=(2.4 * columns, height * lines), layout='constrained')
-  panels = [(fig.add_subplot(lines, columns, i + 1), row) for i, row in enumerate(rows)]
-  for ax, row in panels:
-    ax.set_title(short(getattr(row, 'name', row)), fontsize=8)
-  return fig, panels
-
-
-def _axes(width: float = 4.6):
-  fig = figure.Figure(figsize=(width, 3.2), layout='constrained')
-  return fig, fig.add_subplot()
-
-
-def _style(row, i):
-  kind = row.kind if row.kind in _STYLES else None
-  color, line = _STYLES.get(kind, (_COLORS[i % len(_COLORS)], _again(_LINES, i)))
-  return {'color': color, 'linestyle': line, 'label': short(row.name)}
-
-
-def _point_style(row, i):
-  marker = 'D' if row.kind in _STYLES else _again(_MARKERS, i)
-  return {'color': _style(row, i)['color'], 'marker': marker, 'label': short(row.name)}
-
-
-def _again(choices, i):
-  """Another choice each time that colours start anew."""
-  return choices[i // len(_COLORS) % len(choices)]
-
-
-def _svg(fig) -> str:
-  out = io.StringIO()
-  with matplotlib.rc_context({'svg.hashsalt': 'dalign_jax'}):
-    fig.savefig(out, format='svg', metadata={'Date': None})
-  return out.getvalue()
+  return drawing.svg(fig)
