@@ -7,6 +7,8 @@ import matplotlib
 matplotlib.use('agg')
 from matplotlib import figure as matplotlib_figure
 
+from experiments import hparams
+
 COLORS = matplotlib.colormaps['tab10'].colors
 _LINES, _MARKERS = ('-', '--', '-.'), ('o', '^', 's')  # in turn, where colours come again
 _STYLES = {
@@ -35,7 +37,7 @@ def panels(rows, *, height: float):
   fig = figure(2.4 * across, height * down)
   found = [(fig.add_subplot(down, across, i + 1), row) for i, row in enumerate(rows)]
   for ax, row in found:
-    ax.set_title(short(getattr(row, 'name', row)), fontsize=8)
+    ax.set_title(hparams.short(getattr(row, 'name', row)), fontsize=8)
   return fig, found
 
 
@@ -43,22 +45,17 @@ def style(row, i: int) -> dict:
   """Colour, line and label of the model in row i."""
   kind = row.kind if row.kind in _STYLES else None
   color, line = _STYLES.get(kind, (COLORS[i % len(COLORS)], _again(_LINES, i)))
-  return {'color': color, 'linestyle': line, 'label': short(row.name)}
+  return {'color': color, 'linestyle': line, 'label': hparams.short(row.name)}
 
 
 def point_style(row, i: int) -> dict:
   """Colour, marker and label of the model in row i."""
   marker = 'D' if row.kind in _STYLES else _again(_MARKERS, i)
-  return {'color': style(row, i)['color'], 'marker': marker, 'label': short(row.name)}
+  return {'color': style(row, i)['color'], 'marker': marker, 'label': hparams.short(row.name)}
 
 
 def _again(choices, i):
   return choices[i // len(COLORS) % len(choices)]
-
-
-def short(name: str) -> str:
-  """A model's name without its hyper-parameters."""
-  return name.partition(',')[0]
 
 
 def legend(ax, *, beside: bool = False) -> None:

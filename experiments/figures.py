@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments import alignment, distributions, drawing, evaluation, files, plots, problems
+from experiments import alignment, distributions, evaluation, files, hparams, plots, problems
 
 _RUN = ('unlearned', 'oracle')
 
@@ -139,7 +139,7 @@ def _methods(rows):
   standing = {row.name: row for row in rows if row.kind in ('original', 'gold')}
   return [
     Figure(
-      f'method_{drawing.short(row.name)}',
+      f'method_{hparams.short(row.name)}',
       plots.beside_gold(row, standing['original'], standing['gold']),
       f'{row.name} beside original and gold: margins of forget and of unseen images, and features.',
     )

@@ -72,6 +72,11 @@ def label(name: str, hparams: dict) -> str:
   return ','.join([name, *changed])
 
 
+def short(name: str) -> str:
+  """What `label` calls a run, without its hyper-parameters."""
+  return name.partition(',')[0]
+
+
 def _check_name(flag, name):
   method, colon, variant = name.partition(':')
   if method not in methods.METHODS:

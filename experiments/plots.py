@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 from dalign_jax import metrics
-from experiments import columns, drawing, evaluation, table
+from experiments import columns, drawing, evaluation, hparams, table
 
 ATTACKS = {'u_lira': 'U-LiRA', 'rmia': 'RMIA', 'population': 'Population attack'}
 
@@ -87,7 +87,7 @@ def class_accuracy(rows: list[evaluation.Row], class_names: tuple[str, ...]) -> 
       100 * np.nan_to_num(row.arrays['class_accuracy']),
       width,
       color=style['color'],
-      label=drawing.short(row.name),
+      label=hparams.short(row.name),
       alpha=0.6 if style['linestyle'] == ':' else 1.0,
     )
   ax.set(ylabel='test accuracy (%)', xticks=places, xlabel='class')
@@ -139,7 +139,7 @@ def beside_gold(row: evaluation.Row, original: evaluation.Row, gold: evaluation.
     for values, (other, color) in zip(margins, compared, strict=True):
       shape = {'histtype': 'stepfilled', 'alpha': 0.4} if other is row else {'histtype': 'step'}
       values = np.clip(values, low, bins[-1])
-      ax.hist(values, bins, density=True, color=color, label=drawing.short(other.name), **shape)
+      ax.hist(values, bins, density=True, color=color, label=hparams.short(other.name), **shape)
     ax.set(yticks=[], title=f'{name} images', xlabel='margin (nats)', ylabel='density')
   for other, color in compared:
     features.plot(other.arrays['energies'], other.arrays['alignment'], color=color, marker='.')

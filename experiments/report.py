@@ -1,5 +1,6 @@
 """Writes `report.html` (one file, works offline), `report.md`, `report.csv` and `rows.json`."""
 
+import collections
 from collections.abc import Sequence
 import html
 
@@ -9,6 +10,7 @@ from experiments import (
   evaluation,
   figures,
   files,
+  hparams,
   html_tables,
   page,
   plots,
@@ -145,20 +147,22 @@ def verdict(rows: list[evaluation.Row]) -> str:
     'features (DA)': min(lines, key=_alignment_gap),
     'accuracies and attack (Avg Gap)': min(lines, key=_average_gap),
   }
-  parts = [f'{line.row.name} in {what}' for what, line in best.items()]
+  parts = [f'{hparams.short(line.row.name)} in {what}' for what, line in best.items()]
   return 'Nearest to gold: ' + '; '.join(parts) + '.'
 
 
 def nearness(rows: list[evaluation.Row]) -> str:
   """In how many columns each method is as near to gold as another gold."""
   lines = [line for line in table.lines(rows) if line.row.kind == 'unlearned']
-  counts = {x.row.name: sum(cell.at_floor for cell in x.cells.values()) for x in lines}
+  counts = collections.defaultdict(list)
+  for line in lines:
+    number = sum(cell.at_floor for cell in line.cells.values())
+    counts[number].append(hparams.short(line.row.name))
   if not counts:
     return ''
-  order = sorted(counts, key=counts.get, reverse=True)
+  parts = [f'{", ".join(counts[number])} in {number}' for number in sorted(counts, reverse=True)]
   total = len(table.columns(rows))
-  parts = [f'{name} in {counts[name]}' for name in order]
-  return f'As near to gold as another gold, of {total} columns: {", ".join(parts)}.'
+  return f'As near to gold as another gold, of {total} columns: {"; ".join(parts)}.'
 
 
 def _alignment_gap(line) -> float:
