@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from experiments import evaluation, figures, files, plots
+from experiments import drawing, evaluation, figures, files, plots
 
 
 def _row(name, kind, folder, **values):
@@ -70,3 +70,19 @@ def test_each_method_is_drawn_beside_original_and_gold(tmp_path):
   assert [f.name for f in drawn] == ['method_salun', 'method_tmu:oracle']
   words = {'original', 'gold', 'salun', 'forget images', 'unseen images', 'features'}
   assert words <= _texts(drawn[0].svg)
+
+
+def test_many_names_stand_beside_the_plot_and_differ_in_look(tmp_path):
+  rows = [_row(f'method_{i},learning_rate=0.1', 'unlearned', tmp_path) for i in range(25)]
+  looks = [drawing.style(row, i) for i, row in enumerate(rows)]
+  assert len({(look['color'], look['linestyle']) for look in looks}) == 25
+  points = [drawing.point_style(row, i) for i, row in enumerate(rows)]
+  assert len({(point['color'], point['marker']) for point in points}) == 25
+  for count, beside in ((5, False), (25, True)):
+    fig, ax = drawing.axes()
+    width = fig.get_figwidth()
+    for look in looks[:count]:
+      ax.plot([0, 1], **look)
+    drawing.legend(ax)
+    assert bool(fig.legends) == beside and (fig.get_figwidth() > width) == beside
+  assert 'method_24' in _texts(drawing.svg(fig))
