@@ -10,7 +10,6 @@ import dataclasses
 import io
 import itertools
 import pathlib
-import time
 import zlib
 
 import jax
@@ -22,7 +21,8 @@ from experiments import ranges as ranges_lib
 
 SEARCHES = ('random', 'grid')
 _TIMES = ('seconds', 'compile_seconds')
-_HEADS = ('method', 'trial', 'search_seed', 'setting', 'status', 'score', *judging.FIGURES, *_TIMES)
+_NAMES = ('method', 'trial', 'search_seed', 'setting', 'status')
+_HEADS = (*_NAMES, 'score', 'scores', *judging.FIGURES, *_TIMES)
 _KEPT_TRIALS = 4  # whose compiled programs are held at most; hundreds of programs fill the memory
 
 Row = dict[str, str]  # a line of the log
@@ -36,13 +36,15 @@ class Tuning:
     num_trials: settings tried of each method, its defaults the first of them.
     search: 'random', or 'grid' (its points in random order).
     search_seed: what is tried.
-    tuning_seed: of the original and the first gold that the search works with.
+    tuning_seed: of the first original and the first gold that the search works with.
+    num_tuning_seeds: originals, each with two golds, over which a score is averaged.
   """
 
   num_trials: int
   search: str
   search_seed: int
   tuning_seed: int
+  num_tuning_seeds: int = 1
 
 
 def run(config: config_lib.Config, tuning: Tuning) -> None:
@@ -72,15 +74,15 @@ def tuning_folder(config: config_lib.Config) -> pathlib.Path:
 
 
 def prepare_judge(config: config_lib.Config, tuning: Tuning) -> judging.Judge:
-  """Trains the original and two golds, unless they are there, in a problem folder of their own."""
+  """Trains originals and golds, unless they are there, in a problem folder of their own."""
   folder = tuning_folder(config)
   config = dataclasses.replace(
     config,
     problem=folder.name,
     original_seed=tuning.tuning_seed,
     gold_seed=tuning.tuning_seed,
-    num_seeds=1,
-    num_gold=2,
+    num_seeds=tuning.num_tuning_seeds,
+    num_gold=2 * tuning.num_tuning_seeds,
     evaluation='standard',
   )
   trained = ('prepare', 'train_original', 'train_gold')
@@ -89,19 +91,20 @@ def prepare_judge(config: config_lib.Config, tuning: Tuning) -> judging.Judge:
 
 
 def _check(config, tuning):
-  if tuning.num_trials < 1:
-    raise errors.UserError(f'--num_trials: must be at least 1, got {tuning.num_trials}')
+  for name in ('num_trials', 'num_tuning_seeds'):
+    if getattr(tuning, name) < 1:
+      raise errors.UserError(f'--{name}: must be at least 1, got {getattr(tuning, name)}')
   if tuning.search not in SEARCHES:
     raise errors.UserError(f'--search: must be one of {", ".join(SEARCHES)}, got {tuning.search!r}')
   if config.num_processes > 1:
     raise errors.UserError('--num_processes: a search runs in one process; give each its --methods')
   used = [config.original_seed + i for i in range(config.seeds)]
   used += [config.gold_seed + i for i in range(config.golds)]
-  own = {tuning.tuning_seed, tuning.tuning_seed + 1}
-  if own & set(used):
+  first, last = tuning.tuning_seed, tuning.tuning_seed + 2 * tuning.num_tuning_seeds - 1
+  if any(first <= seed <= last for seed in used):
     raise errors.UserError(
-      f'--tuning_seed: {tuning.tuning_seed} or the next is the seed of an original or a gold that '
-      'tables are made with; choose another'
+      f'--tuning_seed: {first} to {last} are for the search, and an original or a gold that tables '
+      'are made with has one of them; choose another'
     )
 
 
@@ -159,23 +162,32 @@ def _trial(judge, method, trial, values, tuning) -> Row:
     'search_seed': tuning.search_seed,
     'setting': _label(method, values),
   }
-  start, compiled = time.monotonic(), timing.compile_seconds()
+  watch = timing.Stopwatch()
   try:
-    run = stages.Run.of(judge.job, method, values)
-    key = making.stream(tuning.tuning_seed, 'unlearn')
-    model = run.unlearn_fn(judge.job.problem(judge.original), key)
-    status, seconds = 'ok', time.monotonic() - start
-    compiling = timing.compile_seconds() - compiled
-    figures = judge.figures(model)
-    if not np.isfinite(figures['score']):
-      status = 'outputs are not finite'
+    each = [
+      _figures(judge, method, values, number, tuning, watch)
+      for number in range(len(judge.originals))
+    ]
+    status = 'ok'
   except Exception as error:  # whatever it is, the search goes on
     status = f'{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}'
-    figures, seconds = {'score': float('inf')}, time.monotonic() - start
-    compiling = timing.compile_seconds() - compiled
-  times = {'seconds': f'{seconds - compiling:.3f}', 'compile_seconds': f'{compiling:.3f}'}
-  row |= {'status': status, **figures, **times}
+    each = [{'score': float('inf')}]
+  figures = judging.mean(each)
+  if status == 'ok' and not np.isfinite(figures['score']):
+    status = 'outputs are not finite'
+  row |= {'status': status, **figures, 'scores': ' '.join(f'{f["score"]:.4f}' for f in each)}
+  row |= {name: f'{getattr(watch, name):.3f}' for name in _TIMES}
   return {head: str(row.get(head, '')) for head in _HEADS}
+
+
+def _figures(judge, method, values, number, tuning, watch):
+  """What becomes of one original."""
+  key = making.stream(tuning.tuning_seed, 'unlearn')
+  key = jax.random.fold_in(key, number) if number else key
+  with watch.running():
+    run = stages.Run.of(judge.job, method, values)
+    model = run.unlearn_fn(judge.job.problem(judge.originals[number]), key)
+  return judge.figures(model, number)
 
 
 def _label(method, values) -> str:
@@ -196,7 +208,11 @@ def _read_log(path, method, tried, tuning) -> list[Row]:
   rows = _rows(path)
   for row, values in zip(rows, tried, strict=False):
     now = {'search_seed': str(tuning.search_seed), 'setting': _label(method, values)}
-    changed = [f'{k}: {row.get(k)} there, {v} now' for k, v in now.items() if row.get(k) != v]
+    there = {name: row.get(name) for name in now}
+    if row.get('status') == 'ok':
+      now['num_tuning_seeds'] = str(tuning.num_tuning_seeds)
+      there['num_tuning_seeds'] = str(len(row.get('scores', '').split()))
+    changed = [f'{k}: {there[k]} there, {v} now' for k, v in now.items() if there[k] != v]
     if changed:
       raise errors.UserError(
         f'--workdir: {path} is the log of another search (trial {row.get("trial")}: '

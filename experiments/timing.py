@@ -1,5 +1,9 @@
 """Seconds spent compiling, so that run times can be given without them."""
 
+from collections.abc import Iterator
+import contextlib
+import time
+
 import jax
 
 _total = 0.0
@@ -18,3 +22,21 @@ jax.monitoring.register_event_duration_secs_listener(_listen)
 def compile_seconds() -> float:
   """Seconds that JAX has spent tracing and compiling since the process started."""
   return _total
+
+
+class Stopwatch:
+  """Sums seconds of running, and seconds of compiling apart from them."""
+
+  def __init__(self):
+    self.seconds = self.compile_seconds = 0.0
+
+  @contextlib.contextmanager
+  def running(self) -> Iterator[None]:
+    """Counts what is done within."""
+    start, compiled = time.monotonic(), compile_seconds()
+    try:
+      yield
+    finally:
+      compiling = compile_seconds() - compiled
+      self.compile_seconds += compiling
+      self.seconds += time.monotonic() - start - compiling

@@ -15,7 +15,10 @@ _SEARCH = flags.DEFINE_string(
 )
 _SEARCH_SEED = flags.DEFINE_integer('search_seed', 0, 'Seed of what is tried.')
 _TUNING_SEED = flags.DEFINE_integer(
-  'tuning_seed', 1000, 'Seed of the original and of the first of two golds that tuning works with.'
+  'tuning_seed', 1000, 'Seed of the first original and of the first gold that tuning works with.'
+)
+_NUM_TUNING_SEEDS = flags.DEFINE_integer(
+  'num_tuning_seeds', 1, 'Originals, each with two golds, over which a score is averaged.'
 )
 
 
@@ -30,6 +33,7 @@ def main(arguments) -> None:
     search=_SEARCH.value,
     search_seed=_SEARCH_SEED.value,
     tuning_seed=_TUNING_SEED.value,
+    num_tuning_seeds=_NUM_TUNING_SEEDS.value,
   )
   search.run(config, tuning)
 

@@ -8,7 +8,7 @@ import pytest
 
 from dalign_jax import methods, types
 from experiments import config as config_lib
-from experiments import errors, hparams, ranges, search
+from experiments import errors, hparams, judging, ranges, search
 
 TUNING = search.Tuning(num_trials=4, search='random', search_seed=0, tuning_seed=1000)
 GRID = dataclasses.replace(TUNING, search='grid')
@@ -99,7 +99,7 @@ def test_score_is_the_mean_gap_to_the_tuning_gold(searched):
   gold, second = judge.references['gold'], judge.references['second gold']
   names = ('forget_accuracy', 'retain_accuracy', 'validation_accuracy', 'attack')
   assert second['score'] == pytest.approx(np.mean([abs(second[n] - gold[n]) for n in names]))
-  assert judge.figures(judge.original) == judge.references['original']
+  assert judge.figures(judge.originals[0]) == judge.references['original']
   assert set(judge.judged.sets) == {'retain', 'forget', 'test'}
   assert judge.judged.sets['test'] is judge.job.sets['validation']
   assert not {1000, 1001} & {0, 100, 101}  # seeds of the table's models
@@ -119,6 +119,28 @@ def test_finished_trials_are_not_run_again_and_more_can_follow(searched, monkeyp
 def test_another_search_in_the_folder_is_refused(searched):
   with pytest.raises(errors.UserError, match=r'log of another search.*search_seed: 0 there, 3 now'):
     search.run(searched, dataclasses.replace(TUNING, search_seed=3))
+
+
+def test_over_several_originals_a_score_is_the_mean_of_each_ones_own(searched, tmp_path):
+  config = dataclasses.replace(searched, workdir=str(tmp_path), methods=('head_only',))
+  tuning = dataclasses.replace(TUNING, num_tuning_seeds=2)
+  search.run(config, tuning)
+  folder = search.tuning_folder(config)
+  (row,) = _log(folder / 'search' / 'trials.csv')
+  scores = [float(score) for score in row['scores'].split()]
+  assert len(set(scores)) == 2 and float(row['score']) == pytest.approx(np.mean(scores), abs=1e-4)
+  assert sorted(p.name for p in (folder / 'gold').iterdir()) == [
+    f'seed_{1000 + i}' for i in range(4)
+  ]
+
+  judge = search.prepare_judge(config, tuning)
+  each = [judge.figures(model, number) for number, model in enumerate(judge.originals)]
+  assert judging.mean(each) == judge.references['original']
+  swapped = [judge.figures(model, 1 - number) for number, model in enumerate(judge.originals)]
+  assert [s['score'] for s in swapped] != [s['score'] for s in each]  # each has a gold of its own
+
+  with pytest.raises(errors.UserError, match='num_tuning_seeds: 2 there, 1 now'):
+    search.run(config, TUNING)
 
 
 def test_failing_and_broken_trials_are_logged_and_lose(searched, monkeypatch):
@@ -154,6 +176,8 @@ BAD = {
   'trials': ({}, {'num_trials': 0}, '--num_trials'),
   'search': ({}, {'search': 'bayes'}, '--search.*random, grid'),
   'gold': ({}, {'tuning_seed': 100}, '--tuning_seed: 100'),
+  'seeds': ({}, {'num_tuning_seeds': 0}, '--num_tuning_seeds'),
+  'later gold': ({}, {'tuning_seed': 97, 'num_tuning_seeds': 2}, '--tuning_seed: 97 to 100'),
   'original': ({'num_seeds': 3}, {'tuning_seed': 2}, '--tuning_seed: 2'),
   'processes': ({'num_processes': 2}, {}, '--num_processes'),
   'method': ({'methods': ('scrubb',)}, {}, "--methods.*'scrubb'"),
