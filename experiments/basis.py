@@ -89,6 +89,11 @@ def _problem_folder(place):
 def _of_run(config, problem, request):
   """The configuration of a run, with the data where they are now."""
   identity = files.read_json(problem / 'problem.json')['identity']
+  if identity.get('coarse') or identity.get('forget', '').startswith(('mislabelled:', 'backdoor:')):
+    raise errors.UserError(
+      f'--checkpoint: the models in {problem} were trained on other labels or images than those of '
+      'the data (mislabelled:, backdoor: or --coarse); name a model of the data as they are'
+    )
   known = {f.name for f in dataclasses.fields(config_lib.Config)}
   settings = {n: v for n, v in identity.items() if n in known and n != 'forget'}
   dataset = request.data or settings['dataset']

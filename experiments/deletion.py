@@ -65,6 +65,8 @@ def forget(request: requests.Request, config) -> dict:
     files.write_json(folder / 'history.json', basis.chain)
     files.write_json(folder / 'ids.json', records.ids_of(outcome.sets))
     files.write_json(folder / 'record.json', record)
+    for shown in folder.glob('*.npz'):  # images or features that a method shows of its work
+      shown.unlink()
     shutil.rmtree(folder / '.request')
     (folder / '.lock').unlink()
     os.replace(folder, out)

@@ -15,6 +15,7 @@ from experiments import (
   config,
   deletion,
   errors,
+  files,
   hashing,
   making,
   records,
@@ -120,6 +121,21 @@ def test_nothing_of_the_images_is_kept(run, chain):
   assert not set(trained[:25]) & {name for of_set in ids.values() for name in of_set}
 
 
+def test_what_a_method_shows_of_its_work_is_not_kept(run, tmp_path):
+  """DLFD shows retain images in a benchmark: a later request may name them."""
+  out, shown = tmp_path / 'out', []
+  write_arrays = files.write_arrays
+
+  def note(path, arrays):
+    shown.append(path.name)
+    write_arrays(path, arrays)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(files, 'write_arrays', note)
+    forget(out, run[0], run[1][:20], method='dlfd', hparam=('dlfd.num_steps=1',))
+  assert shown == ['perturbed.npz'] and not list(out.rglob('*.npz'))
+
+
 def test_caches_of_the_data_are_dropped(run, tmp_path):
   cache = tmp_path / 'cache'
   data_lib.load('digits', cache_dir=cache)
@@ -194,6 +210,20 @@ def test_bad_settings_are_refused(run, chain, tmp_path):
     with pytest.raises(errors.UserError, match=message):
       forget(tmp_path / 'out', changes.pop('checkpoint', run[0]), ids, **changes)
   assert {p.name for p in tmp_path.iterdir()} == {'out.csv'}
+
+
+@pytest.mark.parametrize(
+  'changed',
+  [{'forget': 'mislabelled:0.1'}, {'forget': 'backdoor:0.1:4'}, {'coarse': 'a=0,1;b=2,3'}],
+  ids=['mislabelled', 'backdoor', 'coarse'],
+)
+def test_models_of_other_labels_or_images_than_the_data_s_are_refused(changed, run, tmp_path):
+  problem = tmp_path / 'problem'
+  shutil.copytree(run[0].parents[2], problem)
+  stored = files.read_json(problem / 'problem.json')
+  files.write_json(problem / 'problem.json', stored | {'identity': stored['identity'] | changed})
+  with pytest.raises(errors.UserError, match=r'--checkpoint.*trained on other labels or images'):
+    forget(tmp_path / 'out', problem / 'original' / 'seed_0', run[1][:2])
 
 
 @pytest.fixture

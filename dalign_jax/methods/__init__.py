@@ -48,7 +48,7 @@ METHODS: dict[str, Method] = {
   'boundary_shrink': Method(boundary_shrink, sees='forget'),
   'cf_k': Method(cf_k, sees='all retain', multi_label=True),
   'delete': Method(delete, sees='forget'),
-  'dlfd': Method(dlfd, sees='all retain, forget, validation', multi_label=True),
+  'dlfd': Method(dlfd, sees='all retain, forget, validation, unseen people', multi_label=True),
   'eu_k': Method(eu_k, sees='all retain', multi_label=True),
   'finetune': Method(finetune, sees='all retain', multi_label=True),
   'fisher': Method(fisher, sees='all retain'),
