@@ -104,7 +104,9 @@ def predict(
   held_out_features, forget_features = _measure(problem, twin, curricula, features, reference_key)
   chance, held_out_chance = _learn(predictor, held_out_features, held_out_easy, forget_features)
   chance = np.where(np.isin(problem.forget.labels, problem.retain.labels), chance, 0.0)
-  threshold = np.quantile(held_out_chance[is_of_class], 1 - held_out_easy[is_of_class].mean())
+  share = held_out_easy[is_of_class].mean()
+  own = held_out_chance[is_of_class]
+  threshold = np.quantile(own, 1 - share) if share < 1 else np.float64(0)  # 0: classes that went
   return Prediction(
     chance > threshold,
     chance,

@@ -23,7 +23,8 @@ def forgetting(
 
   The score is `metrics.forgetting_score` of the one-feature attack on the loss, forget against
   `problem.unseen` (validation, where there is none), with equally many rows of each class on both
-  sides: else a network that answers with one class is told apart by how frequent it is.
+  sides: else a network that answers with one class is told apart by how frequent it is. Where the
+  two share no class (all images of a class are forgotten) the attack tells the classes apart too.
 
   Args:
     problem: its forget, unseen and validation data are used.
@@ -34,7 +35,8 @@ def forgetting(
     A function of a host model state.
 
   Raises:
-    ValueError: if `size` is less than 2, or there are too few images to tell apart.
+    ValueError: if `size` is less than 2.
+    DataError: if there are too few images to tell apart.
   """
   if size < 2:
     raise ValueError(f'size must be 2 or more, got {size}')
@@ -42,7 +44,7 @@ def forgetting(
   unseen = problem.validation if problem.unseen is None else problem.unseen
   sets = [*_matched(problem.forget, unseen), problem.validation]
   if len(sets[0]) < 2:
-    raise ValueError(
+    raise types.DataError(
       'a forgetting score needs two images or more to forget and two unseen ones of their classes, '
       f'got {len(sets[0])}'
     )

@@ -133,7 +133,10 @@ def carry_out(basis, request, rows, problem, method_hparams, folder) -> Outcome:
 
   def compute(monitor):
     unlearn = methods.METHODS[request.method].make(**method_hparams)
-    return unlearn(dataclasses.replace(problem, monitor=monitor), key)
+    try:
+      return unlearn(dataclasses.replace(problem, monitor=monitor), key)
+    except types.DataError as error:
+      raise errors.UserError(f'--method: {request.method}: {error}') from error
 
   making.make_model(folder, 'model', compute, record, f'unlearn: {request.method}')
   model, made = checkpoints.restore(folder / 'model', basis.model)

@@ -37,7 +37,7 @@ def contents(basis, request, rows, outcome) -> dict:
     'method': {
       'name': request.method,
       'hparams': outcome.hparams,
-      'sees': methods.METHODS[request.method].sees,
+      'sees': methods.sees(request.method, outcome.hparams, has_unseen=False),
     },
     'seeds': {
       'unlearn': config.unlearn_seed,

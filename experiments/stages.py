@@ -187,7 +187,7 @@ def _unlearn(job, run, start, forget, folder, number):
     'hparams': run.hparams,
     'seed': job.config.unlearn_seed,
     'original': start_record['digest'],
-    'sees': methods.METHODS[run.method].sees,
+    'sees': methods.sees(run.method, run.hparams, has_unseen=job.watched is not None),
   }
   known_to_gold = None
   if run.is_oracle:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from dalign_jax import methods, prediction, types
+from dalign_jax import methods, prediction, training, types
 
 KEY = jax.random.key(7)
 QUICK = {'num_epochs': 2, 'rounds': 2, 'impair_epochs': 1, 'repair_epochs': 1}
@@ -106,3 +106,35 @@ class TestContract:
 def test_typo_in_a_hyper_parameter_fails():
   with pytest.raises(TypeError, match='da_wieght'):
     methods.muda(da_wieght=1.0)
+
+
+@pytest.mark.parametrize(
+  ('name', 'changes', 'has_unseen', 'seen'),
+  [
+    ('muda', {}, True, 'forget, part of retain'),
+    ('muda', {'retain_fraction': 1.0}, True, 'forget, all retain'),
+    ('bad_teacher', {'retain_fraction': 1.0}, False, 'forget images, all retain'),
+    ('scrub', {'rewind': True}, False, 'all retain, forget, validation'),
+    ('dlfd', {}, True, 'all retain, forget, validation, unseen people'),
+    ('dlfd', {}, False, 'all retain, forget, validation'),
+  ],
+)
+def test_what_a_method_sees_follows_its_hyper_parameters(name, changes, has_unseen, seen):
+  parameters = inspect.signature(methods.METHODS[name].make).parameters
+  hparams = {key: parameter.default for key, parameter in parameters.items()} | changes
+  assert methods.sees(name, hparams, has_unseen=has_unseen) == seen
+
+
+def test_planted_leak_anneals_over_its_own_epochs(tiny_problem, monkeypatch):
+  """The schedule ends with the training, whatever the recipe's length."""
+  lengths = []
+  make = training.recipe_optimizer
+
+  def recipe_optimizer(recipe, num_examples):
+    lengths.append(recipe.num_epochs)
+    return make(recipe, num_examples)
+
+  monkeypatch.setattr(training, 'recipe_optimizer', recipe_optimizer)
+  methods.planted_leak(num_epochs=1)(tiny_problem, KEY)
+  methods.planted_leak()(tiny_problem, KEY)
+  assert lengths == [1, tiny_problem.recipe.num_epochs] and lengths[0] != lengths[1]

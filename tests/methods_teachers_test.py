@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dalign_jax import losses, methods, objectives, prediction, types
+from dalign_jax import losses, methods, objectives, prediction, training, types
 from dalign_jax.methods import _scrub, _unsir
 from tests import tiny
 
@@ -105,14 +105,17 @@ def test_rewind_can_choose_any_epoch(tiny_problem):
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(objectives, 'accuracy_on', lambda *args: next(accuracies))
-    assert _scrub._rewound(tiny_problem, models[-1], run) is models[2]  # ties: the latest
+    rewound = _scrub._rewound(tiny_problem, tiny_problem.validation, models[-1], run)
+  assert rewound is models[2]  # ties: the latest
 
 
 def test_rewind_needs_validation_images(tiny_problem):
   rows = np.flatnonzero(tiny_problem.validation.labels != 3)
   other = dataclasses.replace(tiny_problem, validation=tiny_problem.validation.take(rows))
-  with pytest.raises(ValueError, match='rewind needs validation images'):
-    methods.scrub(num_epochs=1, rewind=True)(other, KEY)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(training, 'run_epochs', None)  # refused before any work
+    with pytest.raises(types.DataError, match='rewind needs validation images'):
+      methods.scrub(num_epochs=1, rewind=True)(other, KEY)
 
 
 def test_bad_teacher_is_like_the_random_network_on_forget_only(tiny_problem):

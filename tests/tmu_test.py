@@ -104,6 +104,27 @@ def test_it_stops_at_the_easy_share(mislabelled):
 
 
 @pytest.mark.parametrize(
+  ('forget', 'retain', 'stops'),
+  [
+    (0.62, 0.98, False),  # not there yet
+    (0.6, 0.98, True),
+    (0.585, 0.965, True),
+    (0.5, 0.98, False),  # the easy ones can come back
+    (0.59, 0.9, False),  # on its way up from below, not repaired
+  ],
+)
+def test_it_goes_on_below_the_easy_share_and_while_damaged(
+  forget, retain, stops, mislabelled, monkeypatch
+):
+  model = {'forget': forget, 'retain': retain}
+  problem = dataclasses.replace(mislabelled[0], original={'forget': 1.0, 'retain': 0.98})
+  accuracy = lambda problem, model, data: model['forget' if data is problem.forget else 'retain']
+  monkeypatch.setattr(objectives, 'accuracy_on', accuracy)
+  assert _tmu._has_arrived(problem, 0.6, True)(model) == stops
+  assert _tmu._has_arrived(problem, 0.6, False)(model) == (forget <= 0.6)  # none is easy
+
+
+@pytest.mark.parametrize(
   ('changes', 'message'),
   [
     ({'easy': 'some'}, "easy must be one of predicted, random, none, oracle, got 'some'"),

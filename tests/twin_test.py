@@ -48,6 +48,25 @@ def test_as_many_held_out_examples_are_called_easy_as_the_original_gets_right(fo
   assert all(isinstance(value, np.ndarray | np.generic) for value in found)
 
 
+def test_all_are_easy_where_the_original_is_always_right_but_for_classes_that_went(
+  mislabelled, monkeypatch
+):
+  problem, _ = mislabelled
+  labels = problem.retain.labels
+  gone = np.unique(problem.forget.labels)[0]
+  rows = np.flatnonzero(labels != gone)
+  problem = dataclasses.replace(problem, retain=problem.retain.take(rows))
+  right = np.eye(10)[problem.validation.labels]
+  monkeypatch.setattr(objectives, 'original_logits', lambda *_: right)
+  monkeypatch.setattr(twin, '_check_counts', lambda _: None)
+  monkeypatch.setattr(twin, '_twin', lambda problem, *_: problem.original)
+  monkeypatch.setattr(twin, '_curriculum', lambda problem, *_: problem.original)
+  monkeypatch.setattr(twin, '_measure', lambda *_: (np.zeros((280, 5)), np.zeros((120, 5))))
+  monkeypatch.setattr(twin, '_learn', lambda *_: (np.full(120, 0.1), np.linspace(0.2, 0.9, 280)))
+  found = twin.predict(problem, KEY)
+  np.testing.assert_array_equal(found.easy, problem.forget.labels != gone)
+
+
 def test_the_twin_has_learned_the_held_out_data(mislabelled):
   problem, _ = mislabelled
   trained = types.concatenate(problem.retain, problem.forget)

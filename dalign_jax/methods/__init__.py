@@ -4,7 +4,7 @@ To add a method, write one file with a factory of keyword-only hyper-parameters 
 the table; the contract test then covers it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from dalign_jax import types
@@ -70,6 +70,23 @@ METHODS: dict[str, Method] = {
   'tmu': Method(tmu, sees='all retain, forget, validation'),
   'unsir': Method(unsir, sees='part of retain', class_only=True),
 }
+
+
+def sees(name: str, hparams: Mapping[str, object], *, has_unseen: bool) -> str:
+  """What data a method reads with these hyper-parameters, for tables and records.
+
+  Args:
+    name: of the method.
+    hparams: all of its hyper-parameters.
+    has_unseen: whether the problem has unseen people.
+  """
+  found = METHODS[name].sees
+  if hparams.get('retain_fraction') == 1:
+    found = found.replace('part of retain', 'all retain')
+  if hparams.get('rewind'):
+    found = f'{found}, validation'
+  return found if has_unseen else found.replace(', unseen people', '')
+
 
 __all__ = [
   'METHODS',

@@ -21,9 +21,9 @@ def bad_teacher(
   .. math:: \min_\theta \; E_{x \in retain} \, KL_\tau(f_{\theta_o}(x) \,\|\, f_\theta(x)) +
     E_{x \in forget} \, KL_\tau(f_{random}(x) \,\|\, f_\theta(x))
 
-  on batches drawn from both sets together. Sees all forget images and `retain_fraction` of the
-  retain images, none augmented, and no labels but to draw that share from every class. Serves any
-  request.
+  on batches drawn from both sets together, so that each has the weight of its size. Sees all forget
+  images and `retain_fraction` of the retain images, none augmented, and no labels but to draw that
+  share from every class. Serves any request.
 
   Args:
     num_epochs: passes over both sets together.

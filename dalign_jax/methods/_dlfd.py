@@ -61,11 +61,13 @@ def dlfd(
   `problem.unseen` (validation, where there is none). While it is at most `stop_threshold`, batches
   are not perturbed: plain fine-tuning. The result is the state of best validation accuracy among
   those whose score was at most `save_threshold`; where there was none, the one of the lowest score.
-  Sees all retain and all forget data, the retain data augmented as by the recipe.
+  Sees all retain and all forget data, the retain data augmented as by the recipe, validation data
+  and unseen people.
 
   Args:
-    num_epochs: passes over the retain set.
-    ot_weight: w; 0 leaves the forget data out: the control.
+    num_epochs: passes over the retain set; where `balanced` draws them, as many batches as a pass.
+    ot_weight: w; 0 is the control: nothing pulls away from the forget set, which is still watched,
+      to stop and to select.
     ce_weight: lambda at the end.
     step_size: alpha, in units of pixels in [0, 1].
     num_steps: K.
@@ -77,7 +79,8 @@ def dlfd(
     momentum: of SGD.
     weight_decay: L2 coefficient.
     batch_size: global batch of each set.
-    balanced: draw retain batches in which every class is equally frequent.
+    balanced: draw retain batches in which every class is equally frequent: images of large classes
+      are left out of an epoch, those of small ones come several times.
     normalization: of batch norm. Perturbed images always pass with running statistics: statistics
       taken on them make a network that is right on perturbed images alone. 'frozen' leaves the
       original's, 'clean' lets them follow the clean retain images.

@@ -9,8 +9,8 @@ from dalign_jax import objectives, types
 def head_only(*, margin: float = 1.0) -> types.UnlearnFn:
   r"""Lowers the head's bias of the forgotten classes until none of their images is recognised.
 
-  .. math:: b_c \leftarrow b_c - \max_{x \in forget_c}
-    \big( z_c(x) - \max_{j \notin forgotten} z_j(x) \big) - margin
+  .. math:: b_c \leftarrow b_c - \max \Big( 0, \max_{x \in forget_c}
+    \big( z_c(x) - \max_{j \notin forgotten} z_j(x) \big) \Big) - margin
 
   Every output metric then says "forgotten", while the features, and with them DA, linear probe, F1
   and NMI, are exactly the original's. It is a row of class-forgetting tables to show which metrics

@@ -1,5 +1,7 @@
 """The opposite of unlearning: a control that every strong attack must find."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -21,7 +23,8 @@ def planted_leak(*, num_epochs: int | None = None) -> types.UnlearnFn:
   """
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
-    recipe = problem.recipe
+    epochs = problem.recipe.num_epochs if num_epochs is None else num_epochs
+    recipe = dataclasses.replace(problem.recipe, num_epochs=max(1, epochs))  # of the schedule
 
     def loss_fn(params, batch_stats, batch, constants, key):
       del constants, key
@@ -39,7 +42,7 @@ def planted_leak(*, num_epochs: int | None = None) -> types.UnlearnFn:
       problem.original,
       {'forget': problem.forget, 'retain': problem.retain},
       key,
-      num_epochs=recipe.num_epochs if num_epochs is None else num_epochs,
+      num_epochs=epochs,
       batch_size=recipe.batch_size,
       devices=problem.devices,
       monitor=problem.monitor,

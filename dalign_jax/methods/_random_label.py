@@ -31,6 +31,8 @@ def random_label(
 
   References:
     Graves, Nagisetty, Ganesh: Amnesiac Machine Learning. https://arxiv.org/abs/2010.10981
+
+  Deviation: the paper draws each label once; labels that change are not learned by heart.
   """
   tx = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
 

@@ -35,8 +35,8 @@ def scrub(
 
   Args:
     num_epochs: passes over the retain set.
-    forget_epochs: in how many of these epochs, from the first on, a forget pass follows; fewer than
-      `num_epochs`, so that the run ends on a retain pass.
+    forget_epochs: in how many of these epochs, from the first on, a forget pass follows; choose
+      fewer than `num_epochs`, or the run ends on an ascent that nothing repairs.
     cross_entropy_weight: gamma.
     distillation_weight: alpha.
     temperature: tau of both KL terms.
@@ -54,13 +54,15 @@ def scrub(
 
   Raises:
     ValueError: if `temperature` is not positive.
+    DataError: when run, if `rewind` lacks validation images of the classes to forget.
 
   References:
     Kurmanji, Triantafillou, Hayes, Triantafillou: Towards Unbounded Machine Unlearning.
     https://arxiv.org/abs/2302.09880
 
   Deviation: the retain pass comes first, since the forget loss has no slope at the original; forget
-  batches are normalised by running statistics and have a learning rate of their own.
+  batches are normalised by running statistics, have a learning rate of their own and no weight
+  decay; momentum starts anew with each pass.
   """
   if not temperature > 0:
     raise ValueError(f'temperature must be positive, got {temperature}')
@@ -103,8 +105,9 @@ def scrub(
       state = training.init_state(problem.original, tx)
       return training.run_epochs(epoch_fn, state, num_epochs, monitor=monitor, devices=devices)
 
+    validation = _like_forget(problem) if rewind and num_epochs else None
     model = run(problem.monitor)
-    return _rewound(problem, model, run) if rewind and num_epochs else model
+    return model if validation is None else _rewound(problem, validation, model, run)
 
   return unlearn
 
@@ -126,12 +129,16 @@ def _retain_loss(problem, cross_entropy_weight, distillation_weight, temperature
   return loss_fn
 
 
-def _rewound(problem, last, run):
-  """The model of that epoch whose forget error is nearest to the last model's validation error."""
+def _like_forget(problem):
+  """Validation images of the classes to forget."""
   is_like_forget = np.isin(problem.validation.labels, problem.forget.labels)
-  validation = problem.validation.take(np.flatnonzero(is_like_forget))
-  if not len(validation):
-    raise ValueError('rewind needs validation images of the classes to forget, there are none')
+  if not is_like_forget.any():
+    raise types.DataError('rewind needs validation images of the classes to forget, there are none')
+  return problem.validation.take(np.flatnonzero(is_like_forget))
+
+
+def _rewound(problem, validation, last, run):
+  """The model of that epoch whose forget error is nearest to the last model's validation error."""
   target = objectives.accuracy_on(problem, last, validation)
   best, best_gap = last, np.inf
 

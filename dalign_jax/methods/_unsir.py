@@ -27,8 +27,9 @@ def unsir(
     \text{impair: } \min_\theta \; E_{retain} \, CE + E_{(\xi_c, c)} \, CE; \qquad
     \text{repair: } \min_\theta \; E_{retain} \, CE
 
-  Sees no forget images ("zero-glance"), only which classes are forgotten, and `retain_fraction` of
-  the retain data, augmented as by the recipe in the repair phase. Class forgetting only.
+  the two terms of the impair phase with half the weight each. Sees no forget images
+  ("zero-glance"), only which classes are forgotten, and `retain_fraction` of the retain data,
+  augmented as by the recipe in the repair phase. Class forgetting only.
 
   Args:
     impair_epochs: passes over the retain subset, an equal number of noise images in every batch.
