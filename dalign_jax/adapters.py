@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from flax import nnx
 import flax.linen as nn
 
-from dalign_jax import types
+from dalign_jax import errors, types
 
 
 def from_linen(
@@ -108,7 +108,7 @@ def from_nnx(
     ((2, 3), (2, 16))
   """
   if not hasattr(model, head):
-    raise ValueError(f'head must be an attribute of {type(model).__name__}, got {head!r}')
+    raise errors.InputError(f'head must be an attribute of {type(model).__name__}, got {head!r}')
   call = call or (lambda m, images: m(images))
   graph, params, batch_stats, rest = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
 
@@ -158,10 +158,12 @@ class _Recorder(nnx.Module):
 
 def _only_features(seen, head, hint):
   if len(seen) != 1:
-    raise ValueError(f'the network called {head} {len(seen)} times, not once: {hint}')
+    raise errors.InputError(f'the network called {head} {len(seen)} times, not once: {hint}')
   features = seen[0]
   if features.ndim != 2:
-    raise ValueError(f'{head} must be given features [B, D], got shape {list(features.shape)}')
+    raise errors.InputError(
+      f'{head} must be given features [B, D], got shape {list(features.shape)}'
+    )
   return features
 
 

@@ -10,6 +10,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from dalign_jax import errors
+
 NORMS = ('linf', 'l2')
 
 BatchLoss = Callable[[jax.Array], jax.Array]
@@ -90,10 +92,10 @@ def pgd(
   """
   chex.assert_rank(images, 4)
   if norm not in NORMS:
-    raise ValueError(f'norm must be one of {", ".join(NORMS)}, got {norm!r}')
+    raise errors.InputError(f'norm must be one of {", ".join(NORMS)}, got {norm!r}')
   for name, value in (('epsilon', epsilon), ('step_size', step_size), ('num_steps', num_steps)):
     if not isinstance(value, jax.Array) and not value >= 0:
-      raise ValueError(f'{name} must not be negative, got {value}')
+      raise errors.InputError(f'{name} must not be negative, got {value}')
   images = lax.stop_gradient(jnp.asarray(images, jnp.float32))
   gradient = jax.grad(lambda x: jnp.sum(loss_fn(x)))
   step = -step_size if targeted else step_size

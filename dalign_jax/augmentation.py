@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from dalign_jax import parallel
+from dalign_jax import errors, parallel
 
 AUGMENTATIONS = ('none', 'crop', 'crop_flip')
 
@@ -38,7 +38,7 @@ def augment_each(images, keys, kind: str):
 
 def _check(kind):
   if kind not in AUGMENTATIONS:
-    raise ValueError(f'augmentation must be one of {", ".join(AUGMENTATIONS)}, got {kind!r}')
+    raise errors.InputError(f'augmentation must be one of {", ".join(AUGMENTATIONS)}, got {kind!r}')
 
 
 def _crop(image, key, *, flip):

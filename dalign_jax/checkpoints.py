@@ -12,10 +12,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from dalign_jax import types
+from dalign_jax import errors, types
 
 
-class CheckpointError(ValueError):
+class CheckpointError(errors.InputError):
   """A checkpoint is missing, damaged, or of another model."""
 
 

@@ -6,7 +6,7 @@ import jax
 from jax.extend import core
 import jax.numpy as jnp
 
-from dalign_jax import types
+from dalign_jax import errors, types
 
 
 def layers(apply_fn: types.ApplyFn, model: types.ModelState, image_shape) -> types.ModelState:
@@ -68,7 +68,7 @@ def last_layers(
   numbers = layers(apply_fn, model, image_shape)
   head = max(jax.tree.leaves(numbers))
   if not 0 <= num_layers <= head:
-    raise ValueError(f'num_layers must be 0 to {head} for this network, got {num_layers}')
+    raise errors.InputError(f'num_layers must be 0 to {head} for this network, got {num_layers}')
   return jax.tree.map(lambda number: number >= head - num_layers, numbers)
 
 

@@ -12,7 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn import neighbors
 
-from dalign_jax import adversarial, augmentation, losses, parallel, prediction, training, types
+from dalign_jax import (
+  adversarial,
+  augmentation,
+  errors,
+  losses,
+  parallel,
+  prediction,
+  training,
+  types,
+)
 
 FEATURES = ('distance', 'adversarial', 'curriculum', 'margin', 'instability')
 
@@ -189,7 +198,7 @@ def measure(
 def check(names: Sequence[str]) -> None:
   """Raises ValueError unless these are names of features, each once, and at least one."""
   if not names or set(names) - set(FEATURES) or len(set(names)) < len(names):
-    raise ValueError(f'features must be some of {", ".join(FEATURES)}, got {list(names)}')
+    raise errors.InputError(f'features must be some of {", ".join(FEATURES)}, got {list(names)}')
 
 
 def _margin(logits, labels):

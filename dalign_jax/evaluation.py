@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dalign_jax import metrics, prediction, types
+from dalign_jax import errors, metrics, prediction, types
 
 _LEAST_PAIRS = 5  # an attack on fewer images says nothing
 _ROWS = ('original', 'unlearned', 'gold', 'second gold')
@@ -51,7 +51,7 @@ def compare(
     ValueError: for more than two golds, or outputs that are not finite.
   """
   if len(golds) > 2:
-    raise ValueError(f'golds must be two at most, got {len(golds)}')
+    raise errors.InputError(f'golds must be two at most, got {len(golds)}')
   models = dict(zip(_ROWS, (problem.original, unlearned, *golds), strict=False))
   sets = {'forget': problem.forget, 'retain': problem.retain, 'test': test}
   outputs = {name: _outputs(problem, name, model, sets) for name, model in models.items()}
@@ -100,7 +100,7 @@ def _outputs(problem, name, model, sets):
     for key, d in sets.items()
   }
   if not all(np.all(np.isfinite(x)) for o in found.values() for x in o):
-    raise ValueError(f'the outputs of {name} are not finite: it was destroyed')
+    raise errors.InputError(f'the outputs of {name} are not finite: it was destroyed')
   return found
 
 

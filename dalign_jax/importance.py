@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from dalign_jax import losses, parallel, prediction, training, types
+from dalign_jax import errors, losses, parallel, prediction, training, types
 
 ExampleLoss = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -147,7 +147,7 @@ def _mean(
   """Mean of `statistic(gradient)` over examples: a loop over micro-batches of single gradients."""
   for name, value in (('batch_size', batch_size), ('microbatch_size', microbatch_size)):
     if value < 1:
-      raise ValueError(f'{name} must be 1 or more, got {value}')
+      raise errors.InputError(f'{name} must be 1 or more, got {value}')
 
   def summed(model, batch, weights):
     def gradient(row):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dalign_jax import types
+from dalign_jax import errors, types
 
 
 class AlternatingState(NamedTuple):
@@ -51,7 +51,7 @@ def alternating(
     https://arxiv.org/abs/2407.17710
   """
   if not transforms:
-    raise ValueError('alternating needs at least one phase, got none')
+    raise errors.InputError('alternating needs at least one phase, got none')
   names = tuple(transforms)
   inner = {name: optax.with_extra_args_support(tx) for name, tx in transforms.items()}
 

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dalign_jax import errors
+
 AXIS = 'devices'
 
 Devices = Sequence[jax.Device] | None
@@ -123,7 +125,9 @@ def shard(batch: np.ndarray, devices: Devices = None) -> np.ndarray:
   """
   total = num_devices(devices)
   if batch.shape[-1] % total:
-    raise ValueError(f'batch_size must be a multiple of the {total} devices, got {batch.shape[-1]}')
+    raise errors.InputError(
+      f'batch_size must be a multiple of the {total} devices, got {batch.shape[-1]}'
+    )
   return np.stack(_mine(np.split(batch, total, axis=-1), devices))
 
 

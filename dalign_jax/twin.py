@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from sklearn import calibration, exceptions, linear_model, model_selection, neural_network
 
-from dalign_jax import difficulty, objectives, optim, training, types
+from dalign_jax import difficulty, errors, objectives, optim, training, types
 
 PREDICTORS = ('logistic', 'mlp')
 _FOLDS = 5
@@ -122,7 +122,7 @@ def predict(
 def check(predictor: str, features: Sequence[str]) -> None:
   """Raises ValueError for an unknown predictor or feature."""
   if predictor not in PREDICTORS:
-    raise ValueError(f'predictor must be one of {", ".join(PREDICTORS)}, got {predictor!r}')
+    raise errors.InputError(f'predictor must be one of {", ".join(PREDICTORS)}, got {predictor!r}')
   difficulty.check(features)
 
 

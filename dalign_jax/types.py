@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
+from dalign_jax import errors
+
 Array = jax.Array | np.ndarray
 PyTree = Any
 
@@ -57,7 +59,7 @@ class ApplyFn(Protocol):
   ) -> tuple[Outputs, PyTree]: ...
 
 
-class DataError(ValueError):
+class DataError(errors.InputError):
   """A problem's data do not allow what a method needs of them; says what is missing."""
 
 
@@ -79,7 +81,7 @@ class Dataset:
 
   def __post_init__(self):
     if self.images.ndim != 4 or self.images.dtype != np.uint8:
-      raise ValueError(
+      raise errors.InputError(
         f'images must be uint8 [N, H, W, C], got {self.images.dtype} {list(self.images.shape)}'
       )
     n = len(self.images)
@@ -87,11 +89,13 @@ class Dataset:
       value = getattr(self, name)
       shape = value.shape[:1] if name == 'labels' and value.ndim == 2 else np.shape(value)
       if value is not None and shape != (n,):
-        raise ValueError(f'{name} must have shape [{n}] like images, got {list(value.shape)}')
+        raise errors.InputError(
+          f'{name} must have shape [{n}] like images, got {list(value.shape)}'
+        )
     for name in ('labels', 'group'):
       value = getattr(self, name)
       if value is not None and value.dtype != np.int32:
-        raise ValueError(f'{name} must be int32, got {value.dtype}')
+        raise errors.InputError(f'{name} must be int32, got {value.dtype}')
 
   def __len__(self) -> int:
     return len(self.labels)
@@ -202,7 +206,9 @@ class Problem:
     """The classes without retain examples; raises ValueError for `method` if there are none."""
     forgotten = np.setdiff1d(self.forget.labels, self.retain.labels)
     if not len(forgotten):
-      raise ValueError(f'{method} forgets whole classes, but every class has retain examples')
+      raise errors.InputError(
+        f'{method} forgets whole classes, but every class has retain examples'
+      )
     return forgotten
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from dalign_jax import metrics, prediction, training, types
+from dalign_jax import errors, metrics, prediction, training, types
 
 
 class Watched(NamedTuple):
@@ -39,7 +39,7 @@ def forgetting(
     DataError: if there are too few images to tell apart.
   """
   if size < 2:
-    raise ValueError(f'size must be 2 or more, got {size}')
+    raise errors.InputError(f'size must be 2 or more, got {size}')
   rng = training.epoch_rng(key, 0)
   unseen = problem.validation if problem.unseen is None else problem.unseen
   sets = [*_matched(problem.forget, unseen), problem.validation]

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 RANKS = (
+  {'errors'},
   {'dalign_jax.types'},
   {'losses', 'metrics', 'data', 'models', 'optim', 'parallel', 'checkpoints'}
   | {'adapters', 'adversarial', 'depth'},

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import PIL.Image
 
-from dalign_jax import types
+from dalign_jax import errors, types
 
 _BLOCK = 512
 
@@ -63,7 +63,7 @@ def require_defaults(request: Request, splits: Iterable[str] = ('train',)) -> No
   for field in dataclasses.fields(Request):
     value = getattr(request, field.name)
     if field.name.endswith('_key') and value != field.default:
-      raise ValueError(
+      raise errors.InputError(
         f'--{field.name}={value} names a feature of a TFDS data set; --dataset={request.name} '
         'has none: leave it out'
       )
@@ -74,7 +74,9 @@ def require_split(request: Request, split: str, splits: Iterable[str]) -> None:
   """Raises unless the split is one of `splits`."""
   if split not in splits:
     known = ', '.join(splits)
-    raise ValueError(f'--dataset={request.name} has no split {request.split!r}; it has: {known}')
+    raise errors.InputError(
+      f'--dataset={request.name} has no split {request.split!r}; it has: {known}'
+    )
 
 
 def blocks(count: int, progress: Callable[[int, int], None]) -> Iterable[range]:
@@ -96,7 +98,7 @@ class ImageStack:
     """Adds an image, resized where the request says so; `row` names it in errors."""
     image = image[..., None] if image.ndim == 2 else image
     if image.ndim != 3 or image.dtype != np.uint8:
-      raise ValueError(
+      raise errors.InputError(
         f'--dataset={self._request.name}: images must be uint8 [H, W, C], {row} is '
         f'{image.dtype} {list(image.shape)}'
       )
@@ -105,7 +107,7 @@ class ImageStack:
     if self._size == 0:
       self._images = np.empty((self._capacity, *image.shape), np.uint8)
     if image.shape != self._images.shape[1:]:
-      raise ValueError(
+      raise errors.InputError(
         f'--dataset={self._request.name}: images must have one shape, {row} is '
         f'{list(image.shape)} and those before it {list(self._images.shape[1:])}; '
         '--image_size=N makes all of them N x N'
@@ -161,7 +163,9 @@ def build(
 ) -> Source:
   """Checks the arrays and numbers labels and groups that have no names yet."""
   if not len(labels):
-    raise ValueError(f'--dataset={request.name} has no labelled row in split {request.split!r}')
+    raise errors.InputError(
+      f'--dataset={request.name} has no labelled row in split {request.split!r}'
+    )
   if class_names is None:
     labels, class_names = index(labels)
   if group is not None and group_names is None:
@@ -169,7 +173,7 @@ def build(
   distinct, counts = np.unique(ids, return_counts=True)
   if len(distinct) < len(ids):
     repeated = distinct[counts > 1]
-    raise ValueError(
+    raise errors.InputError(
       f'--dataset={request.name}: ids must be unique, {len(repeated)} occur more than once, '
       f'such as {str(repeated[0])!r}'
     )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dalign_jax import types
+from dalign_jax import errors, types
 
 
 def epoch_batches(
@@ -38,11 +38,11 @@ def epoch_batches(
   """
   for name, value in (('num_examples', num_examples), ('batch_size', batch_size)):
     if value < 1:
-      raise ValueError(f'{name} must be 1 or more, got {value}')
+      raise errors.InputError(f'{name} must be 1 or more, got {value}')
   if num_batches is None:
     num_batches = -(-num_examples // batch_size)
   if num_batches < 0:
-    raise ValueError(f'num_batches must be 0 or more, got {num_batches}')
+    raise errors.InputError(f'num_batches must be 0 or more, got {num_batches}')
   total = num_batches * batch_size
   indices = np.empty(-(-total // num_examples) * num_examples, np.int32)
   for start in range(0, len(indices), num_examples):

@@ -11,7 +11,7 @@ import tempfile
 
 import numpy as np
 
-from dalign_jax import types
+from dalign_jax import errors, types
 from dalign_jax.data import _base
 
 _FORMAT = 1
@@ -67,7 +67,7 @@ def cached(cache_dir: str | pathlib.Path, key: dict, read: Callable[[], _base.So
   try:
     _store(folder, source, key)
   except OSError as error:
-    raise ValueError(
+    raise errors.InputError(
       f'cannot write the decoded images to {folder} ({error}); name a folder with room to write '
       'to with --cache_dir'
     ) from error

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from dalign_jax import errors
 from dalign_jax.data import _base
 
 
@@ -28,20 +29,22 @@ def coarsen(source: _base.Source, text: str) -> _base.Source:
     (('even', 'odd'), [0, 1, 0, 1, 0], [0, 1, 2, 3, 4])
   """
   if source.dataset.is_multi_label or source.dataset.group is not None:
-    raise ValueError(f'--coarse={text} needs rows with one label each and without --group_key')
+    raise errors.InputError(
+      f'--coarse={text} needs rows with one label each and without --group_key'
+    )
   parts = dict(part.partition('=')[::2] for part in text.split(';'))
   coarse_of = {}
   for coarse, classes in parts.items():
     for name in (name.strip() for name in classes.split(',')):
       if name not in source.class_names:
         known = ', '.join(source.class_names[:10])
-        raise ValueError(f'--coarse={text}: there is no class {name!r}; known: {known}')
+        raise errors.InputError(f'--coarse={text}: there is no class {name!r}; known: {known}')
       if name in coarse_of:
-        raise ValueError(f'--coarse={text}: class {name} is named twice')
+        raise errors.InputError(f'--coarse={text}: class {name} is named twice')
       coarse_of[name] = coarse.strip()
   missing = [name for name in source.class_names if name not in coarse_of]
   if missing:
-    raise ValueError(f'--coarse={text}: class {missing[0]} is in no coarse class')
+    raise errors.InputError(f'--coarse={text}: class {missing[0]} is in no coarse class')
   names = tuple(dict.fromkeys(coarse_of.values()))
   numbers = np.array([names.index(coarse_of[n]) for n in source.class_names], np.int32)
   fine = source.dataset.labels

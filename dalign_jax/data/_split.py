@@ -8,6 +8,8 @@ import zipfile
 
 import numpy as np
 
+from dalign_jax import errors
+
 
 @dataclasses.dataclass(frozen=True)
 class Split:
@@ -50,20 +52,26 @@ def check_split(split: Split, size: int) -> None:
   for number, name in enumerate(_NAMES):
     rows = getattr(split, name)
     if rows.ndim != 1 or rows.dtype != np.int64:
-      raise ValueError(f'{name} must be int64 row numbers [N], got {rows.dtype} {rows.shape}')
+      raise errors.InputError(
+        f'{name} must be int64 row numbers [N], got {rows.dtype} {rows.shape}'
+      )
     if len(rows) and (rows[0] < 0 or rows[-1] >= size or np.any(np.diff(rows) <= 0)):
-      raise ValueError(f'{name} must be sorted, without repeats, and in [0, {size})')
+      raise errors.InputError(f'{name} must be sorted, without repeats, and in [0, {size})')
     taken = rows[owner[rows] >= 0]
     if len(taken):
       other = _NAMES[owner[taken[0]]]
-      raise ValueError(f'{len(taken)} rows are in both {other} and {name}, such as {taken[0]}')
+      raise errors.InputError(
+        f'{len(taken)} rows are in both {other} and {name}, such as {taken[0]}'
+      )
     owner[rows] = number
   if np.any(owner < 0):
     missing = np.flatnonzero(owner < 0)
-    raise ValueError(f'{len(missing)} rows are in no part of the split, such as {missing[0]}')
+    raise errors.InputError(
+      f'{len(missing)} rows are in no part of the split, such as {missing[0]}'
+    )
   for name in ('retain', 'forget'):
     if not len(getattr(split, name)):
-      raise ValueError(f'{name} must not be empty')
+      raise errors.InputError(f'{name} must not be empty')
 
 
 def save_split(path: str | pathlib.Path, split: Split) -> None:
@@ -100,4 +108,4 @@ def load_split(path: str | pathlib.Path) -> Split:
     with open(path, 'rb') as file, np.load(file, allow_pickle=False) as arrays:
       return Split(**{name: arrays[name] for name in _NAMES if name in arrays})
   except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-    raise ValueError(f'{path} is not a saved split ({error})') from error
+    raise errors.InputError(f'{path} is not a saved split ({error})') from error

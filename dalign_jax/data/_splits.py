@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dalign_jax import types
+from dalign_jax import errors, types
 from dalign_jax.data import _forget, _people, _scenarios, _split
 
 
@@ -110,7 +110,9 @@ class _Draw:
 
   def __init__(self, dataset, seed, by_group):
     if by_group and dataset.group is None:
-      raise ValueError('--split_by_group: the data set has no groups; name them with --group_key')
+      raise errors.InputError(
+        '--split_by_group: the data set has no groups; name them with --group_key'
+      )
     self._seed, self._group = seed, dataset.group if by_group else None
     self.classes = np.unique(dataset.labels, axis=0, return_inverse=True)[1].ravel()
 
@@ -129,7 +131,7 @@ def _subset(draw, request, free, num_forced, max_examples):
   if max_examples is None or max_examples >= len(free) + num_forced:
     return free
   if max_examples <= num_forced:
-    raise ValueError(
+    raise errors.InputError(
       f'--max_examples={max_examples} leaves nothing to keep: {request.flag} names '
       f'{num_forced} rows; give more'
     )
@@ -138,9 +140,13 @@ def _subset(draw, request, free, num_forced, max_examples):
 
 def _official_parts(request, size, official, unseen, max_examples):
   if official is None:
-    raise ValueError(f'{request.flag}: the data set has no official parts; mufac: and mucac: have')
+    raise errors.InputError(
+      f'{request.flag}: the data set has no official parts; mufac: and mucac: have'
+    )
   if unseen or max_examples is not None:
-    raise ValueError(f'{request.flag} says who is unseen and how many: no --unseen, --max_examples')
+    raise errors.InputError(
+      f'{request.flag} says who is unseen and how many: no --unseen, --max_examples'
+    )
   parts = {name: np.sort(rows).astype(np.int64) for name, rows in official.items()}
   return parts, np.setdiff1d(np.arange(size), np.concatenate(list(parts.values())))
 
@@ -167,27 +173,27 @@ def _check_numbers(validation_fraction, test_fraction, seed, max_examples):
     ('test_fraction', test_fraction),
   ):
     if not 0.0 <= share < 1.0:
-      raise ValueError(f'--{name}={share} must be in [0, 1)')
+      raise errors.InputError(f'--{name}={share} must be in [0, 1)')
   if validation_fraction + test_fraction >= 1.0:
-    raise ValueError(
+    raise errors.InputError(
       f'--validation_fraction={validation_fraction} and --test_fraction={test_fraction} must '
       'leave rows to train on: their sum must be below 1'
     )
   if seed < 0:
-    raise ValueError(f'the seed of the split must be 0 or more, got {seed}')
+    raise errors.InputError(f'the seed of the split must be 0 or more, got {seed}')
   if max_examples is not None and max_examples < 1:
-    raise ValueError(f'--max_examples={max_examples} must be 1 or more')
+    raise errors.InputError(f'--max_examples={max_examples} must be 1 or more')
 
 
 def _check_request(request, labels, retain, forget):
   if not len(forget):
-    raise ValueError(f'{request.flag} forgets no training row; name rows that are there')
+    raise errors.InputError(f'{request.flag} forgets no training row; name rows that are there')
   if not len(retain):
-    raise ValueError(
+    raise errors.InputError(
       f'{request.flag} forgets all {len(forget)} training rows; leave some to retain'
     )
   if len(np.unique(labels[retain])) < 2:
-    raise ValueError(
+    raise errors.InputError(
       f'{request.flag} leaves one class only to retain; leave two or more, or there is nothing to '
       'classify'
     )

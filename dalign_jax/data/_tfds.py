@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 import tensorflow_datasets
 
+from dalign_jax import errors
 from dalign_jax.data import _base
 
 _MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}
@@ -23,12 +24,12 @@ def tfds(request: _base.Request) -> _base.Opened:
   for flag in ('image_key', 'label_key', 'group_key', 'id_key'):
     key = getattr(request, flag)
     if key is not None and key not in features:
-      raise ValueError(
+      raise errors.InputError(
         f'--{flag}={key} is not a feature of {request.name}; it has: {", ".join(features)}'
       )
   integers = [key for key, feature in features.items() if _is_integer(feature)]
   if request.label_key not in integers:
-    raise ValueError(
+    raise errors.InputError(
       f'--label_key={request.label_key} must name a feature with one integer a row; '
       f'{request.name} has: {", ".join(integers)}'
     )
@@ -42,7 +43,7 @@ def tfds(request: _base.Request) -> _base.Opened:
     except ValueError:
       raise
     except Exception as error:  # damaged records and images raise many types
-      raise ValueError(
+      raise errors.InputError(
         f'--dataset={request.name}: the records in {folder} cannot be read ({_shorten(error)}); '
         'prepare them again'
       ) from error
@@ -57,11 +58,11 @@ def _builder(request):
     reason = _shorten(error)
     not_found = isinstance(error, tensorflow_datasets.core.DatasetNotFoundError)
     if not_found or reason.startswith('Parsing builder name'):
-      raise ValueError(
+      raise errors.InputError(
         f'unknown --dataset={request.name}: give mnist5k, digits or a TFDS name, npz:PATH, '
         f'folder:PATH{_list_prepared(request.data_dir)}'
       ) from error
-    raise ValueError(f'cannot open --dataset={request.name} with TFDS: {reason}') from error
+    raise errors.InputError(f'cannot open --dataset={request.name} with TFDS: {reason}') from error
 
 
 def _shorten(error: Exception) -> str:
@@ -82,14 +83,14 @@ def _prepared(request, builder):
   if not builder.is_prepared():
     from_catalogue = type(builder).__module__.startswith('tensorflow_datasets.')
     if from_catalogue and importlib.util.find_spec('tensorflow') is None:
-      raise ValueError(
+      raise errors.InputError(
         f'{wanted} is not prepared in {builder.data_path}{_list_prepared(request.data_dir)}. '
         'Name the folder that holds it with --data_dir, or pip install tensorflow, which TFDS '
         'needs to download and prepare it the first time'
       )
     builder = _prepare(request, builder.data_path)
   if builder.info.file_format.value != 'array_record':
-    raise ValueError(
+    raise errors.InputError(
       f'{wanted} is prepared in {builder.data_path} as {builder.info.file_format.value}, which '
       "needs TensorFlow to read; prepare it with tfds.builder(..., file_format='array_record') "
       'in another folder and name that with --data_dir'
@@ -105,7 +106,7 @@ def _prepare(request, folder):
     )
     builder.download_and_prepare()
   except Exception as error:  # a builder is foreign code
-    raise ValueError(
+    raise errors.InputError(
       f'--dataset={request.name} could not be prepared in {folder} ({_shorten(error)}); name a '
       'folder that holds it prepared with --data_dir'
     ) from error
@@ -133,7 +134,7 @@ def _read(request, builder, features, progress):
   try:
     source = builder.as_data_source(split=request.split, decoders=skip)
   except ValueError as error:
-    raise ValueError(
+    raise errors.InputError(
       f'--dataset={request.name} has no rows for the split {request.split!r} ({_shorten(error)}); '
       'splits look like train, train[:1000] or train[:10%]'
     ) from error

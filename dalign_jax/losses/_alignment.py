@@ -14,6 +14,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from dalign_jax import errors
 from dalign_jax.losses import _reduction
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -182,7 +183,7 @@ def _descending_eigh(moment):
 def _leading(eigenvalues, energy):
   """Mask `[D]` of the fewest leading eigenvalues that hold the share `energy` of their sum."""
   if not 0 < energy <= 1:
-    raise ValueError(f'energy must be in (0, 1], got {energy}')
+    raise errors.InputError(f'energy must be in (0, 1], got {energy}')
   before = jnp.cumsum(eigenvalues) - eigenvalues
   is_kept = (before < energy * jnp.sum(eigenvalues)) & (eigenvalues > 0)
   return is_kept.astype(jnp.float32)

@@ -4,6 +4,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from dalign_jax import errors
+
 
 def cross_entropy(labels, logits, *, label_smoothing: float = 0.0):
   r"""Cross-entropy with integer labels, per example.
@@ -30,7 +32,7 @@ def cross_entropy(labels, logits, *, label_smoothing: float = 0.0):
   chex.assert_equal_shape_prefix([labels, logits], 1)
   chex.assert_type(labels, int)
   if not 0 <= label_smoothing < 1:
-    raise ValueError(f'label_smoothing must be in [0, 1), got {label_smoothing}')
+    raise errors.InputError(f'label_smoothing must be in [0, 1), got {label_smoothing}')
   log_probs = jax.nn.log_softmax(jnp.asarray(logits, jnp.float32))
   true = jnp.take_along_axis(log_probs, labels[:, None], axis=1)[:, 0]
   if not label_smoothing:

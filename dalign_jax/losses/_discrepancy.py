@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from dalign_jax import errors
 from dalign_jax.losses import _reduction
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -54,7 +55,7 @@ def sliced_wasserstein(
     https://doi.org/10.1007/s10851-014-0506-3
   """
   if num_projections < 1:
-    raise ValueError(f'num_projections must be 1 or more, got {num_projections}')
+    raise errors.InputError(f'num_projections must be 1 or more, got {num_projections}')
   a, b, weights_a, weights_b = _rows(features_a, features_b, weights_a, weights_b, axis_name)
   directions = jax.random.normal(key, (a.shape[1], num_projections))
   directions /= jnp.linalg.norm(directions, axis=0, keepdims=True)
@@ -101,7 +102,7 @@ def mmd(
     Learning Research 13, 2012.
   """
   if not scales or min(scales) <= 0:
-    raise ValueError(f'scales must hold positive numbers, got {scales}')
+    raise errors.InputError(f'scales must hold positive numbers, got {scales}')
   a, b, weights_a, weights_b = _rows(features_a, features_b, weights_a, weights_b, axis_name)
   p, q = _normalized(weights_a), _normalized(weights_b)
   between = _squared_distances(a, b)

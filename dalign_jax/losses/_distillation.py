@@ -4,6 +4,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from dalign_jax import errors
+
 
 def distillation(teacher_logits, student_logits, *, temperature: float = 1.0):
   r"""Knowledge distillation, per example.
@@ -34,7 +36,7 @@ def distillation(teacher_logits, student_logits, *, temperature: float = 1.0):
   chex.assert_rank([teacher_logits, student_logits], 2)
   chex.assert_equal_shape([teacher_logits, student_logits])
   if not temperature > 0:
-    raise ValueError(f'temperature must be positive, got {temperature}')
+    raise errors.InputError(f'temperature must be positive, got {temperature}')
   teacher = jax.lax.stop_gradient(jnp.asarray(teacher_logits, jnp.float32)) / temperature
   log_teacher = jax.nn.log_softmax(teacher)
   log_student = jax.nn.log_softmax(jnp.asarray(student_logits, jnp.float32) / temperature)

@@ -7,6 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from dalign_jax import errors
 from dalign_jax.losses import _reduction
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -100,7 +101,7 @@ def sinkhorn(
     ('max_iterations', max_iterations),
   ):
     if not value > 0:
-      raise ValueError(f'{name} must be positive, got {value}')
+      raise errors.InputError(f'{name} must be positive, got {value}')
   chex.assert_rank(cost, 2)
   cost = jax.lax.stop_gradient(jnp.asarray(cost, jnp.float32))
   a, has_a = _marginal(weights_a, cost.shape[0])

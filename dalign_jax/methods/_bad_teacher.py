@@ -5,7 +5,7 @@ import numpy as np
 import optax
 
 from dalign_jax import data as data_lib
-from dalign_jax import losses, objectives, prediction, training, types
+from dalign_jax import errors, losses, objectives, prediction, training, types
 
 
 def bad_teacher(
@@ -42,9 +42,9 @@ def bad_teacher(
   Deviation: images are not augmented.
   """
   if not 0 < retain_fraction <= 1:
-    raise ValueError(f'retain_fraction must be in (0, 1], got {retain_fraction}')
+    raise errors.InputError(f'retain_fraction must be in (0, 1], got {retain_fraction}')
   if not temperature > 0:
-    raise ValueError(f'temperature must be positive, got {temperature}')
+    raise errors.InputError(f'temperature must be positive, got {temperature}')
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     subset_key, init_key, train_key = jax.random.split(key, 3)

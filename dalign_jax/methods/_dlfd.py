@@ -10,6 +10,7 @@ import numpy as np
 from dalign_jax import (
   adversarial,
   augmentation,
+  errors,
   losses,
   optim,
   parallel,
@@ -202,25 +203,27 @@ class _Settings:
 
   def __post_init__(self):
     if self.features not in FEATURES:
-      raise ValueError(f'features must be one of {", ".join(FEATURES)}, got {self.features!r}')
+      raise errors.InputError(
+        f'features must be one of {", ".join(FEATURES)}, got {self.features!r}'
+      )
     for name in ('ot_weight', 'ce_weight', 'num_steps'):
       if getattr(self, name) < 0:
-        raise ValueError(f'{name} must be 0 or more, got {getattr(self, name)}')
+        raise errors.InputError(f'{name} must be 0 or more, got {getattr(self, name)}')
     for name in ('step_size', 'radius', 'epsilon', 'sinkhorn_iterations'):
       if not getattr(self, name) > 0:
-        raise ValueError(f'{name} must be positive, got {getattr(self, name)}')
+        raise errors.InputError(f'{name} must be positive, got {getattr(self, name)}')
 
 
 def _check(normalization, stop_threshold, save_threshold, monitor_every):
   if normalization not in NORMALIZATIONS:
-    raise ValueError(
+    raise errors.InputError(
       f'normalization must be one of {", ".join(NORMALIZATIONS)}, got {normalization!r}'
     )
   for name, value in (('stop_threshold', stop_threshold), ('save_threshold', save_threshold)):
     if not 0 <= value <= 0.5:
-      raise ValueError(f'{name} must be in [0, 0.5], got {value}')
+      raise errors.InputError(f'{name} must be in [0, 0.5], got {value}')
   if monitor_every < 1:
-    raise ValueError(f'monitor_every must be 1 or more, got {monitor_every}')
+    raise errors.InputError(f'monitor_every must be 1 or more, got {monitor_every}')
 
 
 def _objective(

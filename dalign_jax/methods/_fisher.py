@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from dalign_jax import importance, types
+from dalign_jax import errors, importance, types
 
 
 def fisher(*, noise: float = 1e-6, max_variance: float = 1e-3) -> types.UnlearnFn:
@@ -29,7 +29,7 @@ def fisher(*, noise: float = 1e-6, max_variance: float = 1e-3) -> types.UnlearnF
   """
   for name, value in (('noise', noise), ('max_variance', max_variance)):
     if not value >= 0:
-      raise ValueError(f'{name} must not be negative, got {value}')
+      raise errors.InputError(f'{name} must not be negative, got {value}')
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     information = importance.squared_gradients(

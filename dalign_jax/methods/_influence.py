@@ -5,7 +5,7 @@ from jax import flatten_util
 import numpy as np
 
 from dalign_jax import data as data_lib
-from dalign_jax import importance, training, types
+from dalign_jax import errors, importance, training, types
 
 
 def influence(
@@ -45,9 +45,9 @@ def influence(
   gradients; here it is that of the damped empirical Fisher information up to the solver's error.
   """
   if not damping > 0:
-    raise ValueError(f'damping must be positive, got {damping}')
+    raise errors.InputError(f'damping must be positive, got {damping}')
   if not 0 < retain_fraction <= 1:
-    raise ValueError(f'retain_fraction must be in (0, 1], got {retain_fraction}')
+    raise errors.InputError(f'retain_fraction must be in (0, 1], got {retain_fraction}')
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     original = problem.original

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from dalign_jax import optim, parallel, training, types
+from dalign_jax import errors, optim, parallel, training, types
 
 
 def jit(
@@ -44,7 +44,7 @@ def jit(
   """
   for name, value in (('noise', noise), ('num_noises', num_noises)):
     if not value > 0:
-      raise ValueError(f'{name} must be positive, got {value}')
+      raise errors.InputError(f'{name} must be positive, got {value}')
   tx = optim.sgd(learning_rate, momentum=momentum)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from dalign_jax import data as data_lib
-from dalign_jax import losses, objectives, optim, parallel, prediction, training, types
+from dalign_jax import errors, losses, objectives, optim, parallel, prediction, training, types
 
 TEACHERS = ('original', 'current', 'unmasked')
 BASIS_SOURCES = ('epoch', 'original', 'batch')
@@ -94,7 +94,7 @@ def muda(
     da_weight, energy, teacher, temperature, basis_source, differentiate_basis, normalization
   )
   if not 0 < retain_fraction <= 1:
-    raise ValueError(f'retain_fraction must be in (0, 1], got {retain_fraction}')
+    raise errors.InputError(f'retain_fraction must be in (0, 1], got {retain_fraction}')
   sgd = lambda rate: optim.sgd(rate, momentum=momentum, weight_decay=weight_decay)
   tx = optim.alternating(
     forget=sgd(learning_rate),
@@ -174,18 +174,22 @@ class _Settings:
     }
     for name, allowed in choices.items():
       if getattr(self, name) not in allowed:
-        raise ValueError(f'{name} must be one of {", ".join(allowed)}, got {getattr(self, name)!r}')
+        raise errors.InputError(
+          f'{name} must be one of {", ".join(allowed)}, got {getattr(self, name)!r}'
+        )
     if not 0 < self.energy <= 1:
-      raise ValueError(f'energy must be in (0, 1], got {self.energy}')
+      raise errors.InputError(f'energy must be in (0, 1], got {self.energy}')
     if self.differentiate_basis and self.basis_source != 'batch':
-      raise ValueError(f"differentiate_basis needs basis_source='batch', got {self.basis_source!r}")
+      raise errors.InputError(
+        f"differentiate_basis needs basis_source='batch', got {self.basis_source!r}"
+      )
     if self.basis_source == 'batch' and self.normalization == 'forget_only':
-      raise ValueError(
+      raise errors.InputError(
         "normalization='forget_only' does not go with basis_source='batch', which puts retain rows "
         'into the batch'
       )
     if not self.temperature > 0:
-      raise ValueError(f'temperature must be positive, got {self.temperature}')
+      raise errors.InputError(f'temperature must be positive, got {self.temperature}')
 
 
 def _forget_loss(problem, settings):

@@ -2,7 +2,7 @@
 
 import jax
 
-from dalign_jax import objectives, optim, training, types
+from dalign_jax import errors, objectives, optim, training, types
 
 
 def neggrad_plus(
@@ -42,7 +42,7 @@ def neggrad_plus(
   class keeps what tells it from the others.
   """
   if not 0 <= retain_weight <= 1:
-    raise ValueError(f'retain_weight must be in [0, 1], got {retain_weight}')
+    raise errors.InputError(f'retain_weight must be in [0, 1], got {retain_weight}')
   tx = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:

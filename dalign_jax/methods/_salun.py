@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dalign_jax import importance, objectives, optim, training, types
+from dalign_jax import errors, importance, objectives, optim, training, types
 
 
 def salun(
@@ -45,7 +45,7 @@ def salun(
   are drawn anew at each step.
   """
   if not 0 < saliency <= 1:
-    raise ValueError(f'saliency must be in (0, 1], got {saliency}')
+    raise errors.InputError(f'saliency must be in (0, 1], got {saliency}')
   sgd = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:

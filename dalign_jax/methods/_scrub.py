@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dalign_jax import augmentation, losses, objectives, optim, parallel, training, types
+from dalign_jax import augmentation, errors, losses, objectives, optim, parallel, training, types
 
 
 def scrub(
@@ -65,7 +65,7 @@ def scrub(
   decay; momentum starts anew with each pass.
   """
   if not temperature > 0:
-    raise ValueError(f'temperature must be positive, got {temperature}')
+    raise errors.InputError(f'temperature must be positive, got {temperature}')
   tx = optim.alternating(
     forget=optim.sgd(forget_learning_rate, momentum=momentum),
     retain=optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay),

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from dalign_jax import importance, types
+from dalign_jax import errors, importance, types
 
 
 def ssd(*, selection_weight: float = 3.0, dampening: float = 1.0) -> types.UnlearnFn:
@@ -29,7 +29,7 @@ def ssd(*, selection_weight: float = 3.0, dampening: float = 1.0) -> types.Unlea
   """
   for name, value in (('selection_weight', selection_weight), ('dampening', dampening)):
     if not value >= 0:
-      raise ValueError(f'{name} must not be negative, got {value}')
+      raise errors.InputError(f'{name} must not be negative, got {value}')
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     del key

@@ -7,6 +7,7 @@ import numpy as np
 from dalign_jax import (
   augmentation,
   difficulty,
+  errors,
   losses,
   objectives,
   optim,
@@ -82,7 +83,7 @@ def tmu(
   """
   for name, value, allowed in (('easy', easy, EASY), ('teacher', teacher, TEACHERS)):
     if value not in allowed:
-      raise ValueError(f'{name} must be one of {", ".join(allowed)}, got {value!r}')
+      raise errors.InputError(f'{name} must be one of {", ".join(allowed)}, got {value!r}')
   names = difficulty.FEATURES if features == 'all' else tuple(features.split('+'))
   twin.check(predictor, names)
   tx = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
@@ -113,7 +114,9 @@ def _division(problem, easy, predictor, names, keys) -> tuple[np.ndarray, float]
   """Which forget examples are easy `[N]`, and the share of them at which to stop."""
   if easy == 'oracle':
     if problem.known_to_gold is None:
-      raise ValueError("easy='oracle' needs problem.known_to_gold: it is a control of benchmarks")
+      raise errors.InputError(
+        "easy='oracle' needs problem.known_to_gold: it is a control of benchmarks"
+      )
     return problem.known_to_gold, float(np.mean(problem.known_to_gold))
   twin_key, easy_key = keys
   found = twin.predict(problem, twin_key, predictor=predictor, features=names)

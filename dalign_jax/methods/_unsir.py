@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dalign_jax import adversarial, losses, optim, prediction, training, types
+from dalign_jax import adversarial, errors, losses, optim, prediction, training, types
 from dalign_jax import data as data_lib
 
 
@@ -54,7 +54,7 @@ def unsir(
   by signed steps (`adversarial.pgd`) in place of Adam's; SGD in place of Adam in both phases.
   """
   if not 0 < retain_fraction <= 1:
-    raise ValueError(f'retain_fraction must be in (0, 1], got {retain_fraction}')
+    raise errors.InputError(f'retain_fraction must be in (0, 1], got {retain_fraction}')
   tx = optim.alternating(
     impair=optim.sgd(impair_learning_rate, momentum=momentum),
     repair=optim.sgd(repair_learning_rate, momentum=momentum),

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from dalign_jax import errors
 from dalign_jax.metrics import _checks
 
 
@@ -52,7 +53,9 @@ def per_class_accuracy(logits: np.ndarray, labels: np.ndarray, num_classes: int)
   """
   logits = _checks.as_logits('logits', logits)
   if num_classes != logits.shape[1]:
-    raise ValueError(f'num_classes must be {logits.shape[1]} as in logits, got {num_classes}')
+    raise errors.InputError(
+      f'num_classes must be {logits.shape[1]} as in logits, got {num_classes}'
+    )
   labels = _checks.as_labels('labels', labels, *logits.shape)
   total = np.bincount(labels, minlength=num_classes)
   correct = np.bincount(labels[logits.argmax(1) == labels], minlength=num_classes)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from dalign_jax import errors
 from dalign_jax.metrics import _checks
 
 
@@ -76,8 +77,8 @@ def _differences(unlearned, gold, keys):
   for name, figures in (('unlearned', unlearned), ('gold', gold)):
     missing = [key for key in keys if key not in figures]
     if missing:
-      raise ValueError(f'{name} must hold {", ".join(keys)}, got no {", ".join(missing)}')
+      raise errors.InputError(f'{name} must hold {", ".join(keys)}, got no {", ".join(missing)}')
     bad = [key for key in keys if not np.isfinite(figures[key])]
     if bad:
-      raise ValueError(f'{name} must be finite, got {figures[bad[0]]} for {bad[0]}')
+      raise errors.InputError(f'{name} must be finite, got {figures[bad[0]]} for {bad[0]}')
   return np.abs([unlearned[key] - gold[key] for key in keys])

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from dalign_jax import errors
 from dalign_jax.metrics import _checks
 
 
@@ -54,7 +55,7 @@ def reliability_curve(
   outcomes = _checks.as_mask('outcomes', outcomes, chances.shape)
   _checks.at_least('num_bins', num_bins, 1)
   if chances.min() < 0 or chances.max() > 1:
-    raise ValueError(f'chances must be in [0, 1], got {chances.min()} to {chances.max()}')
+    raise errors.InputError(f'chances must be in [0, 1], got {chances.min()} to {chances.max()}')
   bins = np.array_split(np.argsort(chances, kind='stable'), min(num_bins, len(chances)))
   mean = lambda values: np.array([values[rows].mean() for rows in bins])
   return ReliabilityCurve(mean(chances), mean(outcomes), np.array([len(rows) for rows in bins]))
@@ -87,7 +88,7 @@ def prediction_auc(
   outcomes = _checks.as_mask('outcomes', outcomes, chances.shape)
   _checks.at_least('num_bootstrap', num_bootstrap, 1)
   if np.any(outcomes.all(axis=1) | ~outcomes.any(axis=1)):
-    raise ValueError('outcomes must differ within each row, got a row that is all the same')
+    raise errors.InputError('outcomes must differ within each row, got a row that is all the same')
   rng, size = np.random.default_rng(seed), chances.shape[1]
   rows = rng.integers(size, size=(num_bootstrap, size))
   draws = [np.mean(_auc(chances[:, r], outcomes[:, r])) for r in rows]

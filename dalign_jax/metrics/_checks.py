@@ -4,20 +4,26 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dalign_jax import errors
+
 
 def as_array(name: str, value, shape: Sequence[str]) -> np.ndarray:
   """The value as a non-empty, finite float64 array with the dimensions that `shape` names."""
   try:
     array = np.asarray(value).astype(np.float64)
   except (TypeError, ValueError) as error:
-    raise ValueError(f'{name} must be an array of numbers, got {type(value).__name__}') from error
+    raise errors.InputError(
+      f'{name} must be an array of numbers, got {type(value).__name__}'
+    ) from error
   if array.ndim != len(shape):
-    raise ValueError(f'{name} must have shape [{", ".join(shape)}], got {list(array.shape)}')
+    raise errors.InputError(f'{name} must have shape [{", ".join(shape)}], got {list(array.shape)}')
   if not array.size:
-    raise ValueError(f'{name} must not be empty, got shape {list(array.shape)}')
+    raise errors.InputError(f'{name} must not be empty, got shape {list(array.shape)}')
   if not np.isfinite(array).all():
     bad = int(np.sum(~np.isfinite(array)))
-    raise ValueError(f'{name} must be finite, got {bad} NaN or infinite of {array.size} values')
+    raise errors.InputError(
+      f'{name} must be finite, got {bad} NaN or infinite of {array.size} values'
+    )
   return array
 
 
@@ -25,7 +31,7 @@ def as_logits(name: str, value) -> np.ndarray:
   """The value as float64 `[N, C]` with two classes or more."""
   logits = as_array(name, value, ('N', 'C'))
   if logits.shape[1] < 2:
-    raise ValueError(f'{name} must have two classes or more, got shape {list(logits.shape)}')
+    raise errors.InputError(f'{name} must have two classes or more, got shape {list(logits.shape)}')
   return logits
 
 
@@ -33,15 +39,15 @@ def as_labels(name: str, value, size: int | None = None, num_classes: int | None
   """The value as int64 `[N]` class indices, with N = `size` and below `num_classes` if given."""
   labels = np.asarray(value)
   if labels.ndim != 1 or (size is not None and len(labels) != size):
-    raise ValueError(f'{name} must have shape [{size or "N"}], got {list(labels.shape)}')
+    raise errors.InputError(f'{name} must have shape [{size or "N"}], got {list(labels.shape)}')
   if not labels.size:
-    raise ValueError(f'{name} must not be empty')
+    raise errors.InputError(f'{name} must not be empty')
   if not np.issubdtype(labels.dtype, np.integer):
-    raise ValueError(f'{name} must be integers, got {labels.dtype}')
+    raise errors.InputError(f'{name} must be integers, got {labels.dtype}')
   top = np.inf if num_classes is None else num_classes
   if labels.min() < 0 or labels.max() >= top:
     wanted = 'not negative' if num_classes is None else f'in [0, {num_classes})'
-    raise ValueError(f'{name} must be {wanted}, got {labels.min()} to {labels.max()}')
+    raise errors.InputError(f'{name} must be {wanted}, got {labels.min()} to {labels.max()}')
   return labels.astype(np.int64)
 
 
@@ -49,9 +55,9 @@ def as_attributes(name: str, value, shape: tuple[int, int]) -> np.ndarray:
   """The value as int64 `[N, A]` binary attributes of the given shape."""
   labels = np.asarray(value)
   if labels.shape != shape:
-    raise ValueError(f'{name} must have shape {list(shape)}, got {list(labels.shape)}')
+    raise errors.InputError(f'{name} must have shape {list(shape)}, got {list(labels.shape)}')
   if not np.isin(labels, (0, 1)).all():
-    raise ValueError(f'{name} must be 0 or 1, got {labels.min()} to {labels.max()}')
+    raise errors.InputError(f'{name} must be 0 or 1, got {labels.min()} to {labels.max()}')
   return labels.astype(np.int64)
 
 
@@ -59,32 +65,38 @@ def as_mask(name: str, value, shape: tuple[int, ...]) -> np.ndarray:
   """The value as a boolean array of the given shape."""
   mask = np.asarray(value)
   if mask.dtype != np.bool_ or mask.shape != shape:
-    raise ValueError(f'{name} must be bool {list(shape)}, got {mask.dtype} {list(mask.shape)}')
+    raise errors.InputError(
+      f'{name} must be bool {list(shape)}, got {mask.dtype} {list(mask.shape)}'
+    )
   return mask
 
 
 def same_shape(name_a: str, a: np.ndarray, name_b: str, b: np.ndarray) -> None:
   """Raises unless both arrays have the same shape."""
   if a.shape != b.shape:
-    raise ValueError(f'{name_b} must have the shape of {name_a} {list(a.shape)}, got {b.shape}')
+    raise errors.InputError(
+      f'{name_b} must have the shape of {name_a} {list(a.shape)}, got {b.shape}'
+    )
 
 
 def same_columns(name_a: str, a: np.ndarray, name_b: str, b: np.ndarray) -> None:
   """Raises unless both arrays have the same last dimension."""
   if a.shape[-1] != b.shape[-1]:
-    raise ValueError(f'{name_b} must have {a.shape[-1]} columns like {name_a}, got {list(b.shape)}')
+    raise errors.InputError(
+      f'{name_b} must have {a.shape[-1]} columns like {name_a}, got {list(b.shape)}'
+    )
 
 
 def fraction(name: str, value: float, *, zero: bool = True) -> float:
   """The value as a float in [0, 1], or in (0, 1] with `zero=False`."""
   number = float(value)
   if not (0.0 <= number <= 1.0) or (number == 0.0 and not zero):
-    raise ValueError(f'{name} must be in {"[" if zero else "("}0, 1], got {value}')
+    raise errors.InputError(f'{name} must be in {"[" if zero else "("}0, 1], got {value}')
   return number
 
 
 def at_least(name: str, value: int, low: int) -> int:
   """The value as an integer that is not below `low`."""
   if int(value) != value or value < low:
-    raise ValueError(f'{name} must be an integer of {low} or more, got {value}')
+    raise errors.InputError(f'{name} must be an integer of {low} or more, got {value}')
   return int(value)

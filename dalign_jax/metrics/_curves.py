@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dalign_jax import errors
 from dalign_jax.metrics import _checks
 
 Interval = tuple[float, float]
@@ -111,7 +112,7 @@ def roc_curve(
   nonmembers = np.sort(_checks.as_array('nonmember_scores', nonmember_scores, ('M',)))
   rates = _checks.as_array('rates', rates, ('R',))
   if rates.min() < 0 or rates.max() > 1:
-    raise ValueError(f'rates must be in [0, 1], got {rates.min()} to {rates.max()}')
+    raise errors.InputError(f'rates must be in [0, 1], got {rates.min()} to {rates.max()}')
   allowed = np.floor(rates * len(nonmembers) + 1e-9).astype(int)  # non-members that may be called
   thresholds = np.append(nonmembers[::-1], -np.inf)[allowed]  # called: scores above it
   return 1 - np.searchsorted(members, thresholds, side='right') / len(members)

@@ -3,6 +3,7 @@
 import numpy as np
 from scipy import special
 
+from dalign_jax import errors
 from dalign_jax.metrics import _checks
 
 
@@ -108,7 +109,7 @@ def balanced_agreement(logits: np.ndarray, logits_gold: np.ndarray, labels: np.n
   labels = _checks.as_labels('labels', labels, *own.shape)
   is_right, gold_is_right = own.argmax(1) == labels, gold.argmax(1) == labels
   if gold_is_right.all() or not gold_is_right.any():
-    raise ValueError(
+    raise errors.InputError(
       'logits_gold must be right on some examples and wrong on others, got right on '
       f'{gold_is_right.sum()} of {len(labels)}'
     )
@@ -165,7 +166,7 @@ def linear_cka(features_a: np.ndarray, features_b: np.ndarray) -> float:
   a = _checks.as_array('features_a', features_a, ('N', 'D'))
   b = _checks.as_array('features_b', features_b, ('N', 'E'))
   if len(a) != len(b):
-    raise ValueError(f'features_b must have {len(a)} rows like features_a, got {len(b)}')
+    raise errors.InputError(f'features_b must have {len(a)} rows like features_a, got {len(b)}')
   a, b = _centred('features_a', a), _centred('features_b', b)
   cross, own_a, own_b = b.T @ a, a.T @ a, b.T @ b
   return float(np.sum(cross**2) / (np.linalg.norm(own_a) * np.linalg.norm(own_b)))
@@ -187,5 +188,5 @@ def _jensen_shannon(p, q):
 def _centred(name, features):
   centred = features - features.mean(0)
   if np.sum(centred**2) <= 1e-24 * np.sum(features**2):
-    raise ValueError(f'{name} must vary over the examples, got {len(features)} equal rows')
+    raise errors.InputError(f'{name} must vary over the examples, got {len(features)} equal rows')
   return centred

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dalign_jax import errors
 from dalign_jax.metrics import _checks
 
 _FLOOR_EXAMPLES = 1000
@@ -65,7 +66,7 @@ def klom(
   _checks.at_least('num_bins', num_bins, 2)
   for name, value in (('limit', limit), ('smoothing', smoothing)):
     if not 0 < value < np.inf:
-      raise ValueError(f'{name} must be positive and finite, got {value}')
+      raise errors.InputError(f'{name} must be positive and finite, got {value}')
   unlearned, gold = np.clip(unlearned, -limit, limit), np.clip(gold, -limit, limit)
   low = np.minimum(unlearned.min(0), gold.min(0))
   width = np.maximum(unlearned.max(0), gold.max(0)) - low
@@ -141,7 +142,7 @@ def forgetting_quality(
   """
   unlearned, gold = _ensembles('scores', unlearned_scores, gold_scores)
   if not 0 <= delta < 1:
-    raise ValueError(f'delta must be in [0, 1), got {delta}')
+    raise errors.InputError(f'delta must be in [0, 1), got {delta}')
   median = np.median(np.concatenate([unlearned, gold]), axis=0)
   one_sided = _epsilons(unlearned, gold, delta)
   two_sided = _epsilons(np.abs(unlearned - median), np.abs(gold - median), delta)

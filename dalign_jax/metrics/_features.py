@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dalign_jax import errors
 from dalign_jax.metrics import _checks
 
 CENTERINGS = ('none', 'retain_mean', 'own_mean')
@@ -189,7 +190,7 @@ def _pair(forget, retain, centering):
   retain = _checks.as_array('retain_features', retain, ('Nr', 'D'))
   _checks.same_columns('forget_features', forget, 'retain_features', retain)
   if centering not in CENTERINGS:
-    raise ValueError(f'centering must be one of {", ".join(CENTERINGS)}, got {centering!r}')
+    raise errors.InputError(f'centering must be one of {", ".join(CENTERINGS)}, got {centering!r}')
   forget_mean = {'none': 0, 'retain_mean': retain.mean(0), 'own_mean': forget.mean(0)}[centering]
   retain_mean = 0 if centering == 'none' else retain.mean(0)
   return (
@@ -201,18 +202,20 @@ def _pair(forget, retain, centering):
 def _not_zero(name, features, centred):
   if np.sum(centred**2) <= 1e-24 * np.sum(features**2):
     centring = '' if centred is features or not features.any() else ' after centring'
-    raise ValueError(f'{name} must not be all zero{centring}, got {list(features.shape)} zeros')
+    raise errors.InputError(
+      f'{name} must not be all zero{centring}, got {list(features.shape)} zeros'
+    )
   return centred
 
 
 def _moment(name, value):
   moment = _checks.as_array(name, value, ('D', 'D'))
   if moment.shape[0] != moment.shape[1]:
-    raise ValueError(f'{name} must be square, got shape {list(moment.shape)}')
+    raise errors.InputError(f'{name} must be square, got shape {list(moment.shape)}')
   if np.abs(moment - moment.T).max() > 1e-4 * np.abs(moment).max():
-    raise ValueError(f'{name} must be symmetric, got differences across the diagonal')
+    raise errors.InputError(f'{name} must be symmetric, got differences across the diagonal')
   if np.trace(moment) <= 0:
-    raise ValueError(f'{name} must have a positive trace, got {np.trace(moment)}')
+    raise errors.InputError(f'{name} must have a positive trace, got {np.trace(moment)}')
   return (moment + moment.T) / 2
 
 
@@ -234,7 +237,7 @@ def _ranks(weights, energies):
   """For each energy the fewest leading eigenvalues that hold it."""
   energies = [_checks.fraction('energy', energy, zero=False) for energy in energies]
   if not energies:
-    raise ValueError('energies must not be empty')
+    raise errors.InputError('energies must not be empty')
   held = np.cumsum(weights) / np.sum(weights)
   return np.minimum(np.searchsorted(held, np.array(energies) - 1e-12) + 1, len(weights))
 

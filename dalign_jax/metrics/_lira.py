@@ -7,6 +7,7 @@ is larger for members; `attack_figures` turns them into AUC and rates.
 import numpy as np
 from scipy import special
 
+from dalign_jax import errors
 from dalign_jax.metrics import _checks
 
 _MIN_DEVIATION = 1e-6  # of margins, in nats: keeps a likelihood finite where models agree
@@ -85,7 +86,7 @@ def u_lira(
   unlearned = _checks.as_mask('shadow_unlearned', shadow_unlearned, shadow.shape)
   unseen = _checks.as_mask('shadow_unseen', shadow_unseen, shadow.shape)
   if (unlearned & unseen).any():
-    raise ValueError(
+    raise errors.InputError(
       'shadow_unseen must be False where shadow_unlearned is True, '
       f'got both in {int(np.sum(unlearned & unseen))} places'
     )
@@ -135,7 +136,7 @@ def rmia(
     'population_', population_log_probabilities, reference_population_log_probabilities
   )
   if not gamma > 0:
-    raise ValueError(f'gamma must be positive, got {gamma}')
+    raise errors.InputError(f'gamma must be positive, got {gamma}')
   a = _checks.fraction('offline_a', offline_a)
   log_mean = lambda values: special.logsumexp(values, axis=0) - np.log(len(values))
   weights = np.array([[(1 + a) / 2], [(1 - a) / 2]])
@@ -157,7 +158,7 @@ def _log_normal(name, target, shadow, mask, pooled):
   """Log density of the targets under normals fitted, example by example, to the masked scores."""
   count, needed = mask.sum(0), 1 if pooled else 2
   if count.min() < needed or (pooled and count.max() < 2):
-    raise ValueError(
+    raise errors.InputError(
       f'{name} must give every example {needed} models or more on either side, '
       f'got {count.min()} to {count.max()}'
     )
@@ -175,5 +176,5 @@ def _log_probabilities(middle, target, reference):
   _checks.same_columns(names[0], target, names[1], reference)
   for name, values in zip(names, (target, reference), strict=True):
     if values.max() > 1e-6:
-      raise ValueError(f'{name} must be log probabilities, not positive, got {values.max()}')
+      raise errors.InputError(f'{name} must be log probabilities, not positive, got {values.max()}')
   return target, reference

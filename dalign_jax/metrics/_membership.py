@@ -3,6 +3,7 @@
 import numpy as np
 from sklearn import base, linear_model, model_selection, pipeline, preprocessing, svm
 
+from dalign_jax import errors
 from dalign_jax.metrics import _checks, _curves
 
 
@@ -110,7 +111,9 @@ def _out_of_fold(classifier, member_scores, nonmember_scores, seed, num_folds):
   members, nonmembers = _curves.balance(members, nonmembers, np.random.default_rng(seed))
   size = len(members)
   if size < num_folds:
-    raise ValueError(f'num_folds must be at most the {size} examples a side, got {num_folds}')
+    raise errors.InputError(
+      f'num_folds must be at most the {size} examples a side, got {num_folds}'
+    )
   features, is_member = np.concatenate([members, nonmembers]), np.arange(2 * size) < size
   folds = model_selection.StratifiedKFold(num_folds, shuffle=True, random_state=seed)
   decision = np.empty(2 * size)
@@ -174,7 +177,7 @@ def match_classes(
   labels_b = _checks.as_labels('labels_b', labels_b)
   common = np.intersect1d(labels_a, labels_b)
   if not len(common):
-    raise ValueError(
+    raise errors.InputError(
       f'labels_b must share a class with labels_a {np.unique(labels_a)}, got {np.unique(labels_b)}'
     )
   rng = np.random.default_rng(seed)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from dalign_jax import errors
+
 
 def memorisation_scores(probabilities: np.ndarray, is_trained: np.ndarray) -> np.ndarray:
   r"""Memorisation of each example, estimated from models trained with it and without it.
@@ -31,12 +33,14 @@ def memorisation_scores(probabilities: np.ndarray, is_trained: np.ndarray) -> np
   """
   probabilities, is_trained = np.asarray(probabilities), np.asarray(is_trained, bool)
   if probabilities.ndim != 2 or probabilities.shape != is_trained.shape:
-    raise ValueError(
+    raise errors.InputError(
       f'probabilities and is_trained must have one shape [K, N], got {probabilities.shape} and '
       f'{is_trained.shape}'
     )
   inside, outside = is_trained.sum(0), (~is_trained).sum(0)
   if not np.all(inside) or not np.all(outside):
-    raise ValueError('is_trained must have every example in some training sets and not in others')
+    raise errors.InputError(
+      'is_trained must have every example in some training sets and not in others'
+    )
   with_it = np.where(is_trained, probabilities, 0.0).sum(0) / inside
   return with_it - np.where(is_trained, 0.0, probabilities).sum(0) / outside

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
+from dalign_jax import errors
 from dalign_jax.metrics import _checks, _curves
 
 NUM_SPLITS = 10
@@ -51,7 +52,7 @@ def one_feature_attack(forget_losses: np.ndarray, unseen_losses: np.ndarray, *, 
   unseen = _checks.as_array('unseen_losses', unseen_losses, ('M',))
   for name, losses in (('forget_losses', forget), ('unseen_losses', unseen)):
     if len(losses) < 2:
-      raise ValueError(f'{name} must have two examples or more, got {len(losses)}')
+      raise errors.InputError(f'{name} must have two examples or more, got {len(losses)}')
   return _split_accuracy(forget, unseen, np.random.default_rng(seed))
 
 

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 from sklearn import cluster, exceptions, linear_model, metrics, preprocessing
 
+from dalign_jax import errors
 from dalign_jax.metrics import _checks
 
 
@@ -64,7 +65,9 @@ def linear_probe(
   test, test_labels = _check('test_', test_features, test_labels)
   _checks.same_columns('train_features', train, 'test_features', test)
   if len(np.unique(train_labels)) < 2:
-    raise ValueError(f'train_labels must have two classes or more, got only {train_labels[0]}')
+    raise errors.InputError(
+      f'train_labels must have two classes or more, got only {train_labels[0]}'
+    )
   scaler = preprocessing.StandardScaler().fit(train)
   head = linear_model.LogisticRegression(max_iter=10_000).fit(scaler.transform(train), train_labels)
   correct = head.predict(scaler.transform(test)) == test_labels
@@ -72,7 +75,7 @@ def linear_probe(
     return ProbeResult(float(correct.mean()), float('nan'))
   of_forget = np.isin(test_labels, forget_classes)
   if not of_forget.any():
-    raise ValueError(
+    raise errors.InputError(
       f'forget_classes must have examples in test_labels, got {list(forget_classes)}'
     )
   return ProbeResult(float(correct.mean()), float(correct[of_forget].mean()))
@@ -110,13 +113,13 @@ def clustering_scores(
   features, labels = _check('', features, labels)
   classes = len(np.unique(labels))
   if classes < 2 or classes == len(labels):
-    raise ValueError(
+    raise errors.InputError(
       'labels must have two classes or more, and two examples of one, '
       f'got {classes} classes in {len(labels)} examples'
     )
   num_clusters = _checks.at_least('num_clusters', num_clusters or classes, 1)
   if num_clusters > len(features):
-    raise ValueError(f'num_clusters must be at most {len(features)}, got {num_clusters}')
+    raise errors.InputError(f'num_clusters must be at most {len(features)}, got {num_clusters}')
   k_means = cluster.KMeans(num_clusters, n_init=10, random_state=seed)
   with warnings.catch_warnings():
     # Fewer distinct points than clusters: a collapsed model, whose scores stand.

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dalign_jax import types
+from dalign_jax import errors, types
 from dalign_jax.models import _cnn, _initialization, _resnet, _vgg, _vit
 
 _DEFAULTS = {'norm': 'batch', 'width_multiplier': 1.0, 'stem': 'cifar'}
@@ -31,7 +31,7 @@ def _factory(
     given = {'norm': norm, 'width_multiplier': width_multiplier, 'stem': stem}
     for option, default in _DEFAULTS.items():
       if option not in options and given[option] != default:
-        raise ValueError(
+        raise errors.InputError(
           f'this {module.__name__} has no option {option}: '
           f'it must stay {default!r}, got {given[option]!r}'
         )
@@ -101,10 +101,10 @@ def build(
     ((2, 3), (2, 128))
   """
   if name not in MODELS:
-    raise ValueError(f'name must be one of {", ".join(sorted(MODELS))}, got {name!r}')
+    raise errors.InputError(f'name must be one of {", ".join(sorted(MODELS))}, got {name!r}')
   image_shape = tuple(image_shape)
   if len(image_shape) != 3 or min(image_shape) < 1:
-    raise ValueError(f'image_shape must be (H, W, C), all positive, got {image_shape}')
+    raise errors.InputError(f'image_shape must be (H, W, C), all positive, got {image_shape}')
   model = MODELS[name](
     num_classes, norm=norm, width_multiplier=width_multiplier, stem=stem, axis_name=axis_name
   )
@@ -114,11 +114,11 @@ def build(
   mean = _per_channel('mean', mean, image_shape[-1])
   std = _per_channel('std', std, image_shape[-1])
   if not (std > 0).all():
-    raise ValueError(f'std must be positive, got {std.ravel().tolist()}')
+    raise errors.InputError(f'std must be positive, got {std.ravel().tolist()}')
 
   def apply_fn(state, images, *, train):
     if images.shape[1:] != image_shape or not jnp.issubdtype(images.dtype, jnp.floating):
-      raise ValueError(
+      raise errors.InputError(
         f'images must be floating point [B, {", ".join(map(str, image_shape))}], '
         f'got {images.dtype} {list(images.shape)}'
       )
@@ -139,5 +139,7 @@ def _per_channel(name: str, value: float | Sequence[float], channels: int) -> np
   """`value` as a float32 array `[1, 1, 1, 1]` or `[1, 1, 1, C]`."""
   array = np.asarray(value, np.float32)
   if array.shape not in ((), (channels,)) or not np.isfinite(array).all():
-    raise ValueError(f'{name} must be a number or one for each of {channels} channels, got {value}')
+    raise errors.InputError(
+      f'{name} must be a number or one for each of {channels} channels, got {value}'
+    )
   return array.reshape(1, 1, 1, -1)

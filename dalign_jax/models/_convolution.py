@@ -34,7 +34,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from dalign_jax import types
+from dalign_jax import errors, types
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 _Pair = tuple[int, int]
@@ -113,7 +113,9 @@ def canonical_convolution(
   strides = tuple(window_strides)
   if isinstance(padding, str):
     if lhs_dilation != (1, 1):
-      raise ValueError(f'padding must be two pairs where lhs_dilation is given, got {padding!r}')
+      raise errors.InputError(
+        f'padding must be two pairs where lhs_dilation is given, got {padding!r}'
+      )
     window = _dilated(rhs.shape[:2], rhs_dilation)
     padding = lax.padtype_to_pads(lhs.shape[1:3], window, strides, padding)
   padding = tuple((int(low), int(high)) for low, high in padding)
@@ -124,12 +126,12 @@ def canonical_convolution(
 def _check(lhs, rhs, dimension_numbers, feature_group_count):
   """Raises if the convolution is none that `canonical_convolution` can do."""
   if lhs.ndim != 4 or rhs.ndim != 4:
-    raise ValueError(
+    raise errors.InputError(
       'lhs and rhs must be [B, H, W, C] and [h, w, C, D], '
       f'got shapes {list(lhs.shape)} and {list(rhs.shape)}'
     )
   if feature_group_count != 1:
-    raise ValueError(
+    raise errors.InputError(
       f'feature_group_count must be 1, got {feature_group_count}; '
       'use jax.lax.conv_general_dilated for grouped convolutions'
     )
@@ -137,7 +139,9 @@ def _check(lhs, rhs, dimension_numbers, feature_group_count):
   if dimension_numbers is not None and layout != lax.conv_dimension_numbers(
     lhs.shape, rhs.shape, dimension_numbers
   ):
-    raise ValueError(f'dimension_numbers must be those of {_LAYOUT}, got {dimension_numbers}')
+    raise errors.InputError(
+      f'dimension_numbers must be those of {_LAYOUT}, got {dimension_numbers}'
+    )
 
 
 def _dilated(shape: Sequence[int], dilation: Sequence[int]) -> _Pair:

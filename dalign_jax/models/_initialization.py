@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dalign_jax import types
+from dalign_jax import errors, types
 
 _Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
@@ -49,7 +49,7 @@ def _rule(path: tuple, shape: tuple[int, ...]) -> _Draw:
   rule = rules.get((path[-1].key, len(shape)))
   if rule is None:
     name = jax.tree_util.keystr(path)
-    raise ValueError(f'no initialisation rule for the leaf {name} of shape {list(shape)}')
+    raise errors.InputError(f'no initialisation rule for the leaf {name} of shape {list(shape)}')
   return rule
 
 

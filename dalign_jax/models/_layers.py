@@ -5,7 +5,7 @@ import functools
 
 import flax.linen as nn
 
-from dalign_jax import types
+from dalign_jax import errors, types
 from dalign_jax.models import _convolution
 
 NORMS = ('batch', 'group', 'none')
@@ -65,7 +65,7 @@ def normalize(images: types.Array, *, norm: str, train: bool, axis_name: str | N
     return nn.GroupNorm(groups, epsilon=1e-5)(images)
   if norm == 'none':
     return images
-  raise ValueError(f'norm must be one of {NORMS}, got {norm!r}')
+  raise errors.InputError(f'norm must be one of {NORMS}, got {norm!r}')
 
 
 def conv_and_normalize(
@@ -125,5 +125,5 @@ def classify(features: types.Array, num_classes: int) -> types.Outputs:
 def scale_width(width: int, multiplier: float) -> int:
   """The number of channels `width * multiplier`, rounded, at least 1."""
   if not multiplier > 0:
-    raise ValueError(f'width_multiplier must be positive, got {multiplier}')
+    raise errors.InputError(f'width_multiplier must be positive, got {multiplier}')
   return max(1, round(width * multiplier))

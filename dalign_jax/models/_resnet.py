@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
-from dalign_jax import types
+from dalign_jax import errors, types
 from dalign_jax.models import _layers
 
 STEMS = ('cifar', 'imagenet')
@@ -49,9 +49,9 @@ class ResNet(nn.Module):
   def __call__(self, images: types.Array, *, train: bool) -> types.Outputs:
     """Normalised images `[B, H, W, C]` to logits and features."""
     if self.stem not in STEMS:
-      raise ValueError(f'stem must be one of {STEMS}, got {self.stem!r}')
+      raise errors.InputError(f'stem must be one of {STEMS}, got {self.stem!r}')
     if self.shortcut not in ('projection', 'padding'):
-      raise ValueError(f"shortcut must be 'projection' or 'padding', got {self.shortcut!r}")
+      raise errors.InputError(f"shortcut must be 'projection' or 'padding', got {self.shortcut!r}")
     conv, normalize = _layers.conv_and_normalize(
       norm=self.norm, train=train, axis_name=self.axis_name
     )
@@ -113,7 +113,7 @@ class WideResNet(nn.Module):
   def __call__(self, images: types.Array, *, train: bool) -> types.Outputs:
     """Normalised images `[B, H, W, C]` to logits and features."""
     if self.depth < 10 or self.depth % 6 != 4:
-      raise ValueError(f'depth must be 6 n + 4 with n >= 1, got {self.depth}')
+      raise errors.InputError(f'depth must be 6 n + 4 with n >= 1, got {self.depth}')
     conv, normalize = _layers.conv_and_normalize(
       norm=self.norm, train=train, axis_name=self.axis_name
     )

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 
-from dalign_jax import types
+from dalign_jax import errors, types
 from dalign_jax.models import _layers
 
 
@@ -43,7 +43,9 @@ class ViT(nn.Module):
     batch, height, width, channels = images.shape
     patch = self.patch or (4 if max(height, width) <= 64 else 16)
     if height % patch or width % patch:
-      raise ValueError(f'image sides must be multiples of {patch} pixels, got {height} x {width}')
+      raise errors.InputError(
+        f'image sides must be multiples of {patch} pixels, got {height} x {width}'
+      )
     rows, columns = height // patch, width // patch
     tokens = images.reshape(batch, rows, patch, columns, patch, channels).swapaxes(2, 3)
     tokens = tokens.reshape(batch, rows * columns, patch * patch * channels)
@@ -66,7 +68,9 @@ class _Block(nn.Module):
   def __call__(self, tokens: types.Array) -> types.Array:
     batch, length, width = tokens.shape
     if width % self.num_heads:
-      raise ValueError(f'width must be a multiple of num_heads={self.num_heads}, got {width}')
+      raise errors.InputError(
+        f'width must be a multiple of num_heads={self.num_heads}, got {width}'
+      )
     heads = (batch, length, self.num_heads, width // self.num_heads)
     inputs = nn.LayerNorm(epsilon=1e-6)(tokens)
     query, key, value = (

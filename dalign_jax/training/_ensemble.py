@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dalign_jax import data as data_lib
-from dalign_jax import parallel, types
+from dalign_jax import errors, parallel, types
 from dalign_jax.training import _epochs, _fit, _steps
 
 MAPPINGS = ('scan', 'vmap')
@@ -92,13 +92,17 @@ def fit_ensemble(
 
 def _check(models, keys, subsets, mapping):
   if mapping is not None and mapping not in MAPPINGS:
-    raise ValueError(f'mapping must be one of {", ".join(MAPPINGS)} or None, got {mapping!r}')
+    raise errors.InputError(
+      f'mapping must be one of {", ".join(MAPPINGS)} or None, got {mapping!r}'
+    )
   if not models:
-    raise ValueError('models must hold one model or more, got none')
+    raise errors.InputError('models must hold one model or more, got none')
   if len(keys) != len(models):
-    raise ValueError(f'keys must be as many as the {len(models)} models, got {len(keys)}')
+    raise errors.InputError(f'keys must be as many as the {len(models)} models, got {len(keys)}')
   if subsets is not None and (np.ndim(subsets) != 2 or len(subsets) != len(models)):
-    raise ValueError(f'subsets must be [{len(models)}, N], got shape {list(np.shape(subsets))}')
+    raise errors.InputError(
+      f'subsets must be [{len(models)}, N], got shape {list(np.shape(subsets))}'
+    )
   return len(models)
 
 
