@@ -8,7 +8,8 @@ import dataclasses
 
 from absl import flags
 
-from experiments import command, errors, events
+from dalign_jax import command, errors
+from dalign_jax.store import tensorboard
 from experiments import config as config_lib
 
 FLAGS = command.FLAGS
@@ -20,8 +21,17 @@ def read_config(
 ) -> config_lib.Config:
   """The flags as a configuration; `arguments` is what flags have left of the command line."""
   if arguments:
-    raise errors.UserError(f'unexpected argument {arguments[0]!r}; flags start with --')
+    raise errors.InputError(f'unexpected argument {arguments[0]!r}; flags start with --')
   return config_lib.Config(**command.values(_FIELDS, values))
+
+
+def join_processes(config: config_lib.Config) -> None:
+  """Joins the other processes of the run, if there are any; before JAX is used."""
+  if config.coordinator_address:
+    from dalign_jax import parallel
+
+    with errors.blame('coordinator_address'):
+      parallel.initialize(config.coordinator_address, config.num_processes, config.process_id)
 
 
 def main(arguments: list[str]) -> None:
@@ -29,12 +39,14 @@ def main(arguments: list[str]) -> None:
   config = read_config(arguments)
   unknown = set(config.stages) - set(config_lib.STAGES)
   if unknown:
-    raise errors.UserError(
-      f'--stages: unknown {", ".join(sorted(unknown))}; known: {", ".join(config_lib.STAGES)}'
+    raise errors.InputError(
+      f'unknown {", ".join(sorted(unknown))}; known: {", ".join(config_lib.STAGES)}',
+      argument='stages',
     )
   if config.tensorboard:
-    events.require()
+    tensorboard.require()
   command.start_platform(config)
+  join_processes(config)
   from experiments import stages  # imports JAX: after the platform's settings
 
   stages.run(config)

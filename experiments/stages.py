@@ -6,21 +6,24 @@ import pathlib
 import jax
 import numpy as np
 
-from dalign_jax import checkpoints, methods, parallel, prediction, training, types
-from dalign_jax import data as data_lib
-from experiments import config as config_lib
-from experiments import (
+from dalign_jax import (
+  checkpoints,
   errors,
-  evaluation,
-  files,
-  folders,
+  from_settings,
   hparams,
-  making,
-  memorisation,
-  problems,
-  progress,
-  report,
+  methods,
+  parallel,
+  prediction,
+  seeds,
+  training,
+  types,
 )
+from dalign_jax import data as data_lib
+from dalign_jax.store import files, model_folder, progress
+from experiments import config as config_lib
+from experiments.measure import evaluate
+from experiments.problem import ensembles, folders, memorisation, preparation
+from experiments.report import problem_report
 
 _FIRST_SHADOW = 10_000  # the shadows' unlearning keys begin here
 
@@ -30,7 +33,7 @@ def run(config: config_lib.Config) -> None:
   try:
     _run(config)
   except checkpoints.CheckpointError as error:
-    raise errors.UserError(f'--workdir: {error}') from error
+    raise errors.InputError(f'{error}', argument='workdir') from error
 
 
 def _run(config):
@@ -40,7 +43,7 @@ def _run(config):
   with files.locked_by_writer(folder, is_shared=is_shared):
     job = prepare(config, folder)
     runs = [Run.of(job, name, values) for name, values in hyper_parameters.items()]
-    problems.fix(job)
+    preparation.fix(job)
     parallel.barrier('prepare')
     _announce(job)
     if 'train_original' in config.stages:
@@ -51,24 +54,25 @@ def _run(config):
       for r in runs:
         unlearn(job, r)
     if 'evaluate' in config.stages and parallel.is_main_process():
-      evaluation.evaluate(job, [r.label for r in runs])
+      evaluate.evaluate(job, [r.label for r in runs])
     if 'report' in config.stages and parallel.is_main_process():
-      report.write(job)
+      problem_report.write(job)
     parallel.barrier('done')
 
 
-def prepare(config: config_lib.Config, folder: pathlib.Path) -> problems.Job:
+def prepare(config: config_lib.Config, folder: pathlib.Path) -> preparation.Job:
   """The problem of a configuration; finds out first what is memorised, where that is asked for."""
   with errors.blame('forget'):
     kind = data_lib.parse_forget(config.forget).kind
   if kind != 'memorised':
-    return problems.prepare(config, folder)
+    return preparation.prepare(config, folder)
   scores = memorisation.scores(config)
-  job = problems.prepare(config, folder, scores.values)
+  job = preparation.prepare(config, folder, scores.values)
   if scores.data_hash != job.data_hash:
-    raise errors.UserError(
-      f'--dataset: {config.dataset} is not what it was when memorisation scores were made; delete '
-      f'{memorisation.folder_of(config)}'
+    raise errors.InputError(
+      f'{config.dataset} is not what it was when memorisation scores were made; delete '
+      f'{memorisation.folder_of(config)}',
+      argument='dataset',
     )
   return job
 
@@ -94,28 +98,29 @@ class Run:
     return self.hparams.get('easy') == 'oracle'
 
   @classmethod
-  def of(cls, job: problems.Job, name: str, values: dict) -> 'Run':
+  def of(cls, job: preparation.Job, name: str, values: dict) -> 'Run':
     method = hparams.method_of(name)
     if methods.METHODS[method].class_only and not job.forgets_classes:
-      raise errors.UserError(
-        f'--methods: {method} forgets whole classes, but --forget={job.config.forget} does not'
+      raise errors.InputError(
+        f'{method} forgets whole classes, but --forget={job.config.forget} does not',
+        argument='methods',
       )
     if job.is_multi_label and not methods.METHODS[method].multi_label:
-      raise errors.UserError(
-        f'--methods: {method} needs classes; --label_key={job.config.label_key} are several '
-        'attributes'
+      raise errors.InputError(
+        f'{method} needs classes; --label_key={job.config.label_key} are several attributes',
+        argument='methods',
       )
     with errors.blame('hparam'):
       unlearn_fn = methods.METHODS[method].make(**values)
     if 'batch_size' in values:
-      problems.check_batch_size(f'--hparam={name}.batch_size', values['batch_size'], job.devices)
+      from_settings.check_batch_size(f'hparam={name}.batch_size', values['batch_size'], job.devices)
     label = hparams.label(name, values)
     return cls(
       name, values, unlearn_fn, label, job.run_folders(label), job.run_shadow_folders(label)
     )
 
 
-def train_original(job: problems.Job) -> None:
+def train_original(job: preparation.Job) -> None:
   """Trains the models that will have to forget, on retain and forget; the shadows on half of it."""
   dataset = job.training_set
   seeds = {seed: job.original_folder(seed) for seed in job.original_seeds}
@@ -127,18 +132,18 @@ def train_original(job: problems.Job) -> None:
   _train(job, 'shadow', shadows, dataset, halves)
 
 
-def train_gold(job: problems.Job) -> None:
+def train_gold(job: preparation.Job) -> None:
   """Trains the gold models, on retain alone: the reference and the noise floor."""
-  seeds = {seed: job.gold_folder(seed) for seed in job.gold_seeds}
+  golds = {seed: job.gold_folder(seed) for seed in job.gold_seeds}
   dataset = job.sets['retain']
-  _train(job, 'gold', seeds, dataset, {seed: np.arange(len(dataset)) for seed in seeds})
+  _train(job, 'gold', golds, dataset, {seed: np.arange(len(dataset)) for seed in golds})
 
 
 def _train(job, role, folders, dataset, subsets):
   """Trains the models that are missing: a single one alone, several as an ensemble."""
-  keys = {seed: making.stream(seed, role) for seed in folders}
+  keys = {seed: seeds.stream(seed, role) for seed in folders}
   if job.config.ensemble_size > 1 and len(folders) > 2:
-    making.make_ensemble(job, role, folders, keys, dataset, subsets)
+    ensembles.make_ensemble(job, role, folders, keys, dataset, subsets)
     return
   for seed, folder in folders.items():
 
@@ -156,10 +161,12 @@ def _train(job, role, folders, dataset, subsets):
 
     record = {'seed': seed, 'examples': len(subsets[seed])}
     title = f'train {role} (seed {seed})'
-    making.make_model(folder, 'model', compute, record, title, tensorboard=job.config.tensorboard)
+    model_folder.make_model(
+      folder, 'model', compute, record, title, tensorboard=job.config.tensorboard
+    )
 
 
-def unlearn(job: problems.Job, run: Run) -> None:
+def unlearn(job: preparation.Job, run: Run) -> None:
   """Runs one method from every original, and from every shadow."""
   forget = job.sets['forget']
   for number in job.members:
@@ -178,7 +185,7 @@ def unlearn(job: problems.Job, run: Run) -> None:
 
 def _unlearn(job, run, start, forget, folder, number):
   if not checkpoints.exists(start / 'model'):
-    raise errors.UserError(f'--stages: no model in {start}; run train_original first')
+    raise errors.InputError(f'no model in {start}; run train_original first', argument='stages')
   original, start_record = checkpoints.restore(start / 'model', job.template)
   if parallel.is_main_process() and not (folder / 'flags.txt').exists():
     files.write_text(folder / 'flags.txt', _flag_file(job.config, run))
@@ -193,18 +200,17 @@ def _unlearn(job, run, start, forget, folder, number):
   if run.is_oracle:
     known_to_gold, record['gold'] = _known_to_gold(job, forget, number)
     record['sees'] = f'{record["sees"]}, gold: an oracle'
-  key = making.stream(job.config.unlearn_seed, 'unlearn')
-  key = jax.random.fold_in(key, number) if number else key
+  key = seeds.stream(job.config.unlearn_seed, 'unlearn', number)
 
   def compute(monitor):
     problem = job.problem(original, forget=forget, monitor=monitor, known_to_gold=known_to_gold)
     try:
       return run.unlearn_fn(problem, key)
     except types.DataError as error:
-      raise errors.UserError(f'--methods: {run.label}: {error}') from error
+      raise errors.InputError(f'{run.label}: {error}', argument='methods') from error
 
   title = f'unlearn: {run.label}' + (f' ({start.parent.name} {start.name})' if number else '')
-  making.make_model(
+  model_folder.make_model(
     folder,
     'unlearned',
     compute,
@@ -219,7 +225,7 @@ def _known_to_gold(job, forget, number) -> tuple[np.ndarray, str]:
   """Which forget examples the gold of this number gets right, and that gold's digest."""
   folder = job.gold_folder(job.gold_seeds[number % (job.config.golds // 2)])
   if not checkpoints.exists(folder / 'model'):
-    raise errors.UserError(f'--stages: no model in {folder}; run train_gold first')
+    raise errors.InputError(f'no model in {folder}; run train_gold first', argument='stages')
   gold, record = checkpoints.restore(folder / 'model', job.template)
   outputs = prediction.predict(job.apply_fn, gold, forget.images, devices=job.devices)
   return outputs.logits.argmax(axis=1) == forget.labels, record['digest']

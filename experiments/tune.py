@@ -5,7 +5,8 @@ python -m experiments.tune --flagfile=experiments/flags/tune_cifar10_random.flag
 
 from absl import flags
 
-from experiments import command, run
+from dalign_jax import command
+from experiments import run
 
 _NUM_TRIALS = flags.DEFINE_integer(
   'num_trials', 16, 'Settings that are tried of each method; the first is its defaults.'
@@ -26,7 +27,8 @@ def main(arguments) -> None:
   """Reads the flags, starts the platform and searches."""
   config = run.read_config(arguments)
   command.start_platform(config)
-  from experiments import search  # imports JAX: after the platform's settings
+  run.join_processes(config)
+  from experiments.tuning import search  # imports JAX: after the platform's settings
 
   tuning = search.Tuning(
     num_trials=_NUM_TRIALS.value,

@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from dalign_jax import checkpoints, metrics
-from experiments import alignment, config, errors, stages
+from dalign_jax import checkpoints, errors, metrics
+from experiments import config, stages
+from experiments.measure import predictions
 
 TINY = {
   'dataset': 'digits',
@@ -87,7 +88,7 @@ def test_report_sets_predictions_against_gold(finished):
   assert len(table) == 3  # one line: the random control made the same prediction
   cells = [cell.strip() for cell in table[2].split('|')[1:-1]]
   runs = folder / 'runs/tmu,num_epochs=2'
-  read = alignment.read([runs / 'seed_0', runs / 'seed_0-original_1'])
+  read = predictions.read([runs / 'seed_0', runs / 'seed_0-original_1'])
   assert cells[0] == 'tmu,num_epochs=2' and cells[1].startswith('distance+adversarial')
   assert cells[3] == f'{100 * read["easy"].mean():.1f}'
   assert cells[4] == f'{100 * read["known_to_gold"].mean():.1f}'
@@ -113,13 +114,13 @@ def test_second_run_does_nothing(finished, capsys):
 
 def test_oracle_needs_its_gold(tmp_path):
   made = _config(tmp_path, methods=('tmu:oracle',), num_seeds=1, num_epochs=1)
-  with pytest.raises(errors.UserError, match='run train_gold first'):
+  with pytest.raises(errors.InputError, match='run train_gold first'):
     stages.run(dataclasses.replace(made, stages=('train_original', 'unlearn')))
 
 
 def test_data_that_do_not_do_are_named(tmp_path):
   made = _config(tmp_path, methods=('tmu',), num_seeds=1, num_epochs=1, validation_fraction=0.002)
-  with pytest.raises(errors.UserError, match=r'--methods: tmu,num_epochs=2: validation must hold'):
+  with pytest.raises(errors.InputError, match=r'methods: tmu,num_epochs=2: validation must hold'):
     stages.run(dataclasses.replace(made, stages=('train_original', 'unlearn')))
 
 
@@ -130,7 +131,7 @@ def test_part_of_a_class_as_a_problem(tmp_path):
     ('class:3:9999', 'the class has .* training rows; give fewer'),
     ('class:33:0.1', "there is no class '33'"),
   ):
-    with pytest.raises(errors.UserError, match=f'--forget={forget}.*{message}'):
+    with pytest.raises(errors.InputError, match=f'--forget={forget}.*{message}'):
       stages.run(_config(tmp_path, forget=forget))
 
 

@@ -10,7 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 RANKS = (
   {'errors'},
-  {'dalign_jax.types'},
+  {'dalign_jax.types', 'settings', 'seeds'},
   {'losses', 'metrics', 'data', 'models', 'optim', 'parallel', 'checkpoints'}
   | {'adapters', 'adversarial', 'depth'},
   {'augmentation'},
@@ -20,7 +20,18 @@ RANKS = (
   {'difficulty'},
   {'twin'},
   {'methods'},
-  {'experiments'},
+  {'hparams', 'store'},
+  {'command', 'from_settings'},
+  {'deletion'},
+  {'console'},
+  {'experiments.config'},
+  {'experiments.problem', 'experiments.sweep_cells'},
+  {'experiments.measure'},
+  {'experiments.report'},
+  {'experiments.stages'},
+  {'experiments.tuning'},
+  {'experiments.run', 'experiments.forget', 'experiments.verify'},
+  {'experiments.sweep', 'experiments.tune', 'experiments.benchmarks'},
   {'tests', 'colab'},
 )
 FORBIDDEN = {
@@ -31,8 +42,10 @@ FORBIDDEN = {
 
 
 def _part(module: str) -> str:
-  """'dalign_jax.losses._x' -> 'losses'; 'experiments.run' -> 'experiments'."""
+  """'dalign_jax.losses._x' -> 'losses'; 'experiments.report.table' -> 'experiments.report'."""
   names = module.split('.')
+  if names[0] == 'experiments':
+    return '.'.join(names[:2])
   if names[:2] == ['dalign_jax', 'types']:
     return 'dalign_jax.types'
   return names[1] if names[0] == 'dalign_jax' and len(names) > 1 else names[0]

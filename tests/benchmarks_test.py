@@ -8,7 +8,7 @@ from absl.testing import flagsaver
 import jax
 import pytest
 
-from experiments import errors
+from dalign_jax import errors
 from experiments.benchmarks import alignment, harness, loops, transport
 
 FIELDS = {'name', 'seconds', 'first_call_seconds', 'ratios'}
@@ -70,7 +70,7 @@ def test_program_writes_json(tmp_path, monkeypatch, capsys):
 
 def test_missing_torch_is_said(monkeypatch):
   monkeypatch.setitem(sys.modules, 'torch', None)
-  with pytest.raises(errors.UserError, match='not installed'):
+  with pytest.raises(errors.InputError, match='not installed'):
     harness.import_torch()
 
 

@@ -293,9 +293,7 @@ def test_request_errors(request_text, message):
 
 def test_group_errors():
   dataset = dataclasses.replace(_dataset(), group=None)
-  with pytest.raises(
-    ValueError, match=r'--forget=group:2: the data set has no groups.*--group_key'
-  ):
+  with pytest.raises(ValueError, match=r'forget=group:2: the data set has no groups.*--group_key'):
     _split('group:2', dataset)
   dataset = dataclasses.replace(_dataset(), group=np.ones(400, np.int32))
   with pytest.raises(ValueError, match='forgets all 400 training rows'):

@@ -12,8 +12,9 @@ import orbax.checkpoint as ocp
 import pytest
 
 from dalign_jax import data as data_lib
-from dalign_jax import models
-from experiments import config, errors, hashing
+from dalign_jax import errors, models
+from dalign_jax.store import hashing
+from experiments import config
 from tests import deletion_test
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -40,26 +41,26 @@ def test_own_checkpoint_and_data_that_shrink(tmp_path, capsys):
     width_multiplier=0.125, num_devices=1, cache_dir='', compilation_cache_dir=''
   )
   own = {'data': f'npz:{tmp_path}/train.npz', 'held_out': f'npz:{tmp_path}/held_out.npz'}
-  with pytest.raises(errors.UserError, match='--held_out: name data'):
+  with pytest.raises(errors.InputError, match='held_out: name data'):
     deletion_test.forget(tmp_path / 'first', tmp_path / 'mine', ids[:4], shared, data=own['data'])
-  with pytest.raises(errors.UserError, match=r'--checkpoint: .*is of another model'):
+  with pytest.raises(errors.InputError, match=r'checkpoint: .*is of another model'):
     deletion_test.forget(tmp_path / 'first', tmp_path / 'mine', ids[:4], **own)
   deletion_test.forget(tmp_path / 'first', tmp_path / 'mine', ids[:4], shared, **own)
   deletion_test.verify(tmp_path / 'first')
   arrays = dict(np.load(tmp_path / 'train.npz'))
   np.savez(tmp_path / 'train.npz', **{k: v[4:] for k, v in arrays.items()})
-  with pytest.raises(errors.UserError, match='--data: the train samples before the request'):
+  with pytest.raises(errors.InputError, match='data: the train samples before the request'):
     deletion_test.verify(tmp_path / 'first')
-  deletion_test.verify(tmp_path / 'first', replay=False)
+  deletion_test.verify(tmp_path / 'first', again=False)
   assert 'not replayed' in capsys.readouterr().out
   deletion_test.forget(tmp_path / 'second', tmp_path / 'first', ids[10:12], deletion_test.CONFIG)
   deletion_test.verify(tmp_path / 'second')
   arrays['images'][8] ^= 1
   np.savez(tmp_path / 'train.npz', **{k: v[4:] for k, v in arrays.items()})
-  with pytest.raises(errors.UserError, match='--data: the train samples are not those'):
+  with pytest.raises(errors.InputError, match='data: the train samples are not those'):
     deletion_test.verify(tmp_path / 'second')
-  with pytest.raises(errors.UserError, match='--data: the train samples are not those'):
-    deletion_test.verify(tmp_path / 'second', replay=False)
+  with pytest.raises(errors.InputError, match='data: the train samples are not those'):
+    deletion_test.verify(tmp_path / 'second', again=False)
 
 
 def test_network_of_the_docs(tmp_path, monkeypatch):
@@ -79,6 +80,6 @@ def test_network_of_the_docs(tmp_path, monkeypatch):
   assert record['code'] == hashing.of_code('networks') != hashing.of_code()
   deletion_test.verify(tmp_path / 'out')
   monkeypatch.delitem(sys.modules, 'networks')
-  with pytest.raises(errors.UserError, match="--model: module networks has no function 'mak'"):
+  with pytest.raises(errors.InputError, match="model: module networks has no function 'mak'"):
     wrong = dataclasses.replace(shared, model='networks:mak')
     deletion_test.forget(tmp_path / 'other', tmp_path / 'params', ids[:4], wrong, **own)

@@ -9,21 +9,13 @@ import sys
 import numpy as np
 import pytest
 
-from dalign_jax import checkpoints
+from dalign_jax import checkpoints, errors
 from dalign_jax import data as data_lib
-from experiments import (
-  config,
-  deletion,
-  errors,
-  files,
-  hashing,
-  making,
-  records,
-  requests,
-  stages,
-  verification,
-  wording,
-)
+from dalign_jax import settings as settings_lib
+from dalign_jax.deletion import audit_record, carry_out, replay
+from dalign_jax.deletion import summary as summary_lib
+from dalign_jax.store import files, hashing, model_folder
+from experiments import config, stages
 from tests import experiments_test
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -39,13 +31,13 @@ def write(path, ids):
 def forget(folder, checkpoint, ids, shared=CONFIG, **changes):
   request = write(folder.with_suffix('.csv'), ids)
   settings = {**METHOD, 'checkpoint': str(checkpoint), 'ids': request, 'out': str(folder)}
-  return deletion.forget(requests.Request(**{**settings, **changes}), shared)
+  return carry_out.forget(settings_lib.Request(**{**settings, **changes}), shared)
 
 
-def verify(folder, replay=True, **places):
+def verify(folder, again=True, **places):
   places = {'checkpoint': '', 'data': '', 'held_out': '', **places}
   settings = {'compilation_cache_dir': ''}
-  verification.verify(folder / 'record.json', places=places, settings=settings, replay=replay)
+  replay.verify(folder / 'record.json', places=places, settings=settings, replay=again)
 
 
 @pytest.fixture(scope='module')
@@ -86,7 +78,7 @@ def test_record_says_what_was_done(run, chain):
   left = source.take(np.flatnonzero(np.isin(source.ids, trained[20:])))
   assert train['after'] == hashing.samples_root(left) != train['before']
   model, _ = checkpoints.restore(chain / 'first' / 'model')
-  assert record['model']['after'] == making.digest(model) != record['model']['before']
+  assert record['model']['after'] == model_folder.digest(model) != record['model']['before']
   assert record['method']['name'] == 'muda' and record['method']['hparams']['rounds'] == 1
   assert record['previous'] is None and record['number'] == 1
   assert set(record['metrics']) == {'original', 'unlearned', 'gold'}
@@ -94,15 +86,15 @@ def test_record_says_what_was_done(run, chain):
   summary = ' '.join(record['summary'])
   assert '20 of ' in summary and 'no proof' in summary and 'retrained' in summary
   exact = {**record, 'method': {**record['method'], 'name': 'retrain'}}
-  assert 'no proof' not in ' '.join(wording.summary(exact))
-  assert 'owes nothing' in ' '.join(wording.summary(exact))
+  assert 'no proof' not in ' '.join(summary_lib.sentences(exact))
+  assert 'owes nothing' in ' '.join(summary_lib.sentences(exact))
   files_there = {p.name for p in (chain / 'first').iterdir()}
   assert files_there == {'record.json', 'history.json', 'ids.json', 'model', 'train.jsonl'}
   assert not [p for p in chain.iterdir() if p.name.startswith('.')]
 
 
 def test_second_request_follows_the_first(run, chain):
-  first, second = (records.read(chain / n / 'record.json') for n in ('first', 'second'))
+  first, second = (audit_record.read(chain / n / 'record.json') for n in ('first', 'second'))
   assert second['previous'] == first['hash'] and second['number'] == 2
   assert second['model']['before'] == first['model']['after']
   assert second['samples']['train']['before'] == first['samples']['train']['after']
@@ -161,13 +153,13 @@ def test_stopped_request_leaves_nothing_half_written(run, tmp_path, monkeypatch,
     raise KeyboardInterrupt
 
   with monkeypatch.context() as patch:
-    patch.setattr(deletion.evaluation, 'compare', fail)
+    patch.setattr(carry_out.evaluation, 'compare', fail)
     with pytest.raises(KeyboardInterrupt):
       forget(tmp_path / 'out', run[0], run[1][:5])
   assert not (tmp_path / 'out').exists()
   record = forget(tmp_path / 'out', run[0], run[1][:5])
   assert 'done before' in capsys.readouterr().out
-  assert record == records.read(tmp_path / 'out' / 'record.json')
+  assert record == audit_record.read(tmp_path / 'out' / 'record.json')
   assert {p.name for p in tmp_path.iterdir()} == {'out', 'out.csv'}
 
 
@@ -190,24 +182,24 @@ def test_bad_requests_are_refused_in_one_line(case, run, chain, tmp_path):
     if (isinstance(ids, str))
     else ids
   )
-  with pytest.raises(errors.UserError, match=message) as error:
+  with pytest.raises(errors.InputError, match=message) as error:
     forget(tmp_path / 'out', chain / 'second', ids)
-  assert '--ids' in str(error.value) and '\n' not in str(error.value)
+  assert 'ids' in str(error.value) and '\n' not in str(error.value)
   assert {p.name for p in tmp_path.iterdir()} == {'out.csv'}
 
 
 def test_bad_settings_are_refused(run, chain, tmp_path):
   ids = run[1][:2]
   for changes, message in (
-    ({'out': str(chain / 'first')}, '--out.*there already'),
-    ({'checkpoint': 'nowhere'}, "--checkpoint: there is no folder 'nowhere'"),
-    ({'method': 'scrubb', 'hparam': ()}, "--method: unknown method 'scrubb'"),
-    ({'method': 'head_only', 'hparam': ()}, '--method: head_only forgets whole classes'),
-    ({'data': 'mnist5k'}, '--data: mnist5k is not what .* was trained on'),
-    ({'compare_gold': 3}, '--compare_gold: must be 0, 1 or 2'),
-    ({'hparam': ('muda.energy=2',)}, '--hparam.*energy'),
+    ({'out': str(chain / 'first')}, 'out.*there already'),
+    ({'checkpoint': 'nowhere'}, "checkpoint: there is no folder 'nowhere'"),
+    ({'method': 'scrubb', 'hparam': ()}, "method: unknown method 'scrubb'"),
+    ({'method': 'head_only', 'hparam': ()}, 'method: head_only forgets whole classes'),
+    ({'data': 'mnist5k'}, 'data: mnist5k is not what .* was trained on'),
+    ({'compare_gold': 3}, 'compare_gold: must be 0, 1 or 2'),
+    ({'hparam': ('muda.energy=2',)}, 'hparam.*energy'),
   ):
-    with pytest.raises(errors.UserError, match=message):
+    with pytest.raises(errors.InputError, match=message):
       forget(tmp_path / 'out', changes.pop('checkpoint', run[0]), ids, **changes)
   assert {p.name for p in tmp_path.iterdir()} == {'out.csv'}
 
@@ -222,7 +214,7 @@ def test_models_of_other_labels_or_images_than_the_data_s_are_refused(changed, r
   shutil.copytree(run[0].parents[2], problem)
   stored = files.read_json(problem / 'problem.json')
   files.write_json(problem / 'problem.json', stored | {'identity': stored['identity'] | changed})
-  with pytest.raises(errors.UserError, match=r'--checkpoint.*trained on other labels or images'):
+  with pytest.raises(errors.InputError, match=r'checkpoint.*trained on other labels or images'):
     forget(tmp_path / 'out', problem / 'original' / 'seed_0', run[1][:2])
 
 
@@ -255,10 +247,10 @@ def test_tampered_records_are_refused(case, copied):
   change, message = TAMPERED[case]
   path = copied / 'second' / 'record.json'
   _edit(path, change, rehash=False)
-  with pytest.raises(errors.UserError, match='was changed: its hash is not that'):
+  with pytest.raises(errors.InputError, match='was changed: its hash is not that'):
     verify(copied / 'second')
   _edit(path, lambda r: None, rehash=True)
-  with pytest.raises(errors.UserError, match=message):
+  with pytest.raises(errors.InputError, match=message):
     verify(copied / 'second')
 
 
@@ -267,16 +259,16 @@ def test_broken_chains_are_refused(copied, chain):
   records_there = json.loads(history.read_text(encoding='utf-8'))
   records_there[0]['created'] = '2020-01-01T00:00:00+00:00'
   history.write_text(json.dumps(records_there), encoding='utf-8')
-  with pytest.raises(errors.UserError, match=r'history.json was changed'):
+  with pytest.raises(errors.InputError, match=r'history.json was changed'):
     verify(copied / 'second')
   records_there[0]['hash'] = hashing.of_json(
     {k: v for k, v in records_there[0].items() if k != 'hash'}
   )
   history.write_text(json.dumps(records_there), encoding='utf-8')
-  with pytest.raises(errors.UserError, match='the chain is broken at request 2: previous'):
+  with pytest.raises(errors.InputError, match='the chain is broken at request 2: previous'):
     verify(copied / 'second')
   history.unlink()
-  with pytest.raises(errors.UserError, match='the chain of records is broken'):
+  with pytest.raises(errors.InputError, match='the chain of records is broken'):
     verify(copied / 'second')
 
 
@@ -290,10 +282,10 @@ def test_changed_checkpoints_are_refused(copied, run):
     head = {**model.params['head'], 'kernel': kernel}
     changed = model._replace(params={**model.params, 'head': head})
     checkpoints.save(place, changed, metadata)
-    with pytest.raises(errors.UserError, match=message):
+    with pytest.raises(errors.InputError, match=message):
       verify(copied / 'second', checkpoint=str(copied / 'first'))
     checkpoints.save(place, model, metadata)
-  with pytest.raises(errors.UserError, match='--checkpoint: the model before'):
+  with pytest.raises(errors.InputError, match='checkpoint: the model before'):
     verify(copied / 'second', checkpoint=str(run[0]))
 
 

@@ -8,15 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dalign_jax import (
-  adversarial,
-  data,
-  losses,
-  methods,
-  parallel,
-  training,
-  types,
-)
+from dalign_jax import adversarial, data, losses, methods, parallel, training, types
 from dalign_jax.methods import _dlfd
 from tests import tiny
 

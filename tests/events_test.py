@@ -5,7 +5,9 @@ import struct
 
 import pytest
 
-from experiments import config, errors, events, stages
+from dalign_jax import errors
+from dalign_jax.store import tensorboard
+from experiments import config, stages
 from tests import experiments_test
 
 tensorboardX = pytest.importorskip('tensorboardX')
@@ -52,7 +54,7 @@ def test_crc_is_that_of_the_standard():
 
 
 def test_numbers_come_back(tmp_path):
-  writer = events.Writer(tmp_path, 0)
+  writer = tensorboard.Writer(tmp_path, 0)
   writer.write(1, {'loss': 0.5, 'forget_loss': 2.0})
   writer.write(2, {'loss': 0.25})
   writer.close()
@@ -63,7 +65,7 @@ def test_numbers_come_back(tmp_path):
 
 def test_resumed_run_takes_back_what_it_repeats(tmp_path):
   for finished in (0, 1):
-    writer = events.Writer(tmp_path / str(finished), finished)
+    writer = tensorboard.Writer(tmp_path / str(finished), finished)
     writer.write(finished + 1, {'loss': 1.0})
     writer.close()
   starts = [e.step for e in _read(tmp_path / '1') if e.session_log.status]
@@ -88,6 +90,6 @@ def test_run_writes_what_train_jsonl_has(tmp_path):
 
 
 def test_missing_package_is_named(monkeypatch):
-  monkeypatch.setattr(events.importlib.util, 'find_spec', lambda name: None)
-  with pytest.raises(errors.UserError, match=r'--tensorboard: needs tensorboardX: pip install'):
-    events.require()
+  monkeypatch.setattr(tensorboard.importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(errors.InputError, match=r'tensorboard: needs tensorboardX: pip install'):
+    tensorboard.require()

@@ -16,9 +16,10 @@ import chex
 import numpy as np
 import pytest
 
-from dalign_jax import checkpoints
+from dalign_jax import checkpoints, errors, hparams
+from dalign_jax.store import files, progress
 from experiments import config as config_lib
-from experiments import errors, files, hparams, progress, run, stages, sweep, tune
+from experiments import run, stages, sweep, tune
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = {
@@ -185,7 +186,7 @@ def test_changed_configuration_is_refused_with_the_difference(finished, changes,
   config, folder = finished
   before = _files(folder)
   other = dataclasses.replace(config, **{'problem': config.problem_name(), **changes})
-  with pytest.raises(errors.UserError, match=difference):
+  with pytest.raises(errors.InputError, match=difference):
     stages.run(other)
   after = _files(folder)
   assert {p for p in after if after[p] != before[p]} <= {folder / '.lock'}
@@ -198,10 +199,10 @@ def test_changed_deletion_request_is_refused(tmp_path):
   stages.run(config)
   stages.run(config)
   request.write_text('digits_00100\ndigits_00200\n', encoding='utf-8')
-  with pytest.raises(errors.UserError, match='split_hash'):
+  with pytest.raises(errors.InputError, match='split_hash'):
     stages.run(config)
   request.write_text('digits_00003\nno_such_id\n', encoding='utf-8')
-  with pytest.raises(errors.UserError, match='no_such_id'):
+  with pytest.raises(errors.InputError, match='no_such_id'):
     stages.run(config)
 
 
@@ -275,7 +276,7 @@ def test_interrupted_run_is_not_continued_with_other_settings(tmp_path):
   first.on_start(2)
   first.on_epoch(0, lambda: state, {'loss': 1.0})
   assert monitor('--a').restore(state)[0] == 1
-  with pytest.raises(errors.UserError, match="xla_flags: '--a' there, '--b' now"):
+  with pytest.raises(errors.InputError, match="xla_flags: '--a' there, '--b' now"):
     monitor('--b').restore(state)
 
 
@@ -299,22 +300,22 @@ def test_progress_counts_the_steps_of_all_phases_since_the_start(tmp_path):
 
 def test_second_process_in_a_folder_is_refused(finished):
   config, folder = finished
-  with files.lock(folder), pytest.raises(errors.UserError, match='another process is at work'):
+  with files.lock(folder), pytest.raises(errors.InputError, match='another process is at work'):
     stages.run(config)
 
 
 def test_stages_run_alone(tmp_path):
   config = _config(tmp_path, methods=('head_only',), hparam=())
   folder = tmp_path / config.problem_name()
-  with pytest.raises(errors.UserError, match='run train_original first'):
+  with pytest.raises(errors.InputError, match='run train_original first'):
     stages.run(dataclasses.replace(config, stages=('unlearn',)))
   stages.run(dataclasses.replace(config, stages=('train_original',), num_epochs=3))
   assert checkpoints.exists(folder / 'original/seed_0/model')
   assert not (folder / 'gold').exists()
   stages.run(dataclasses.replace(config, stages=('unlearn',)))
-  with pytest.raises(errors.UserError, match='gold'):
+  with pytest.raises(errors.InputError, match='gold'):
     stages.run(dataclasses.replace(config, stages=('evaluate',)))
-  with pytest.raises(errors.UserError, match='run evaluate first'):
+  with pytest.raises(errors.InputError, match='run evaluate first'):
     stages.run(dataclasses.replace(config, stages=('report',)))
 
 
@@ -325,7 +326,7 @@ def test_damaged_model_is_named(finished, tmp_path):
   for path in (copy / 'original/seed_0/model').rglob('*'):
     if path.is_file() and path.parent.name == 'd':
       path.write_bytes(b'')
-  with pytest.raises(errors.UserError, match=r'unreadable checkpoint in .*original'):
+  with pytest.raises(errors.InputError, match=r'unreadable checkpoint in .*original'):
     stages.run(dataclasses.replace(config, workdir=str(tmp_path)))
 
 
@@ -334,13 +335,13 @@ def test_group_and_random_forgetting_have_no_class_columns(tmp_path):
   stages.run(config)
   rows = _rows(tmp_path / config.problem_name())
   assert 'test_forget_accuracy' not in rows['gold'] and 'mia' in rows['gold']
-  with pytest.raises(errors.UserError, match='head_only forgets whole classes'):
+  with pytest.raises(errors.InputError, match='head_only forgets whole classes'):
     stages.run(dataclasses.replace(config, methods=('head_only',)))
 
 
 def test_nan_stops_the_run_and_says_what_is_kept(tmp_path):
   config = _config(tmp_path, learning_rate=1e30, warmup_epochs=0.0)
-  with pytest.raises(errors.UserError, match=r"epoch 1 of 3: loss is .*'train'.*no epoch was"):
+  with pytest.raises(errors.InputError, match=r"epoch 1 of 3: loss is .*'train'.*no epoch was"):
     stages.run(config)
 
 
@@ -406,37 +407,37 @@ def test_two_processes_equal_one(case, tmp_path):
 
 
 BAD = {
-  'dataset': ({'dataset': 'mnist7'}, r'--dataset.*mnist7'),
-  'model': ({'model': 'resnet19'}, r'--model.*resnet19'),
-  'model option': ({'model': 'vit_tiny', 'norm': 'group'}, r'--model.*norm'),
-  'forget class': ({'forget': 'class:12'}, r'--forget.*12'),
-  'forget form': ({'forget': 'everything'}, r'--forget.*everything'),
-  'forget all': ({'forget': 'classes:0,1,2,3,4,5,6,7,8,9'}, r'--forget'),
-  'ids file': ({'forget': 'ids:nowhere.txt'}, r'--forget.*nowhere.txt'),
-  'batch': ({'batch_size': 0}, r'--batch_size'),
-  'epochs': ({'num_epochs': 0}, r'--num_epochs'),
-  'augmentation': ({'augmentation': 'cutout'}, r'--augmentation.*cutout'),
-  'gold': ({'num_gold': 1}, r'--num_gold'),
-  'golds': ({'num_seeds': 2, 'num_gold': 2}, r'--num_gold.*at least 4'),
-  'evaluation': ({'evaluation': 'fully'}, r'--evaluation.*standard, full'),
-  'shadows': ({'evaluation': 'full', 'num_shadows': 5}, r'--num_shadows.*even'),
-  'seeds': ({'num_seeds': -1}, r'--num_seeds'),
-  'devices': ({'num_devices': 64}, r'--num_devices'),
-  'method': ({'methods': ('scrubb',)}, r"--methods.*'scrubb'"),
-  'hparam name': ({'hparam': ('muda.da_wait=5',)}, r"--hparam.*'da_wait'.*da_weight"),
-  'hparam method': ({'hparam': ('scrub.alpha=5',)}, r'--hparam.*scrub'),
-  'hparam form': ({'hparam': ('muda',)}, r'--hparam.*method.name=value'),
-  'hparam type': ({'hparam': ('muda.rounds=many',)}, r'--hparam.*rounds must be int'),
-  'hparam sign': ({'hparam': ('muda.rounds=-1',)}, r'--hparam.*rounds must not be negative'),
-  'method batch': ({'hparam': ('muda.batch_size=0',)}, r'--hparam=muda.batch_size.*positive'),
-  'hparam value': ({'hparam': ('muda.energy=2',)}, r'--hparam.*energy must be in'),
+  'dataset': ({'dataset': 'mnist7'}, r'dataset.*mnist7'),
+  'model': ({'model': 'resnet19'}, r'model.*resnet19'),
+  'model option': ({'model': 'vit_tiny', 'norm': 'group'}, r'model.*norm'),
+  'forget class': ({'forget': 'class:12'}, r'forget.*12'),
+  'forget form': ({'forget': 'everything'}, r'forget.*everything'),
+  'forget all': ({'forget': 'classes:0,1,2,3,4,5,6,7,8,9'}, r'forget'),
+  'ids file': ({'forget': 'ids:nowhere.txt'}, r'forget.*nowhere.txt'),
+  'batch': ({'batch_size': 0}, r'batch_size'),
+  'epochs': ({'num_epochs': 0}, r'num_epochs'),
+  'augmentation': ({'augmentation': 'cutout'}, r'augmentation.*cutout'),
+  'gold': ({'num_gold': 1}, r'num_gold'),
+  'golds': ({'num_seeds': 2, 'num_gold': 2}, r'num_gold.*at least 4'),
+  'evaluation': ({'evaluation': 'fully'}, r'evaluation.*standard, full'),
+  'shadows': ({'evaluation': 'full', 'num_shadows': 5}, r'num_shadows.*even'),
+  'seeds': ({'num_seeds': -1}, r'num_seeds'),
+  'devices': ({'num_devices': 64}, r'num_devices'),
+  'method': ({'methods': ('scrubb',)}, r"methods.*'scrubb'"),
+  'hparam name': ({'hparam': ('muda.da_wait=5',)}, r"hparam.*'da_wait'.*da_weight"),
+  'hparam method': ({'hparam': ('scrub.alpha=5',)}, r'hparam.*scrub'),
+  'hparam form': ({'hparam': ('muda',)}, r'hparam.*method.name=value'),
+  'hparam type': ({'hparam': ('muda.rounds=many',)}, r'hparam.*rounds must be int'),
+  'hparam sign': ({'hparam': ('muda.rounds=-1',)}, r'hparam.*rounds must not be negative'),
+  'method batch': ({'hparam': ('muda.batch_size=0',)}, r'hparam=muda.batch_size.*positive'),
+  'hparam value': ({'hparam': ('muda.energy=2',)}, r'hparam.*energy must be in'),
 }
 
 
 @pytest.mark.parametrize('case', BAD)
 def test_bad_input_is_refused_before_any_work(case, tmp_path):
   changes, message = BAD[case]
-  with pytest.raises(errors.UserError, match=message):
+  with pytest.raises(errors.InputError, match=message):
     stages.run(_config(tmp_path, **changes))
   assert not list(tmp_path.rglob('model'))
   assert not list(tmp_path.rglob('problem.json'))
@@ -446,7 +447,7 @@ def test_command_line_fails_in_one_line_with_code_2(tmp_path):
   for argument, message in (
     ('--flagfile=nowhere.flags', 'nowhere.flags'),
     ('--no_such_flag=1', 'no_such_flag'),
-    ('--stages=trian', '--stages: unknown trian'),
+    ('--stages=trian', 'stages: unknown trian'),
     ('--num_epochs=ten', 'num_epochs'),
     ('extra', "unexpected argument 'extra'"),
   ):
@@ -456,7 +457,7 @@ def test_command_line_fails_in_one_line_with_code_2(tmp_path):
 
 
 def test_read_only_workdir_is_named():
-  with pytest.raises(errors.UserError, match='--workdir: cannot write'):
+  with pytest.raises(errors.InputError, match='workdir: cannot write'):
     stages.run(_config('/proc/nowhere'))
 
 

@@ -133,7 +133,7 @@ def test_celeba_reads_its_partition(tmp_path):
   assert train.class_names == ('not Male', 'Male') and train.dataset.labels.tolist() == [0, 1, 0]
   assert train.group_names == ('7', '8') and train.dataset.group.tolist() == [0, 0, 1]
   assert train.splits == ('train', 'validation', 'test')
-  with pytest.raises(ValueError, match=r"--label_key=Beard.*no 'Beard'.*Male"):
+  with pytest.raises(ValueError, match=r"label_key=Beard.*no 'Beard'.*Male"):
     data.load(f'celeba:{root}', label_key='Beard')
 
 

@@ -5,12 +5,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from experiments import drawing, evaluation, figures, files, plots
+from dalign_jax.store import files
+from experiments.measure import evaluate
+from experiments.report import figures, plot_style, plots
 
 
 def _row(name, kind, folder, **values):
   seeds = tuple({'test_accuracy': 0.9 - 0.1 * i, **values} for i in range(2))
-  return evaluation.Row(name, kind, seeds, {}, {}, pathlib.Path(folder))
+  return evaluate.Row(name, kind, seeds, {}, {}, pathlib.Path(folder))
 
 
 def _texts(svg):
@@ -74,15 +76,15 @@ def test_each_method_is_drawn_beside_original_and_gold(tmp_path):
 
 def test_many_names_stand_beside_the_plot_and_differ_in_look(tmp_path):
   rows = [_row(f'method_{i},learning_rate=0.1', 'unlearned', tmp_path) for i in range(25)]
-  looks = [drawing.style(row, i) for i, row in enumerate(rows)]
+  looks = [plot_style.style(row, i) for i, row in enumerate(rows)]
   assert len({(look['color'], look['linestyle']) for look in looks}) == 25
-  points = [drawing.point_style(row, i) for i, row in enumerate(rows)]
+  points = [plot_style.point_style(row, i) for i, row in enumerate(rows)]
   assert len({(point['color'], point['marker']) for point in points}) == 25
   for count, beside in ((5, False), (25, True)):
-    fig, ax = drawing.axes()
+    fig, ax = plot_style.axes()
     width = fig.get_figwidth()
     for look in looks[:count]:
       ax.plot([0, 1], **look)
-    drawing.legend(ax)
+    plot_style.legend(ax)
     assert bool(fig.legends) == beside and (fig.get_figwidth() > width) == beside
-  assert 'method_24' in _texts(drawing.svg(fig))
+  assert 'method_24' in _texts(plot_style.svg(fig))

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from dalign_jax import checkpoints, types
+from dalign_jax.store import model_folder
 from experiments import config as config_lib
-from experiments import distributions, evaluation, making, problems, relearning, stages
+from experiments import stages
+from experiments.measure import evaluate, many_seeds, relearning
+from experiments.problem import preparation
 from tests import experiments_test, tiny
 
 CLASSES, SIZES = 4, {'retain': 300, 'forget': 200, 'validation': 200, 'test': 200}
@@ -23,7 +26,7 @@ class FakeJob:
   sets: dict
   forgets_classes: tuple = ()
   forgets_subclass: int | None = None
-  shadow_forget_rows = problems.Job.shadow_forget_rows
+  shadow_forget_rows = preparation.Job.shadow_forget_rows
 
 
 @pytest.fixture
@@ -64,7 +67,7 @@ def _measure(job, monkeypatch, *, leaks):
   gold = [_logits(job, 300 + i) for i in range(8)]
   references = [[_logits(job, 400 + i) for i in range(8)]] * 6
   original = [_logits(job, 0)]
-  return distributions.measure(
+  return many_seeds.measure(
     job,
     members,
     shadows,
@@ -84,7 +87,7 @@ def test_every_attack_finds_a_leak(job, monkeypatch):
   # The attacks that know each example's own law beat the one that does not, at low rates.
   rate = lambda attack: result.values[f'{attack}_tpr_at_1_percent']
   assert rate('u_lira') > 2 * rate('population')
-  floor = distributions.floors(job)
+  floor = many_seeds.floors(job)
   assert result.values['klom_forget'] > 10 * floor['klom']
   assert result.values['forgetting_quality'] < 0.5 * floor['forgetting_quality']
   assert result.values['klom_retain'] == pytest.approx(floor['klom'], abs=0.1)
@@ -94,9 +97,9 @@ def test_equal_laws_sit_at_the_floor(job, monkeypatch):
   result = _measure(job, monkeypatch, leaks=False)
   for attack in ('u_lira', 'rmia', 'population'):
     aucs = result.samples[f'{attack}_auc']
-    interval = evaluation.mean_interval(aucs)
+    interval = evaluate.mean_interval(aucs)
     assert result.values[f'{attack}_auc'] == pytest.approx(0.5, abs=max(2 * interval, 0.03)), attack
-  floor = distributions.floors(job)
+  floor = many_seeds.floors(job)
   for name in ('forget', 'retain', 'validation'):
     assert result.values[f'klom_{name}'] == pytest.approx(floor['klom'], abs=0.1)
   assert result.values['forgetting_quality'] == pytest.approx(floor['forgetting_quality'], abs=0.06)
@@ -107,7 +110,7 @@ def test_leaving_out_pairs_keeps_u_lira_unbiased(job):
   aucs = []
   for repetition in range(12):
     shadows = [_logits(job, 1000 + 16 * repetition + i) for i in range(16)]
-    aucs += distributions._u_lira(job, shadows)[2]
+    aucs += many_seeds._u_lira(job, shadows)[2]
   error = np.std(aucs) / np.sqrt(len(aucs))
   assert abs(np.mean(aucs) - 0.5) < 3 * error < 0.015
 
@@ -121,9 +124,9 @@ def test_shadow_halves_are_complementary(job):
 
 
 def test_mean_interval_is_students():
-  assert evaluation.mean_interval([1.0]) is None
+  assert evaluate.mean_interval([1.0]) is None
   # t = 12.706 for one degree of freedom; standard error of (0, 2) is 1.
-  assert evaluation.mean_interval([0.0, 2.0]) == pytest.approx(12.706, abs=1e-3)
+  assert evaluate.mean_interval([0.0, 2.0]) == pytest.approx(12.706, abs=1e-3)
 
 
 FULL = {
@@ -189,7 +192,7 @@ def test_interrupted_ensemble_is_finished_and_equals_an_uninterrupted_one(tmp_pa
   changes = {'num_seeds': 3, 'stages': ('prepare', 'train_original'), 'num_epochs': 2}
   configs = [experiments_test._config(tmp_path / name, **changes) for name in ('whole', 'stopped')]
   stages.run(configs[0])
-  original_save = making._save
+  original_save = model_folder._save
   saved = []
 
   def stop_after_one(path, model, record):
@@ -198,10 +201,10 @@ def test_interrupted_ensemble_is_finished_and_equals_an_uninterrupted_one(tmp_pa
     saved.append(path)
     original_save(path, model, record)
 
-  monkeypatch.setattr(making, '_save', stop_after_one)
+  monkeypatch.setattr(model_folder, '_save', stop_after_one)
   with pytest.raises(KeyboardInterrupt):
     stages.run(configs[1])
-  monkeypatch.setattr(making, '_save', original_save)
+  monkeypatch.setattr(model_folder, '_save', original_save)
   folders = [tmp_path / n / configs[0].problem_name() / 'original' for n in ('whole', 'stopped')]
   assert json.loads((folders[1] / 'ensemble' / 'members.json').read_text()) == [0, 1, 2]
   stages.run(configs[1])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dalign_jax import types
-from experiments import hashing
+from dalign_jax.store import hashing
 
 # Leaves and roots of RFC 6962's reference implementation (certificate-transparency, merkle tests).
 LEAVES = ['', '00', '10', '2021', '3031', '40414243', '5051525354555657']

@@ -4,9 +4,9 @@ import pathlib
 
 import pytest
 
-from dalign_jax import checkpoints
+from dalign_jax import checkpoints, errors, hparams
 from experiments import config as config_lib
-from experiments import errors, hparams, stages
+from experiments import stages
 
 TINY = {
   'dataset': 'digits',
@@ -50,18 +50,18 @@ def test_labels_of_methods_name_what_was_changed_and_labels_of_variants_their_na
 @pytest.mark.parametrize(
   ('names', 'settings', 'message'),
   [
-    (('mudda:x',), (), r"--methods: unknown method 'mudda'; known:.*muda"),
-    (('muda:',), (), r"--methods: a variant is named by letters.*'muda:'"),
-    (('muda:a/b',), (), r"--methods.*'muda:a/b'"),
-    (('muda:a:b',), (), r"--methods.*'muda:a:b'"),
-    (('muda:..',), (), r"--methods.*'muda:..'"),
-    (('muda',), ('muda:x.round=1',), r"--hparam: muda has no 'round'; it has: .*rounds"),
-    (('muda',), ('muda:x=1',), r'--hparam.*method.name=value'),
-    (('muda:x',), ('muda:x.rounds=many',), r"--hparam: 'muda:x.rounds=many': rounds must be int"),
+    (('mudda:x',), (), r"methods: unknown method 'mudda'; known:.*muda"),
+    (('muda:',), (), r"methods: a variant is named by letters.*'muda:'"),
+    (('muda:a/b',), (), r"methods.*'muda:a/b'"),
+    (('muda:a:b',), (), r"methods.*'muda:a:b'"),
+    (('muda:..',), (), r"methods.*'muda:..'"),
+    (('muda',), ('muda:x.round=1',), r"hparam: muda has no 'round'; it has: .*rounds"),
+    (('muda',), ('muda:x=1',), r'hparam.*method.name=value'),
+    (('muda:x',), ('muda:x.rounds=many',), r"hparam: 'muda:x.rounds=many': rounds must be int"),
   ],
 )
 def test_bad_names_and_settings_are_refused(names, settings, message):
-  with pytest.raises(errors.UserError, match=message):
+  with pytest.raises(errors.InputError, match=message):
     hparams.resolve(names, settings)
 
 
@@ -97,14 +97,14 @@ def test_variants_of_one_method_stand_in_one_table(tmp_path, capsys):
   stages.run(config)
   assert capsys.readouterr().out.count('done before') == 7  # original, 2 golds, 3 runs, evaluate
   other = _config(tmp_path, hparam=('muda.rounds=1', 'muda:no_da.da_weight=1'))
-  with pytest.raises(errors.UserError, match=r'muda:no_da.*made with other settings'):
+  with pytest.raises(errors.InputError, match=r'muda:no_da.*made with other settings'):
     stages.run(other)
 
 
 def test_class_only_methods_and_batches_are_checked_for_variants(tmp_path):
   config = _config(tmp_path, forget='random:0.1', methods=('head_only:x',), hparam=())
-  with pytest.raises(errors.UserError, match='head_only forgets whole classes'):
+  with pytest.raises(errors.InputError, match='head_only forgets whole classes'):
     stages.run(config)
   config = _config(tmp_path, methods=('muda:x',), hparam=('muda:x.batch_size=0',))
-  with pytest.raises(errors.UserError, match=r'--hparam=muda:x\.batch_size'):
+  with pytest.raises(errors.InputError, match=r'hparam=muda:x\.batch_size'):
     stages.run(config)

@@ -11,9 +11,9 @@ import PIL.Image
 import pytest
 from scipy import special
 
-from dalign_jax import losses, methods, metrics, prediction, training, types
+from dalign_jax import errors, losses, methods, metrics, prediction, training, types
 from experiments import config as config_lib
-from experiments import errors, stages
+from experiments import stages
 from tests import tiny
 
 LOGITS = np.array([[2.0, -1.0], [0.5, 30.0], [-40.0, 0.0]], np.float32)
@@ -135,5 +135,5 @@ def test_job_on_attributes_of_people(mucac, tmp_path, capsys):
   assert 'NoMUS' in (folder / 'report.md').read_text(encoding='utf-8')
   assert 'Forgetting score: 95 %' in (folder / 'report.html').read_text(encoding='utf-8')
   assert 'the official number is 30,000' in capsys.readouterr().out
-  with pytest.raises(errors.UserError, match='--methods: muda needs classes'):
+  with pytest.raises(errors.InputError, match='methods: muda needs classes'):
     stages.run(dataclasses.replace(config, methods=('muda',)))

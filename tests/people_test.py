@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dalign_jax import data, types
+from dalign_jax import data, errors, types
 from dalign_jax.data import _people
 from experiments import config as config_lib
-from experiments import errors, sets
+from experiments.problem import sets
 
 
 def _dataset(seed=0, size=400, people=40):
@@ -180,11 +180,11 @@ def test_equal_images_are_said_or_dropped(tmp_path):
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'check_duplicates': 'yes'}, "--check_duplicates: must be warn, drop or off, got 'yes'"),
-    ({'group_sizes': '5'}, "--group_sizes: must be MIN,MAX, got '5'"),
+    ({'check_duplicates': 'yes'}, "check_duplicates: must be warn, drop or off, got 'yes'"),
+    ({'group_sizes': '5'}, "group_sizes: must be MIN,MAX, got '5'"),
     ({'unseen': 'random:0.1'}, '--unseen=random:0.1 must be'),
   ],
 )
 def test_flags_that_cannot_be_followed(tmp_path, changes, message):
-  with pytest.raises(errors.UserError, match=message):
+  with pytest.raises(errors.InputError, match=message):
     sets.make(_config(tmp_path, **changes))

@@ -5,7 +5,8 @@ import pathlib
 
 import pytest
 
-from experiments import evaluation, plots, report, table
+from experiments.measure import evaluate
+from experiments.report import plots, problem_report, table
 
 GOLD = {
   'forget_accuracy': 0.0,
@@ -23,7 +24,7 @@ def _row(name, kind, **changes):
   values = {**GOLD, 'activation_distance': 0.3, 'js_divergence': 0.1, **changes}
   if kind == 'gold':
     values = {k: v for k, v in values.items() if k not in ('activation_distance', 'js_divergence')}
-  return evaluation.Row(
+  return evaluate.Row(
     name, kind, (values,), {'seconds': 4.0, 'compile_seconds': 1.0}, {}, pathlib.Path(name)
   )
 
@@ -91,7 +92,7 @@ def test_undefined_values_are_dashes_and_never_at_the_floor(rows):
   cell = table.lines(rows)[3].cells['dimensional_alignment']
   assert cell == table.Cell(None, None, False)
   assert '| good        |' in table.markdown(rows)
-  assert report.verdict(rows).startswith('Nearest to gold:')
+  assert problem_report.verdict(rows).startswith('Nearest to gold:')
   del rows[1].seeds[0]['dimensional_alignment']
   assert table.lines(rows)[4].cells['dimensional_alignment'].gap is None
 
@@ -104,7 +105,7 @@ def test_markdown_is_a_grid(rows):
 
 
 def test_verdict_names_the_nearest(rows):
-  verdict = report.verdict(rows)
+  verdict = problem_report.verdict(rows)
   assert 'good in output (activation distance)' in verdict
   assert 'good in features (DA)' in verdict
 
@@ -113,20 +114,20 @@ def test_aggregates_need_all_of_their_parts(rows):
   del rows[3].seeds[0]['mia']
   good = table.lines(rows)[3]
   assert good.average_gap is None and good.tug_of_war == pytest.approx(0.9)
-  assert 'accuracies and attack' in report.verdict(rows)
+  assert 'accuracies and attack' in problem_report.verdict(rows)
 
 
 def test_destroyed_networks_are_warned_of(rows):
   rows[3].seeds[0]['finite'] = 0.0
-  assert 'good is destroyed: its outputs are not finite' in report.warnings(rows)
+  assert 'good is destroyed: its outputs are not finite' in problem_report.warnings(rows)
 
 
 def test_no_effect_and_poor_separation_are_warned_of(rows):
-  notes = report.warnings(rows)
+  notes = problem_report.warnings(rows)
   assert [n for n in notes if n.startswith('idle had no effect')]
   assert not [n for n in notes if 'floors apart' in n]
   rows[0].seeds[0].update(dimensional_alignment=0.87, activation_distance=0.21)
-  assert len([n for n in report.warnings(rows) if 'floors apart' in n]) == 2
+  assert len([n for n in problem_report.warnings(rows) if 'floors apart' in n]) == 2
 
 
 def _seeds(row, **changes):
@@ -179,9 +180,9 @@ def test_attacks_that_miss_the_planted_leak_are_warned_of(rows):
   rows[1].group['u_lira_auc'] = 0.5
   leak = _row('planted_leak', 'control')
   leak.group['u_lira_auc'] = 0.9
-  assert not [n for n in report.warnings([*rows, leak]) if 'too weak' in n]
+  assert not [n for n in problem_report.warnings([*rows, leak]) if 'too weak' in n]
   leak.group_intervals['u_lira_auc'] = 0.5
-  assert [n for n in report.warnings([*rows, leak]) if n.startswith('U-LiRA does not tell')]
+  assert [n for n in problem_report.warnings([*rows, leak]) if n.startswith('U-LiRA does not tell')]
 
 
 def test_training_that_stopped_before_its_last_epoch_is_drawn(tmp_path):
@@ -192,14 +193,14 @@ def test_training_that_stopped_before_its_last_epoch_is_drawn(tmp_path):
 
 def test_methods_that_hardly_move_are_warned_of(rows):
   rows[3].seeds[0]['moved'] = 0.5
-  assert not [n for n in report.warnings(rows) if 'hardly any effect' in n]
+  assert not [n for n in problem_report.warnings(rows) if 'hardly any effect' in n]
   rows[3].seeds[0]['moved'] = 0.1  # gold is 1.2 away
-  assert [n for n in report.warnings(rows) if n.startswith('good had hardly any effect')]
+  assert [n for n in problem_report.warnings(rows) if n.startswith('good had hardly any effect')]
 
 
 def test_standing_counts_columns_at_the_floor(rows):
   columns = len(table.columns(rows))
   good = sum(cell.at_floor for cell in table.lines(rows)[3].cells.values())
-  words = report.nearness(rows)
+  words = problem_report.nearness(rows)
   assert words.startswith(f'As near to gold as another gold, of {columns} columns: good in {good}')
-  assert report.nearness(rows[:3]) == ''
+  assert problem_report.nearness(rows[:3]) == ''

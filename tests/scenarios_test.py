@@ -6,10 +6,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dalign_jax import checkpoints, metrics, types
+from dalign_jax import checkpoints, errors, metrics, types
 from dalign_jax import data as data_lib
 from experiments import config as config_lib
-from experiments import errors, folders, judging, making, measures, memorisation, sets, stages
+from experiments import stages
+from experiments.measure import one_model
+from experiments.problem import ensembles, folders, memorisation, sets
+from experiments.tuning import score
 
 PARITY = 'even=0,2,4,6,8;odd=1,3,5,7,9'
 
@@ -143,8 +146,8 @@ def test_a_backdoor_opens_the_original_and_not_gold(tmp_path):
   assert rate('original') > 0.8 and rate('gold') < 0.3
   assert float(rows['original']['test_accuracy']) > 0.8  # clean images
   job = stages.prepare(config, folders.problem_folder(config))
-  assert measures.other_side(job) == 'poisoned'
-  judged = judging.Judge(job).judged.sets
+  assert one_model.other_side(job) == 'poisoned'
+  judged = score.Judge(job).judged.sets
   assert set(judged) == {'retain', 'forget', 'test', 'poisoned'}
   assert set(judged['poisoned'].ids) < set(job.sets['validation'].ids)
 
@@ -154,8 +157,8 @@ def test_a_forgotten_subclass_has_its_own_column_and_attack(tmp_path):
   stages.run(config)
   assert 0 <= float(_rows(config)['gold']['test_forget_accuracy']) <= 1
   job = stages.prepare(config, folders.problem_folder(config))
-  assert set(job.sets['test'].group[measures.matched_rows(job)['test']]) == {3}
-  with pytest.raises(errors.UserError, match='unsir forgets whole classes'):
+  assert set(job.sets['test'].group[one_model.matched_rows(job)['test']]) == {3}
+  with pytest.raises(errors.InputError, match='unsir forgets whole classes'):
     stages.run(dataclasses.replace(config, methods=('unsir',)))
 
 
@@ -168,7 +171,7 @@ def test_memorised_images_are_found_once_for_all_requests(tmp_path, monkeypatch,
   )
   stages.run(config)
   assert 'train memorisation: 3 models' in capsys.readouterr().out
-  monkeypatch.setattr(making, 'make_ensemble', None)
+  monkeypatch.setattr(ensembles, 'make_ensemble', None)
   stages.run(config)
   more = dataclasses.replace(config, forget='memorised:0.2', original_seed=1, stages=('prepare',))
   stages.run(more)
@@ -196,13 +199,13 @@ BAD = {
   'coarse name': ({'coarse': 'a=0,x'}, "--coarse=a=0,x: there is no class 'x'"),
   'coarse twice': ({'coarse': 'a=0,1;b=1,2'}, 'class 1 is named twice'),
   'coarse missing': ({'coarse': 'a=0,1;b=2,3'}, 'class 4 is in no coarse class'),
-  'models': ({'forget': 'memorised:0.1', 'memorisation_models': 4}, '--memorisation_models'),
+  'models': ({'forget': 'memorised:0.1', 'memorisation_models': 4}, 'memorisation_models'),
 }
 
 
 @pytest.mark.parametrize('case', BAD)
 def test_bad_requests_are_refused_before_any_work(case, tmp_path):
   changes, message = BAD[case]
-  with pytest.raises(errors.UserError, match=message):
+  with pytest.raises(errors.InputError, match=message):
     stages.run(_config(workdir=str(tmp_path), **changes))
   assert not list(tmp_path.rglob('model'))

@@ -10,8 +10,11 @@ import sys
 from absl.testing import flagsaver
 import pytest
 
-from experiments import cells, errors, files, hparams, overview, run, stages, sweep
+from dalign_jax import errors, hparams
+from dalign_jax.store import files
 from experiments import config as config_lib
+from experiments import run, stages, sweep, sweep_cells
+from experiments.report import sweep_report
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = {
@@ -30,12 +33,12 @@ TINY = {
 
 def _scenario(workdir, **changes):
   config = config_lib.Config(**{**TINY, 'workdir': str(workdir), **changes})
-  return cells.Scenario(config.problem_name(), config)
+  return sweep_cells.Scenario(config.problem_name(), config)
 
 
 def _all_cells(scenario, **how):
-  unlearning = cells.unlearning(scenario, **{'split_seeds': True, **how})
-  return [cells.preparation(scenario), *unlearning]
+  unlearning = sweep_cells.unlearning(scenario, **{'split_seeds': True, **how})
+  return [sweep_cells.preparation(scenario), *unlearning]
 
 
 @pytest.fixture(scope='module')
@@ -46,7 +49,7 @@ def finished(tmp_path_factory):
   assert not any(cell.done for cell in planned)
   for cell in [planned[0], *reversed(planned[1:])]:  # methods come in any order
     stages.run(cell.config)
-  stages.run(cells.reporting(scenario, scenario.config.methods).config)
+  stages.run(sweep_cells.reporting(scenario, scenario.config.methods).config)
   return scenario
 
 
@@ -91,23 +94,23 @@ def test_cells_train_nothing_twice_and_equal_a_run_in_one_process(finished, tmp_
 
 def test_unlearning_shares_a_folder_that_training_holds_alone(finished):
   folder = finished.folders.folder
-  method = cells.unlearning(finished, split_seeds=True)[0].config
+  method = sweep_cells.unlearning(finished, split_seeds=True)[0].config
   with files.lock(folder, is_shared=True):
     stages.run(method)
-    with pytest.raises(errors.UserError, match='another process is at work'):
-      stages.run(cells.preparation(finished).config)
-  with files.lock(folder), pytest.raises(errors.UserError, match='another process is at work'):
+    with pytest.raises(errors.InputError, match='another process is at work'):
+      stages.run(sweep_cells.preparation(finished).config)
+  with files.lock(folder), pytest.raises(errors.InputError, match='another process is at work'):
     stages.run(method)
 
 
 def test_a_member_is_one_of_the_originals(tmp_path):
   scenario = _scenario(tmp_path, member=2)
-  with pytest.raises(errors.UserError, match='--member: must be less than the 2 originals, got 2'):
+  with pytest.raises(errors.InputError, match='member: must be less than the 2 originals, got 2'):
     stages.run(scenario.config)
 
 
 def test_report_over_scenarios_has_ranks_links_and_failures(finished, tmp_path):
-  part = overview.gather(finished)
+  part = sweep_report.gather(finished)
   assert [row.name for row in part.record.rows] == [
     'original',
     'gold',
@@ -115,8 +118,10 @@ def test_report_over_scenarios_has_ranks_links_and_failures(finished, tmp_path):
     'gradient_ascent',
     'head_only',
   ]
-  failure = cells.Failure(cells.preparation(finished)._replace(name='other.ssd'), 'no <memory>')
-  overview.write(tmp_path, [part, part], [failure])
+  failure = sweep_cells.Failure(
+    sweep_cells.preparation(finished)._replace(name='other.ssd'), 'no <memory>'
+  )
+  sweep_report.write(tmp_path, [part, part], [failure])
   page = (tmp_path / 'report.html').read_text(encoding='utf-8')
   assert 'no &lt;memory&gt;' in page and 'src="http' not in page
   flags = finished.folders.run_folders('head_only')[0] / 'flags.txt'
@@ -130,12 +135,12 @@ def test_report_over_scenarios_has_ranks_links_and_failures(finished, tmp_path):
 
 
 def test_summary_ranks_over_the_scenarios_that_a_method_has(finished):
-  part = overview.gather(finished)
+  part = sweep_report.gather(finished)
   rows = [row for row in part.record.rows if row.name != 'head_only']
-  second = overview.Part(
+  second = sweep_report.Part(
     dataclasses.replace(finished, name='second'), part.record._replace(rows=rows)
   )
-  grid = overview.summary([part, second])
+  grid = sweep_report.summary([part, second])
   assert grid[0][-1] == 'mean rank' and len({len(line) for line in grid}) == 1
   assert [line[0] for line in grid[1:]] == ['second gold', 'head_only', 'gradient_ascent']
   assert [line[-1] for line in grid[1:]] == ['-', '1.0', '1.5']  # rank 2, then 1 alone
@@ -155,11 +160,11 @@ def test_a_failure_is_told_and_stops_nothing(tmp_path, monkeypatch):
     (folder / 'cells').mkdir(exist_ok=True)
     return ['python', '-c', SCRIPTS[cell.name]]
 
-  monkeypatch.setattr(cells, 'write_command', write_command)
+  monkeypatch.setattr(sweep_cells, 'write_command', write_command)
   scenario = _scenario(tmp_path)
-  todo = [cells.Cell(name, scenario, scenario.config, False) for name in SCRIPTS]
-  todo.append(cells.Cell('finished', scenario, scenario.config, True))
-  failures = cells.run(todo, tmp_path, 2)
+  todo = [sweep_cells.Cell(name, scenario, scenario.config, False) for name in SCRIPTS]
+  todo.append(sweep_cells.Cell('finished', scenario, scenario.config, True))
+  failures = sweep_cells.run(todo, tmp_path, 2)
   assert {f.cell.name: f.error for f in failures} == {
     'refused': '--forget: no',
     'broken': "KeyError: 'x'",
@@ -186,21 +191,21 @@ def test_scenarios_are_forget_values_and_flag_files(tmp_path):
   with flagsaver.flagsaver():
     assert _scenarios(f'--scenario={path}')['digits-cnn-class_3'].methods == ('finetune',)
   path.write_text('--no_such_flag=1', encoding='utf-8')
-  with flagsaver.flagsaver(), pytest.raises(errors.UserError, match=r'own.flags.*no_such_flag'):
+  with flagsaver.flagsaver(), pytest.raises(errors.InputError, match=r'own.flags.*no_such_flag'):
     _scenarios(f'--scenario={path}')
 
 
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    (['--scenario=class:1', '--scenario=class:1'], '--scenario: class:1 has the folder'),
-    (['--scenario=nowhere.flags'], '--scenario: there is no file nowhere.flags'),
-    (['--jobs=0'], '--jobs: must be at least 1'),
-    (['--problem=x', '--scenario=class:1', '--scenario=class:2'], '--problem: several'),
+    (['--scenario=class:1', '--scenario=class:1'], 'scenario: class:1 has the folder'),
+    (['--scenario=nowhere.flags'], 'scenario: there is no file nowhere.flags'),
+    (['--jobs=0'], 'jobs: must be at least 1'),
+    (['--problem=x', '--scenario=class:1', '--scenario=class:2'], 'problem: several'),
   ],
 )
 def test_bad_input_is_refused(arguments, message):
-  with flagsaver.flagsaver(), pytest.raises(errors.UserError, match=message):
+  with flagsaver.flagsaver(), pytest.raises(errors.InputError, match=message):
     _scenarios(*arguments)
 
 
@@ -221,7 +226,7 @@ def test_command_line_runs_prints_and_goes_on(tmp_path):
     )
 
   scenarios = ['--scenario=class:3', '--scenario=class:99']
-  printed = start(*scenarios, '--print_commands').stdout
+  printed = start(*scenarios, 'print_commands').stdout
   assert printed.count('python -m experiments.run --flagfile=') == 6
   result = start(*scenarios, '--jobs=2')
   assert result.returncode == 1, result.stderr

@@ -6,9 +6,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dalign_jax import methods, types
+from dalign_jax import errors, hparams, methods, types
 from experiments import config as config_lib
-from experiments import errors, hparams, judging, ranges, search
+from experiments.tuning import ranges, score, search
 
 TUNING = search.Tuning(num_trials=4, search='random', search_seed=0, tuning_seed=1000)
 GRID = dataclasses.replace(TUNING, search='grid')
@@ -117,7 +117,9 @@ def test_finished_trials_are_not_run_again_and_more_can_follow(searched, monkeyp
 
 
 def test_another_search_in_the_folder_is_refused(searched):
-  with pytest.raises(errors.UserError, match=r'log of another search.*search_seed: 0 there, 3 now'):
+  with pytest.raises(
+    errors.InputError, match=r'log of another search.*search_seed: 0 there, 3 now'
+  ):
     search.run(searched, dataclasses.replace(TUNING, search_seed=3))
 
 
@@ -135,11 +137,11 @@ def test_over_several_originals_a_score_is_the_mean_of_each_ones_own(searched, t
 
   judge = search.prepare_judge(config, tuning)
   each = [judge.figures(model, number) for number, model in enumerate(judge.originals)]
-  assert judging.mean(each) == judge.references['original']
+  assert score.mean(each) == judge.references['original']
   swapped = [judge.figures(model, 1 - number) for number, model in enumerate(judge.originals)]
   assert [s['score'] for s in swapped] != [s['score'] for s in each]  # each has a gold of its own
 
-  with pytest.raises(errors.UserError, match='num_tuning_seeds: 2 there, 1 now'):
+  with pytest.raises(errors.InputError, match='num_tuning_seeds: 2 there, 1 now'):
     search.run(config, TUNING)
 
 
@@ -173,20 +175,20 @@ def test_failing_and_broken_trials_are_logged_and_lose(searched, monkeypatch):
 
 
 BAD = {
-  'trials': ({}, {'num_trials': 0}, '--num_trials'),
-  'search': ({}, {'search': 'bayes'}, '--search.*random, grid'),
-  'gold': ({}, {'tuning_seed': 100}, '--tuning_seed: 100'),
-  'seeds': ({}, {'num_tuning_seeds': 0}, '--num_tuning_seeds'),
-  'later gold': ({}, {'tuning_seed': 97, 'num_tuning_seeds': 2}, '--tuning_seed: 97 to 100'),
-  'original': ({'num_seeds': 3}, {'tuning_seed': 2}, '--tuning_seed: 2'),
-  'processes': ({'num_processes': 2}, {}, '--num_processes'),
-  'method': ({'methods': ('scrubb',)}, {}, "--methods.*'scrubb'"),
+  'trials': ({}, {'num_trials': 0}, 'num_trials'),
+  'search': ({}, {'search': 'bayes'}, 'search.*random, grid'),
+  'gold': ({}, {'tuning_seed': 100}, 'tuning_seed: 100'),
+  'seeds': ({}, {'num_tuning_seeds': 0}, 'num_tuning_seeds'),
+  'later gold': ({}, {'tuning_seed': 97, 'num_tuning_seeds': 2}, 'tuning_seed: 97 to 100'),
+  'original': ({'num_seeds': 3}, {'tuning_seed': 2}, 'tuning_seed: 2'),
+  'processes': ({'num_processes': 2}, {}, 'num_processes'),
+  'method': ({'methods': ('scrubb',)}, {}, "methods.*'scrubb'"),
 }
 
 
 @pytest.mark.parametrize('case', BAD)
 def test_bad_input_is_refused_before_any_work(case, tmp_path):
   config, tuning, message = BAD[case]
-  with pytest.raises(errors.UserError, match=message):
+  with pytest.raises(errors.InputError, match=message):
     search.run(_config(tmp_path, **config), dataclasses.replace(TUNING, **tuning))
   assert not list(tmp_path.iterdir())

@@ -13,11 +13,7 @@ from dalign_jax.losses._alignment import (
   principal_projector,
   second_moment,
 )
-from dalign_jax.losses._classification import (
-  binary_cross_entropy,
-  cross_entropy,
-  label_loss,
-)
+from dalign_jax.losses._classification import binary_cross_entropy, cross_entropy, label_loss
 from dalign_jax.losses._discrepancy import mmd, sliced_wasserstein
 from dalign_jax.losses._distillation import distillation, self_distillation
 from dalign_jax.losses._reduction import weighted_mean

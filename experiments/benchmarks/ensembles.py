@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from dalign_jax import models, training, types
-from experiments import timing
+from dalign_jax.store import timing
 from experiments.benchmarks import harness, training_step
 
 RECIPE = types.Recipe(num_epochs=1, batch_size=128, learning_rate=0.01, warmup_epochs=0.1)

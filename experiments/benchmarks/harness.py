@@ -16,8 +16,7 @@ from absl import app, flags
 import jax
 import numpy as np
 
-from dalign_jax import parallel, types
-from experiments import errors
+from dalign_jax import errors, parallel, types
 
 _QUICK = flags.DEFINE_bool('quick', False, 'Tiny sizes: shows that it works, not how fast it is.')
 _OUTPUT = flags.DEFINE_string('output', '', 'Where to write the JSON; empty: nowhere.')
@@ -126,7 +125,7 @@ def run(measure: Callable[..., list[dict]]) -> None:
     before = environment()  # with the flags of tune_cpu
     try:
       rows = measure(quick=_QUICK.value)
-    except errors.UserError as error:
+    except errors.InputError as error:
       print(f'error: {error}', file=sys.stderr)
       sys.exit(2)
     print_rows(rows)
@@ -163,7 +162,7 @@ def import_torch():
   try:
     import torch
   except ImportError as error:
-    raise errors.UserError(
+    raise errors.InputError(
       "this benchmark compares with PyTorch, which is not installed: pip install '.[bench]'"
     ) from error
   torch.set_num_threads(os.cpu_count() or 1)

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dalign_jax import losses, models, optim, parallel, training, types
-from experiments import errors
+from dalign_jax import errors, losses, models, optim, parallel, training, types
 from experiments.benchmarks import harness
 
 CASES = {  # network, image shape, rounds
@@ -43,7 +42,7 @@ def _case(name, network, image_shape, rounds, *, batch_size):
   found = {key: [function() for _ in range(3)] for key, function in functions.items()}  # compiles
   difference = max(np.abs(np.subtract(found['ours'], other)).max() for other in found.values())
   if not difference < 1e-3 * max(found['ours']):
-    raise errors.UserError(f'{name}: the networks differ: losses of three steps {found}')
+    raise errors.InputError(f'{name}: the networks differ: losses of three steps {found}')
   pairs = [('ours', key) for key in functions if key != 'ours']
   timings = harness.interleave(functions, rounds=rounds, warm_up=0)
   num_parameters = sum(leaf.size for leaf in jax.tree.leaves(model.params))
@@ -102,7 +101,7 @@ def torch_step(network, model, dataset, indices, memory_format):
   net = torch_networks.build(network, dataset.images.shape[1:])
   torch_networks.copy_parameters(net, model.params)
   if torch_networks.num_parameters(net) != sum(x.size for x in jax.tree.leaves(model.params)):
-    raise errors.UserError(f'{network}: numbers of parameters differ')
+    raise errors.InputError(f'{network}: numbers of parameters differ')
   net = net.train().to(memory_format=layout)
   optimizer = torch.optim.SGD(net.parameters(), **SETTINGS)
   images = torch.from_numpy(dataset.images.transpose(0, 3, 1, 2).copy())

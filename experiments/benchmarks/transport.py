@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dalign_jax import losses
-from experiments import errors
+from dalign_jax import errors, losses
 from experiments.benchmarks import harness
 
 SIZES = (32, 64, 128, 256, 512)
@@ -49,7 +48,7 @@ def ott_distance(a, b, *, epsilon):
     from ott.problems.linear import linear_problem
     from ott.solvers.linear import sinkhorn
   except ImportError as error:
-    raise errors.UserError(
+    raise errors.InputError(
       "this benchmark compares with ott-jax, which is not installed: pip install '.[bench]'"
     ) from error
   solver = sinkhorn.Sinkhorn(threshold=TOLERANCE, max_iterations=MAX_ITERATIONS)

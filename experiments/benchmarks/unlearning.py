@@ -13,7 +13,7 @@ import numpy as np
 
 from dalign_jax import data as data_lib
 from dalign_jax import methods, models, training, types
-from experiments import timing
+from dalign_jax.store import timing
 from experiments.benchmarks import harness, training_step
 
 

@@ -1,0 +1,157 @@
+"""The audit record of a deletion request: what it says, its chain, and reading it back."""
+
+import dataclasses
+import datetime
+import pathlib
+import platform
+
+from dalign_jax import errors, methods, types
+from dalign_jax import settings as settings_lib
+from dalign_jax.deletion import summary
+from dalign_jax.store import files, hashing
+
+FORMAT = 1
+_NOT_KEPT = ('compilation_cache_dir', 'cache_dir')  # of this machine alone
+_RECOMPUTED = ('request', 'samples', 'model', 'method', 'seeds', 'metrics', 'summary')
+
+
+def contents(basis, request, rows, outcome) -> dict:
+  """What a replay must give again; see `starting_point.StartingPoint`, `carry_out.Outcome`."""
+  config, train = basis.config, basis.sets['train']
+  before = basis.sets
+  roots = {
+    role: {
+      'count_before': len(before[role]),
+      'count_after': len(outcome.sets[role]),
+      'before': hashing.samples_root(before[role]),
+      'after': hashing.samples_root(outcome.sets[role]),
+    }
+    for role in before
+  }
+  found = {
+    'request': {'ids': sorted(train.ids[rows].tolist())},
+    'samples': roots,
+    'model': {'before': outcome.digest_before, 'after': outcome.digest_after},
+    'method': {
+      'name': request.method,
+      'hparams': outcome.hparams,
+      'sees': methods.sees(request.method, outcome.hparams, has_unseen=False),
+    },
+    'seeds': {
+      'unlearn': config.unlearn_seed,
+      'evaluation': config.evaluation_seed,
+      'gold': [config.gold_seed + i for i in range(request.compare_gold)],
+      'split': config.split_seed,
+      **({'streams': outcome.streams} if outcome.streams > 1 else {}),
+    },
+    'metrics': outcome.figures,
+  }
+  return {**found, 'summary': summary.sentences(found)}
+
+
+def make(basis, request, rows, outcome, environment: dict) -> dict:
+  """The record of a request that was carried out."""
+  fields = dataclasses.fields(settings_lib.Settings)
+  record = {
+    'format': FORMAT,
+    'number': len(basis.chain) + 1,
+    'previous': basis.chain[-1]['hash'] if basis.chain else None,
+    'created': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+    **contents(basis, request, rows, outcome),
+    'configuration': {
+      'checkpoint': request.checkpoint,
+      'held_out': basis.held_out,
+      'hparam': list(request.hparam),
+      'compare_gold': request.compare_gold,
+      'class_names': list(basis.class_names),
+      'settings': {
+        f.name: getattr(basis.config, f.name) for f in fields if f.name not in _NOT_KEPT
+      },
+    },
+    'code': hashing.of_code(own_module(basis.config)),
+    'environment': {**environment, 'python': platform.python_version()},
+    'seconds': outcome.seconds,
+  }
+  return {**record, 'hash': hashing.of_json(record)}
+
+
+def own_module(config: settings_lib.Settings) -> str | None:
+  """The module of the user's own network, None for one of the library."""
+  return config.model.partition(':')[0] if ':' in config.model else None
+
+
+def config_of(record: dict) -> settings_lib.Settings:
+  """The configuration that a request was carried out with."""
+  return settings_lib.Settings(**record['configuration']['settings'])
+
+
+def read(path: pathlib.Path) -> dict:
+  """Reads a record and compares it with its own hash.
+
+  Raises:
+    errors.InputError: if it is missing, damaged, or not as it was written.
+  """
+  if not path.is_file():
+    raise errors.InputError(f'there is no record {path}')
+  return _check(files.read_json(path), path)
+
+
+def _check(record, path) -> dict:
+  if not isinstance(record, dict) or record.get('format') != FORMAT:
+    raise errors.InputError(f'{path} is not a record of format {FORMAT}')
+  body = {name: value for name, value in record.items() if name != 'hash'}
+  if record.get('hash') != hashing.of_json(body):
+    raise errors.InputError(f'{path} was changed: its hash is not that of what it says')
+  return record
+
+
+def read_chain(folder: pathlib.Path) -> list[dict]:
+  """The records that led to a checkpoint, oldest first; empty where none did.
+
+  Args:
+    folder: the --out of a request, or the model in it.
+
+  Raises:
+    errors.InputError: if one was changed, or the chain is broken.
+  """
+  folder = folder.resolve()
+  folder = folder.parent if folder.name == 'model' else folder
+  if not (folder / 'record.json').is_file():
+    return []
+  path = folder / 'history.json'
+  if not path.is_file():
+    raise errors.InputError(f'there is no {path}: the chain of records is broken')
+  chain = [_check(record, path) for record in files.read_json(path)]
+  chain.append(read(folder / 'record.json'))
+  for number, record in enumerate(chain, start=1):
+    before = chain[number - 2] if number > 1 else None
+    _check_link(path, number, before, record)
+  return chain
+
+
+def _check_link(path, number, before, record):
+  links = {
+    'number': (number, record['number']),
+    'previous': (before['hash'] if before else None, record['previous']),
+  }
+  if before:
+    links |= {
+      'model': (before['model']['after'], record['model']['before']),
+      'samples': (before['samples']['train']['after'], record['samples']['train']['before']),
+    }
+  for name, (wanted, found) in links.items():
+    if wanted != found:
+      raise errors.InputError(
+        f'{path}: the chain is broken at request {number}: {name} is {found}, and {wanted} follows '
+        'from the request before'
+      )
+
+
+def differences(record: dict, replayed: dict) -> list[str]:
+  """What a replay gives otherwise than the record says."""
+  return [name for name in _RECOMPUTED if record[name] != replayed[name]]
+
+
+def ids_of(sets: dict[str, types.Dataset]) -> dict[str, list[str]]:
+  """The ids of each set, for the file beside the record."""
+  return {role: dataset.ids.tolist() for role, dataset in sets.items()}

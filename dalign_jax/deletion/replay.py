@@ -1,0 +1,124 @@
+"""Verifying an audit record: its chain, what is left, and the whole request once more."""
+
+import dataclasses
+import pathlib
+import tempfile
+
+import jax
+import numpy as np
+
+from dalign_jax import checkpoints, errors, types
+from dalign_jax import settings as settings_lib
+from dalign_jax.deletion import audit_record, carry_out, starting_point
+from dalign_jax.store import hashing, model_folder, progress
+
+
+def verify(path: pathlib.Path, *, places: dict, settings: dict, replay: bool) -> None:
+  """Checks a record; says what was checked, and stops at the first thing that is wrong.
+
+  Args:
+    path: of the record.
+    places: `checkpoint`, `data`, `held_out`: where they are now, empty for where they were.
+    settings: of the configuration that are otherwise now, such as `data_dir`.
+    replay: carry the request out again, which needs the forgotten samples and the model before.
+
+  Raises:
+    errors.InputError: that names what is wrong.
+  """
+  chain = audit_record.read_chain(path.parent)
+  record = audit_record.read(path)
+  progress.say(f'record: request {record["number"]}, unchanged: {record["hash"][:16]}')
+  progress.say(f'chain: unbroken, {len(chain)} long')
+  _check_model(path.parent, record)
+  config = dataclasses.replace(audit_record.config_of(record), cache_dir='', **settings)
+  if not replay:
+    _check_left(path, record, config, places)
+    progress.say('not replayed: whether this model came of this request is not checked')
+    return
+  configuration = record['configuration']
+  request = settings_lib.Request(
+    checkpoint=places['checkpoint'] or configuration['checkpoint'],
+    data=places['data'] or configuration['settings']['dataset'],
+    held_out=places['held_out'] or configuration['held_out'],
+    method=record['method']['name'],
+    hparam=tuple(configuration['hparam']),
+    compare_gold=configuration['compare_gold'],
+  )
+  basis = starting_point.read(request, config)
+  _check_before(basis, record)
+  rows = carry_out.rows_of(record['request']['ids'], basis)
+  problem, hparams = carry_out.problem_of(basis, request, rows)
+  with tempfile.TemporaryDirectory() as scratch:
+    folder = pathlib.Path(scratch)
+    streams = record['seeds'].get('streams', 1)
+    outcome = carry_out.carry_out(basis, request, rows, problem, hparams, folder, streams)
+    replayed = checkpoints.restore(folder / 'model')[0]
+  _compare(record, audit_record.contents(basis, request, rows, outcome), path.parent, replayed)
+  progress.say('replay: the same model, samples, figures and summary')
+  progress.say('verified')
+
+
+def _check_model(folder, record):
+  """The checkpoint beside the record is the one that it speaks of."""
+  with errors.blame('checkpoint'):
+    model, _ = checkpoints.restore(folder / 'model')
+  if model_folder.digest(model) != record['model']['after']:
+    raise errors.InputError(f'the model in {folder / "model"} is not the one of the record')
+  progress.say(f'model: the one of the record: {record["model"]["after"][:16]}')
+
+
+def _check_left(path, record, config, places):
+  """The samples that are left, wherever the forgotten ones are."""
+  dataset = places['data'] or config.dataset
+  config = dataclasses.replace(config, dataset=dataset)
+  held_out = places['held_out'] or record['configuration']['held_out']
+  starting_point.sets_by_ids(config, record, held_out, path.parent)
+  progress.say('samples: what is left is what the record says')
+
+
+def _check_before(basis, record):
+  found = {
+    'model': (model_folder.digest(basis.model), record['model']['before'], 'checkpoint'),
+    **{
+      role: (hashing.samples_root(basis.sets[role]), hashes['before'], 'data')
+      for role, hashes in record['samples'].items()
+    },
+  }
+  for name, (now, then, argument) in found.items():
+    if now != then:
+      what = 'the model' if name == 'model' else f'the {name} samples'
+      raise errors.InputError(
+        f'{what} before the request hashed to {then[:16]} and now to {now[:16]}: '
+        'changed since, or other ones',
+        argument=argument,
+      )
+  previous = basis.chain[-1]['hash'] if basis.chain else None
+  if previous != record['previous']:
+    raise errors.InputError(
+      'its record is not the one that this record follows', argument='checkpoint'
+    )
+  progress.say('before: samples and model are those of the record')
+
+
+def _compare(record, replayed, folder, model):
+  """Raises unless the replay gave what the record says."""
+  changed = audit_record.differences(record, replayed)
+  if not changed:
+    return
+  message = f'the replay gives another {", ".join(changed)} than the record'
+  if 'model' in changed:
+    there, _ = checkpoints.restore(folder / 'model')
+    message += f' (weights differ by up to {_largest_difference(there, model):.2g})'
+  elsewhere = {k: v for k, v in model_folder.environment().items() if record['environment'][k] != v}
+  if record['code'] != hashing.of_code(audit_record.own_module(audit_record.config_of(record))):
+    elsewhere['code'] = 'changed'
+  if elsewhere:
+    message += f'; it was made with other {", ".join(elsewhere)}, which may be why'
+  raise errors.InputError(message)
+
+
+def _largest_difference(first: types.ModelState, second: types.ModelState) -> float:
+  leaves = [jax.tree.leaves(model) for model in (first, second)]
+  if [x.shape for x in leaves[0]] != [x.shape for x in leaves[1]]:
+    return float('inf')
+  return max(float(np.max(np.abs(a - b), initial=0)) for a, b in zip(*leaves, strict=True))

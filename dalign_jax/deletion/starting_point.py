@@ -1,0 +1,186 @@
+"""What a deletion request starts from: a model, what it was trained on, and earlier requests."""
+
+import dataclasses
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+from dalign_jax import checkpoints, errors, from_settings, seeds, types
+from dalign_jax import data as data_lib
+from dalign_jax import settings as settings_lib
+from dalign_jax.deletion import audit_record
+from dalign_jax.store import files, hashing, model_folder
+
+ROLES = ('train', 'validation', 'test')
+
+
+class StartingPoint(NamedTuple):
+  """A model before a request, and all that is known of it."""
+
+  config: settings_lib.Settings
+  folder: pathlib.Path  # of the checkpoint
+  apply_fn: types.ApplyFn
+  init_fn: object
+  model: types.ModelState
+  sets: dict[str, types.Dataset]  # train, validation, test
+  class_names: tuple[str, ...]
+  data_hash: str
+  held_out: str
+  chain: list[dict]  # records of earlier requests, oldest first
+
+
+def read(request: settings_lib.Request, config: settings_lib.Settings) -> StartingPoint:
+  """Finds the model, its data and the earlier requests.
+
+  Args:
+    request: the flags.
+    config: the flags shared with `experiments.run`; those that a run or an earlier request has
+      fixed are taken from there.
+
+  Raises:
+    errors.InputError: naming what is missing, or has changed since.
+  """
+  place = pathlib.Path(request.checkpoint).expanduser()
+  if not request.checkpoint or not place.is_dir():
+    raise errors.InputError(f'there is no folder {request.checkpoint!r}', argument='checkpoint')
+  chain = audit_record.read_chain(place)
+  problem = _problem_folder(place)
+  held_out = request.held_out
+  if chain:
+    config, held_out = _earlier(config, chain[-1], request)
+    source, found = sets_by_ids(config, chain[-1], held_out, place)
+  elif problem:
+    config = _of_run(config, problem, request)
+    source, found = _by_split(config, problem)
+  else:
+    config = dataclasses.replace(config, dataset=request.data or config.dataset)
+    source, found = _whole(config, held_out)
+  shape, class_names = source.dataset.images.shape[1:], source.class_names
+  apply_fn, init_fn = from_settings.network(config, shape, len(class_names))
+  folder = place / 'model' if (place / 'model').is_dir() else place
+  with errors.blame('checkpoint'):
+    template = init_fn(seeds.stream(0, 'template'))
+    if chain or problem:
+      model, _ = checkpoints.restore(folder, template)
+    else:
+      model = checkpoints.restore_foreign(folder, template)
+  if chain and model_folder.digest(model) != chain[-1]['model']['after']:
+    raise errors.InputError(
+      f'the model in {folder} is not the one that its record speaks of', argument='checkpoint'
+    )
+  data_hash = data_lib.content_hash(source.dataset)
+  return StartingPoint(
+    config, folder, apply_fn, init_fn, model, found, class_names, data_hash, held_out, chain
+  )
+
+
+def _uncached(config):
+  """Decoded images are not kept: the caches must not outlive the samples."""
+  return dataclasses.replace(config, cache_dir='')
+
+
+def _problem_folder(place):
+  """The folder of `experiments.run` that a checkpoint lies in."""
+  inside = (p for p in place.resolve().parents if (p / 'problem.json').is_file())
+  return next(inside, None)
+
+
+def _of_run(config, problem, request):
+  """The configuration of a run, with the data where they are now."""
+  identity = files.read_json(problem / 'problem.json')['identity']
+  if identity.get('coarse') or identity.get('forget', '').startswith(('mislabelled:', 'backdoor:')):
+    raise errors.InputError(
+      f'the models in {problem} were trained on other labels or images than those of '
+      'the data (mislabelled:, backdoor: or --coarse); name a model of the data as they are',
+      argument='checkpoint',
+    )
+  known = {f.name for f in dataclasses.fields(settings_lib.Settings)}
+  settings = {n: v for n, v in identity.items() if n in known and n != 'forget'}
+  dataset = request.data or settings['dataset']
+  return dataclasses.replace(config, **{**settings, 'dataset': dataset})
+
+
+def _earlier(config, record, request):
+  """The configuration of an earlier request; seeds and devices are this one's."""
+  earlier = audit_record.config_of(record)
+  settings = earlier.problem_settings()
+  settings['dataset'] = request.data or settings['dataset']
+  held_out = request.held_out or record['configuration']['held_out']
+  return dataclasses.replace(config, **settings), held_out
+
+
+def _by_split(config, problem):
+  """The sets of a run."""
+  source = from_settings.load(_uncached(config), config.train_split)
+  identity = files.read_json(problem / 'problem.json')['identity']
+  if data_lib.content_hash(source.dataset) != identity['data_hash']:
+    raise errors.InputError(
+      f'{config.dataset} is not what {problem} was trained on', argument='data'
+    )
+  with errors.blame('checkpoint'):
+    split = data_lib.load_split(problem / 'splits.npz')
+    data_lib.check_split(split, len(source.dataset))
+  rows = {
+    'train': np.union1d(split.retain, split.forget),
+    'validation': split.validation,
+    'test': split.test,
+  }
+  found = {name: source.dataset.take(r) for name, r in rows.items()}
+  if config.test_split:
+    found['test'] = from_settings.load(
+      _uncached(config), config.test_split, source.class_names
+    ).dataset
+  return source, found
+
+
+def _whole(config, held_out):
+  """All of the user's data, and others that were held out, half for methods to watch."""
+  source = from_settings.load(_uncached(config), config.train_split)
+  other = _held_out(config, held_out, source.class_names)
+  if other is None:
+    raise errors.InputError(
+      'name data that the model was not trained on (npz:PATH, folder:PATH or a split '
+      'by --test_split); without them nothing can be said of the result',
+      argument='held_out',
+    )
+  rows = np.random.default_rng(config.split_seed).permutation(len(other))
+  halves = np.array_split(rows, 2)
+  found = {name: other.take(np.sort(r)) for name, r in zip(ROLES[1:], halves, strict=True)}
+  return source, {'train': source.dataset, **found}
+
+
+def _held_out(config, held_out, class_names):
+  if not held_out and not config.test_split:
+    return None
+  config = dataclasses.replace(config, dataset=held_out or config.dataset)
+  return from_settings.load(_uncached(config), config.test_split or 'train', class_names).dataset
+
+
+def sets_by_ids(
+  config: settings_lib.Settings, record: dict, held_out: str, place: pathlib.Path
+) -> tuple[data_lib.Source, dict[str, types.Dataset]]:
+  """What a request left, by the ids beside its record, and checked by its hashes.
+
+  Raises:
+    errors.InputError: naming the flag, if samples are missing or changed.
+  """
+  ids = files.read_json(place / 'ids.json')
+  class_names = tuple(record['configuration']['class_names'])
+  source = from_settings.load(_uncached(config), config.train_split, class_names)
+  other = _held_out(config, held_out, class_names) or source.dataset
+  found = {}
+  for role in ROLES:
+    dataset = source.dataset if role == 'train' else other
+    row_of = {name: row for row, name in enumerate(dataset.ids.tolist())}
+    missing = [name for name in ids[role] if name not in row_of]
+    if missing:
+      raise errors.InputError(
+        f'{len(missing)} {role} samples are missing, such as {missing[0]!r}', argument='data'
+      )
+    found[role] = dataset.take(np.array([row_of[name] for name in ids[role]], np.int64))
+    if hashing.samples_root(found[role]) != record['samples'][role]['after']:
+      raise errors.InputError(
+        f'the {role} samples are not those of the record in {place}', argument='data'
+      )
+  return source, found

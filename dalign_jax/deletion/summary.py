@@ -1,0 +1,80 @@
+"""The plain-language summary of an audit record."""
+
+
+def sentences(found: dict) -> list[str]:
+  """What was done, what was measured, and what it does not say: sentences.
+
+  Args:
+    found: the record's request, samples, method and metrics.
+  """
+  count = len(found['request']['ids'])
+  kept, method = found['samples']['train'], found['method']
+  lines = [
+    f'{count} of {kept["count_before"]:,} training samples were to be forgotten; '
+    f'{kept["count_after"]:,} remain.',
+    f'The method {method["name"]} {"took the place of" if _exact(found) else "changed"} the model '
+    f'that was trained on all of them. It saw: {method["sees"]}.',
+    *_measured(found['metrics']),
+    *_beside_gold(found['metrics']),
+    *_limits(found),
+  ]
+  return lines
+
+
+def _exact(found) -> bool:
+  return found['method']['name'] == 'retrain'
+
+
+def _measured(metrics) -> list[str]:
+  before, after = metrics['original'], metrics['unlearned']
+  percent = lambda of_model, key: f'{100 * of_model[key]:.1f} %'
+  change = lambda key: f'{percent(before, key)} before, {percent(after, key)} after'
+  lines = [f'Accuracy on the forgotten samples: {change("forget")}.']
+  if 'test_same_classes' in after:
+    lines[-1] += f' On held-out samples of the same classes: {percent(after, "test_same_classes")}.'
+  lines.append(
+    f'The outputs on the forgotten samples moved by {after["moved"]:.3f} on average (activation '
+    'distance: 0 is not at all, 1.414 the most).'
+  )
+  lines.append(f'On the samples kept: {change("retain")}.')
+  if 'test' in after:
+    lines.append(f'On held-out samples: {change("test")}.')
+  if 'attack' in after:
+    lines.append(
+      'An attack by the loss alone told forgotten from held-out samples of the same classes with '
+      f'an accuracy of {before["attack"]:.3f} before and {after["attack"]:.3f} after. Chance is '
+      f'0.5; with so few samples it is missed by up to {after["attack_floor"]:.3f} where there is '
+      'nothing to tell.'
+    )
+  else:
+    lines.append('There were too few samples for a membership attack.')
+  return lines
+
+
+def _beside_gold(metrics) -> list[str]:
+  if 'gold' not in metrics:
+    return ['No retrained model was at hand to compare with (--compare_gold=2 makes two).']
+  line = (
+    'From a model retrained without the forgotten samples, the outputs on them are '
+    f'{metrics["original"]["to_gold"]:.3f} away before and {metrics["unlearned"]["to_gold"]:.3f} '
+    'after (activation distance)'
+  )
+  if 'second gold' in metrics:
+    line += f'; two retrained models are {metrics["second gold"]["to_gold"]:.3f} apart'
+  return [f'{line}.']
+
+
+def _limits(found) -> list[str]:
+  first = (
+    'The model was trained anew on what remains: it owes nothing to the forgotten samples, as far '
+    'as this code does what it says.'
+    if _exact(found)
+    else 'This is approximate unlearning: no proof that nothing of the samples is left in the '
+    'model. What was measured is said above; stronger attacks were not tried.'
+  )
+  return [
+    first,
+    'The samples themselves, copies of them, and every earlier checkpoint still hold what was to '
+    'be forgotten, until they are deleted as well.',
+    'This record names the ids of the forgotten samples and holds nothing else of them.',
+  ]

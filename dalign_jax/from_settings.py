@@ -1,0 +1,104 @@
+"""What settings name: data, network, recipe and devices."""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+import importlib
+import os
+
+import jax
+
+from dalign_jax import data as data_lib
+from dalign_jax import errors, models, parallel, types
+from dalign_jax import settings as settings_lib
+from dalign_jax.store import progress
+
+
+def load(
+  settings: settings_lib.Settings, split: str, class_names: tuple[str, ...] | None = None
+) -> data_lib.Source:
+  """Reads a split of the data set; `class_names` are those of the training split."""
+  with errors.blame('dataset'), progress.bar(f'decode {settings.dataset}') as shown:
+    return data_lib.load(
+      settings.dataset,
+      data_dir=os.path.expanduser(settings.data_dir) or None,
+      split=split,
+      image_key=settings.image_key,
+      label_key=settings.label_key,
+      group_key=settings.group_key or None,
+      id_key=settings.id_key or None,
+      image_size=settings.image_size or None,
+      cache_dir=os.path.expanduser(settings.cache_dir) or None,
+      class_names=class_names,
+      progress=functools.partial(shown.update, note='images'),
+    )
+
+
+def network(
+  settings: settings_lib.Settings, image_shape: tuple[int, ...], num_classes: int
+) -> tuple[types.ApplyFn, Callable[[jax.Array], types.ModelState]]:
+  """The network that `--model` names, of the library or of the user's own.
+
+  Raises:
+    errors.InputError: naming the flag.
+  """
+  with errors.blame('model'):
+    if ':' in settings.model:
+      return _own_network(settings.model)(num_classes=num_classes, image_shape=image_shape)
+    return models.build(
+      settings.model,
+      num_classes=num_classes,
+      image_shape=image_shape,
+      norm=settings.norm,
+      width_multiplier=settings.width_multiplier,
+      stem=settings.stem,
+      axis_name=parallel.AXIS,
+    )
+
+
+def _own_network(name):
+  module, _, function = name.partition(':')
+  try:
+    make = getattr(importlib.import_module(module), function, None)
+  except ModuleNotFoundError as error:
+    if error.name != module:
+      raise  # something that the module itself imports
+    raise errors.InputError(f'there is no module {module!r} on the Python path') from error
+  if not callable(make):
+    raise errors.InputError(f'module {module} has no function {function!r}')
+  return make
+
+
+def devices(settings: settings_lib.Settings) -> tuple[jax.Device, ...] | None:
+  """The devices that `--num_devices` asks for, None for all.
+
+  Raises:
+    errors.InputError: if there are not so many.
+  """
+  if not settings.num_devices:
+    return None
+  if jax.process_count() > 1:
+    raise errors.InputError(
+      'several processes use all of their devices; leave it out', argument='num_devices'
+    )
+  available = jax.devices()
+  if settings.num_devices > len(available):
+    raise errors.InputError(
+      f'{settings.num_devices} wanted, {len(available)} available', argument='num_devices'
+    )
+  return tuple(available[: settings.num_devices])
+
+
+def recipe(settings: settings_lib.Settings) -> types.Recipe:
+  """How originals and golds are trained."""
+  fields = dataclasses.fields(types.Recipe)
+  return types.Recipe(**{field.name: getattr(settings, field.name) for field in fields})
+
+
+def check_batch_size(name: str, batch_size: int, devices: parallel.Devices) -> None:
+  """Raises unless every device gets an equal part of a batch."""
+  count = parallel.num_devices(devices)
+  if batch_size < 1 or batch_size % count:
+    raise errors.InputError(
+      f'must be a positive multiple of the {count} devices, got {batch_size}', argument=name
+    )

@@ -1,0 +1,1 @@
+"""Files of a work folder: models with their records, hashes, progress, times."""

@@ -1,0 +1,97 @@
+"""Files of a work folder: nothing is ever half-written, and only one process works in a folder."""
+
+from collections.abc import Iterator
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+
+import numpy as np
+
+from dalign_jax import errors, parallel
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+  """Writes a file so that it is there whole or not at all."""
+  _replace(path, lambda temporary: temporary.write_text(text, encoding='utf-8'))
+
+
+def write_json(path: pathlib.Path, value) -> None:
+  """Writes JSON, whole or not at all."""
+  write_text(path, json.dumps(value, indent=2) + '\n')
+
+
+def read_json(path: pathlib.Path):
+  """Reads JSON.
+
+  Raises:
+    errors.InputError: if the file is damaged.
+  """
+  try:
+    return json.loads(path.read_text(encoding='utf-8'))
+  except ValueError as error:
+    raise errors.InputError(
+      f'{path} is damaged ({error}); delete it to have it made again'
+    ) from None
+
+
+def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+  """Writes an .npz, whole or not at all."""
+
+  def write(temporary):
+    with open(temporary, 'wb') as file:
+      np.savez_compressed(file, **arrays)
+
+  _replace(path, write)
+
+
+def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """Reads an .npz."""
+  with np.load(path, allow_pickle=False) as arrays:
+    return dict(arrays)
+
+
+def _replace(path, write):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+  try:
+    write(temporary)
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def lock(folder: pathlib.Path, *, is_shared: bool = False) -> Iterator[None]:
+  """Holds the folder for this process; the lock dies with the process.
+
+  Args:
+    folder: made if missing.
+    is_shared: hold it together with others that share it.
+
+  Raises:
+    errors.InputError: if another process holds it, or the folder cannot be written.
+  """
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = open(folder / '.lock', 'a')
+  except OSError as error:
+    raise errors.InputError(
+      f'cannot write in {folder}: {error.strerror}', argument='workdir'
+    ) from None
+  with file:
+    try:
+      fcntl.flock(file, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise errors.InputError(
+        f'another process is at work in {folder}; wait for it or use another --problem',
+        argument='workdir',
+      ) from None
+    yield
+
+
+def locked_by_writer(folder: pathlib.Path, *, is_shared: bool = False):
+  """`lock` for runs of several processes: the one that writes holds it for all."""
+  is_writer = parallel.is_main_process()
+  return lock(folder, is_shared=is_shared) if is_writer else contextlib.nullcontext()

@@ -1,0 +1,132 @@
+"""The folder of a model: made once, whole, with a record of how; interrupted work resumes."""
+
+from collections.abc import Callable
+import hashlib
+import importlib.metadata
+import os
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from dalign_jax import checkpoints, errors, parallel, training, types
+from dalign_jax.store import files, progress, timing
+
+_PACKAGES = ('dalign-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+
+
+def make_model(
+  folder: pathlib.Path,
+  name: str,
+  compute: Callable[[types.Monitor], types.ModelState],
+  record: dict,
+  title: str,
+  *,
+  is_one_of_many: bool = False,
+  tensorboard: bool = False,
+) -> None:
+  """Computes a model and saves it with a record of how it was made, unless it is there.
+
+  Args:
+    folder: the model's own folder.
+    name: of the checkpoint in it.
+    compute: makes the model under a monitor.
+    record: what the model must have been made with, if it is there.
+    title: for people.
+    is_one_of_many: show progress, but say no line when done.
+    tensorboard: write event files.
+
+  Raises:
+    errors.InputError: if a model is there that was made with another record, or the loss became
+      NaN.
+  """
+  made_with = {**record, **environment()}
+  if parallel.agree(checkpoints.exists(folder / name)):
+    _, found = checkpoints.restore(folder / name)
+    _check_record(folder, {k: found.get(k) for k in record}, record)
+    if not is_one_of_many:
+      progress.say(f'{title}: done before ({found["seconds"]:.1f} s)')
+    return
+  with files.locked_by_writer(folder):
+    model, spent, monitor = watch(folder, compute, made_with, title, tensorboard=tensorboard)
+    if parallel.is_main_process():
+      save(folder / name, model, {**made_with, **spent})
+    monitor.close()
+  parallel.barrier(str(folder))
+  if not is_one_of_many:
+    say_spent(title, spent)
+
+
+def watch(
+  folder: pathlib.Path,
+  compute: Callable,
+  made_with: dict,
+  title: str,
+  *,
+  tensorboard: bool = False,
+) -> tuple[Any, dict[str, float], progress.RunMonitor]:
+  """Computes under a monitor: the result, the seconds, and the monitor."""
+  with progress.bar(title) as shown:
+    monitor = progress.RunMonitor(folder, shown, timing.compile_seconds, made_with, tensorboard)
+    try:
+      result = compute(monitor)
+    except training.NonFiniteLossError as error:
+      last = checkpoints.latest_epoch(folder / 'training')
+      kept = f'the state after epoch {last} is kept' if last else 'no epoch was finished'
+      raise errors.InputError(
+        f'{title}: {error}; {kept} in {folder}. Try a lower learning rate.'
+      ) from None
+    return result, monitor.seconds(), monitor
+
+
+def save(path: pathlib.Path, model: types.ModelState, record: dict) -> None:
+  """Saves a model with its record and its digest."""
+  checkpoints.save(path, model, {**record, 'digest': digest(model)})
+
+
+def say_spent(title: str, spent: dict[str, float]) -> None:
+  """Says how long it took."""
+  progress.say(
+    f'{title}: {spent["seconds"]:.1f} s, and {spent["compile_seconds"]:.1f} s of compilation'
+  )
+
+
+def _check_record(folder, there, now):
+  changed = [k for k in now if there[k] != now[k]]
+  if changed:
+    lines = [f'{k}: {there[k]!r} there, {now[k]!r} now' for k in changed]
+    raise errors.InputError(
+      f'{folder} was made with other settings ({"; ".join(lines)}); use another '
+      '--problem or --workdir, or delete the folder',
+      argument='workdir',
+    )
+
+
+def digest(model: types.ModelState) -> str:
+  """SHA-256 of a model's bytes: an evaluation says which models it is of."""
+  digest = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(model):
+    digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
+  return digest.hexdigest()
+
+
+def environment() -> dict:
+  """Where a model was made: what its bits and its seconds depend on."""
+  return {
+    'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+    'processes': jax.process_count(),
+    'xla_flags': os.environ.get('XLA_FLAGS', ''),
+    'versions': versions(),
+  }
+
+
+def versions() -> dict[str, str]:
+  """Versions of the packages that a result depends on."""
+  found = {}
+  for name in _PACKAGES:
+    try:
+      found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      found[name] = 'not installed'
+  return found

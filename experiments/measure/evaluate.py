@@ -1,0 +1,261 @@
+"""Evaluates original, gold and unlearned models, each beside gold.
+
+A line of the table is a group of models that differ in their seeds: each member is measured beside
+the gold of its number, and under `--evaluation=full` the group as a whole (`distributions`).
+"""
+
+import dataclasses
+import functools
+import pathlib
+
+import numpy as np
+from scipy import stats
+
+from dalign_jax import checkpoints, errors, prediction, types
+from dalign_jax.store import files, progress
+from experiments.measure import many_seeds, one_model, predictions, seed_groups
+from experiments.problem import preparation
+
+FORMAT = 5  # to be raised when a measure changes, so that old evaluations are made again
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One line of the table: a model, or several that differ in their seeds.
+
+  Attributes:
+    name: what the table calls it.
+    kind: original, gold, second gold, unlearned, control, or oracle, which knows gold's answers.
+    seeds: the scalars of each member.
+    record: how the first member was made.
+    arrays: what plots need, of the first member and of the group.
+    folder: of the first member.
+    group: scalars of the group as a whole.
+    group_intervals: half-widths of 95 % intervals of some of them.
+    folders: of all members.
+  """
+
+  name: str
+  kind: str
+  seeds: tuple[dict[str, float], ...]
+  record: dict
+  arrays: dict[str, np.ndarray]
+  folder: pathlib.Path
+  group: dict[str, float] = dataclasses.field(default_factory=dict)
+  group_intervals: dict[str, float] = dataclasses.field(default_factory=dict)
+  folders: tuple[pathlib.Path, ...] = ()
+
+  @property
+  def values(self) -> dict[str, float]:
+    """Means over the members that have the scalar, and the group's own scalars."""
+    keys = {key: None for seed in self.seeds for key in seed}
+    means = {key: float(np.mean(self.of_seeds(key))) for key in keys}
+    return {**means, **self.group}
+
+  def of_seeds(self, key: str) -> list[float]:
+    """A scalar of each member that has it."""
+    return [seed[key] for seed in self.seeds if key in seed]
+
+  def interval(self, key: str) -> float | None:
+    """Half the width of the 95 % interval of a mean over training seeds; None for one seed."""
+    if key in self.group:
+      return self.group_intervals.get(key)
+    return mean_interval(self.of_seeds(key))
+
+
+def mean_interval(values: list[float]) -> float | None:
+  """Half-width of Student's 95 % interval for the mean; None below two values."""
+  if len(values) < 2:
+    return None
+  return float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
+
+
+def evaluate(job: preparation.Job, labels: list[str]) -> None:
+  """Measures what has not been measured with the same settings yet.
+
+  Args:
+    job: the problem.
+    labels: of the methods of this run.
+
+  Raises:
+    errors.InputError: if a model is missing.
+  """
+  found = [*seed_groups.standing(job), *(seed_groups.of_run(job, label, label) for label in labels)]
+  is_whole = job.config.member < 0
+  chosen = [(g, i) for g in found for i in (range(len(g.members)) if is_whole else job.members)]
+  shadows = [m for g in found for m in g.shadows] if is_whole else []
+  for model in [*(g.members[i] for g, i in chosen), *shadows]:
+    if not checkpoints.exists(model.checkpoint):
+      raise errors.InputError(
+        f'no model in {model.checkpoint}; run its stage first', argument='stages'
+      )
+  outputs = functools.lru_cache(maxsize=4)(functools.partial(_outputs, job))
+  todo = [(g, i) for g, i in chosen if not _is_fresh(job, g, i)]
+  todo.sort(key=lambda item: item[1])  # members of a number share original and gold
+  with progress.bar('evaluate') as shown:
+    for done, (group, number) in enumerate(todo):
+      shown.update(done, len(todo), group.name)
+      _evaluate_member(job, group, number, outputs)
+  logits = functools.cache(functools.partial(_logits, job))
+  whole = found if job.config.is_full and is_whole else []
+  wide = [g for g in whole if not _is_group_fresh(job, g)]
+  with progress.bar('evaluate groups') as shown:
+    for done, group in enumerate(wide):
+      shown.update(done, len(wide), group.name)
+      _evaluate_group(job, group, logits)
+  counts = f'{len(todo)} models' + (f', {len(wide)} groups' if job.config.is_full else '')
+  progress.say(f'evaluate: {counts if todo or wide else "done before"}')
+
+
+def read_rows(job: preparation.Job) -> list[Row]:
+  """The evaluated models of the problem: original, golds, then every run, by name.
+
+  Runs whose evaluation is of other models or settings are left out, and said to be.
+  """
+  rows = []
+  for group in [*seed_groups.standing(job), *seed_groups.runs(job)]:
+    members = range(len(group.members))
+    if not all(_is_fresh(job, group, i) for i in members):
+      folder = group.members[0].folder
+      progress.say(f'{folder}: evaluated with other settings, left out; run evaluate for it')
+      continue
+    rows.append(_row(job, group))
+  if [r.kind for r in rows[:2]] != ['original', 'gold']:
+    raise errors.InputError('nothing evaluated yet; run evaluate first', argument='stages')
+  return rows
+
+
+def _row(job, group) -> Row:
+  first = group.members[0]
+  seeds = tuple(files.read_json(m.folder / 'evaluation.json')['values'] for m in group.members)
+  arrays = files.read_arrays(first.folder / 'plots.npz')
+  found = {}
+  if job.config.is_full and _is_group_fresh(job, group):
+    found = files.read_json(group.file(job, '.json'))
+    arrays |= files.read_arrays(group.file(job, '.npz'))
+  records = [checkpoints.restore(m.checkpoint)[1] for m in group.members]
+  times = {k: float(np.mean([r[k] for r in records])) for k in ('seconds', 'compile_seconds')}
+  return Row(
+    group.name,
+    'oracle' if 'gold' in records[0] else group.kind,
+    seeds,
+    {**records[0], **times},
+    arrays,
+    first.folder,
+    found.get('values', {}),
+    found.get('intervals', {}),
+    tuple(m.folder for m in group.members),
+  )
+
+
+def _evaluate_member(job, group, number, outputs) -> None:
+  original, gold = _references(job, number)
+  model = group.members[number]
+  measured = outputs(model)
+  values = one_model.scalars(
+    job, measured, outputs(gold), outputs(original), is_gold=group.kind == 'gold'
+  )
+  if number == 0:
+    files.write_arrays(model.folder / 'plots.npz', one_model.arrays(job, measured))
+  predictions.evaluate(model.folder, outputs(gold)['forget'].logits, job.sets['forget'].labels)
+  files.write_json(
+    model.folder / 'evaluation.json',
+    {
+      'name': group.name,
+      'kind': group.kind,
+      'settings': _settings(job, model, number),
+      'values': values,
+    },
+  )
+
+
+def _evaluate_group(job, group, logits) -> None:
+  original, gold, second = seed_groups.standing(job)
+  result = many_seeds.measure(
+    job,
+    [logits(m) for m in group.members],
+    [logits(m, ('forget',)) for m in group.shadows],
+    original=[logits(m) for m in original.members],
+    gold=[logits(m) for m in gold.members],
+    references=[[logits(r) for r in second.members if r.folder != m.folder] for m in group.members],
+    state=_restore(job, group.members[0]),
+    is_gold=group.kind == 'gold',
+  )
+  files.write_arrays(group.file(job, '.npz'), result.arrays)
+  files.write_json(
+    group.file(job, '.json'),
+    {
+      'settings': _group_settings(job, group),
+      'values': result.values,
+      'intervals': {k: mean_interval(v) for k, v in result.samples.items()},
+    },
+  )
+
+
+def _references(job, number) -> tuple[seed_groups.Model, seed_groups.Model]:
+  """Original and gold that the member of this number is compared with."""
+  original, gold, _ = seed_groups.standing(job)
+  return original.members[number % len(original.members)], gold.members[number]
+
+
+def _settings(job, model, number) -> dict:
+  """What an evaluation depends on."""
+  original, gold = _references(job, number)
+  return {
+    'format': FORMAT,
+    'da_energy': job.config.da_energy,
+    'evaluation_seed': job.config.evaluation_seed,
+    'model': _digest(job, model.checkpoint),
+    'original': _digest(job, original.checkpoint),
+    'gold': _digest(job, gold.checkpoint),
+  }
+
+
+def _group_settings(job, group) -> dict:
+  used = [group, *seed_groups.standing(job)]
+  return {
+    'format': FORMAT,
+    'evaluation_seed': job.config.evaluation_seed,
+    'relearn_epochs': job.config.relearn_epochs,
+    'shadows': job.config.shadows,
+    'models': [[_digest(job, m.checkpoint) for m in (*g.members, *g.shadows)] for g in used],
+  }
+
+
+def _is_fresh(job, group, number) -> bool:
+  model = group.members[number]
+  there = _read_settings(model.folder / 'evaluation.json')
+  return there is not None and there == _settings(job, model, number)
+
+
+def _is_group_fresh(job, group) -> bool:
+  return _read_settings(group.file(job, '.json')) == _group_settings(job, group)
+
+
+def _digest(job, checkpoint) -> str | None:
+  """The digest in a model's record; None where there is no model."""
+  if checkpoint not in job.digests and checkpoints.exists(checkpoint):
+    job.digests[checkpoint] = checkpoints.restore(checkpoint)[1]['digest']
+  return job.digests.get(checkpoint)
+
+
+def _read_settings(path):
+  return files.read_json(path)['settings'] if path.exists() else None
+
+
+def _restore(job, model) -> types.ModelState:
+  return checkpoints.restore(model.checkpoint, job.template)[0]
+
+
+def _logits(job, model, names=None) -> dict[str, np.ndarray]:
+  """Logits on all sets or on those named."""
+  outputs = one_model.replace_non_finite(_outputs(job, model, names))
+  return {name: of_set.logits for name, of_set in outputs.items()}
+
+
+def _outputs(job, model, names=None) -> dict[str, types.Outputs]:
+  state = _restore(job, model)
+  return {
+    name: prediction.predict(job.apply_fn, state, job.sets[name].images, devices=job.devices)
+    for name in names or job.sets
+  }

@@ -1,0 +1,80 @@
+"""Several models of a role from one program, each kept in its own folder."""
+
+from collections.abc import Mapping
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+
+from dalign_jax import checkpoints, parallel, training, types
+from dalign_jax.store import files, model_folder
+from experiments.problem import preparation
+
+
+def make_ensemble(
+  job: preparation.Job,
+  role: str,
+  folders: Mapping[int, pathlib.Path],
+  keys: Mapping[int, jax.Array],
+  dataset: types.Dataset,
+  subsets: Mapping[int, np.ndarray],
+) -> None:
+  """Trains those models of a role that are missing, some at a time in one program.
+
+  A group that was interrupted is finished first, from the last epoch it reached.
+
+  Args:
+    job: the problem.
+    role: 'original', 'gold' or 'shadow', the name of the folder.
+    folders: seed -> where the model goes.
+    keys: seed -> key of initialisation and training.
+    dataset: what `subsets` picks from.
+    subsets: seed -> rows of the training set, equally many for each.
+  """
+  folder = job.folder / role / 'ensemble'
+  while group := _next_group(job, folder, folders):
+    title = f'train {role}: {len(group)} models'
+    made_with = {'seeds': group, 'examples': len(subsets[group[0]]), **model_folder.environment()}
+
+    def compute(monitor, group=group):
+      pairs = [jax.random.split(keys[seed]) for seed in group]
+      return training.fit_ensemble(
+        job.apply_fn,
+        [job.init_fn(init_key) for init_key, _ in pairs],
+        dataset,
+        job.recipe,
+        [fit_key for _, fit_key in pairs],
+        subsets=np.stack([subsets[seed] for seed in group]),
+        devices=job.devices,
+        monitor=monitor,
+      )
+
+    members, spent, _ = model_folder.watch(folder, compute, made_with, title)
+    if parallel.is_main_process():
+      each = {name: seconds / len(group) for name, seconds in spent.items()}
+      for seed, model in zip(group, members, strict=True):
+        record = {**made_with, **each, 'seed': seed, 'trained_together': len(group)}
+        shutil.copy(folder / 'train.jsonl', _existing(folders[seed]) / 'train.jsonl')
+        model_folder.save(folders[seed] / 'model', model, record)
+      shutil.rmtree(folder)
+    parallel.barrier(title)
+    model_folder.say_spent(title, spent)
+
+
+def _next_group(job, folder, folders) -> list[int]:
+  """The seeds of the next group to train, agreed on by all processes; empty when all are there."""
+  path = folder / 'members.json'
+  if parallel.is_main_process():
+    missing = [seed for seed, f in folders.items() if not checkpoints.exists(f / 'model')]
+    if not missing or (path.exists() and not set(files.read_json(path)) <= folders.keys()):
+      shutil.rmtree(folder, ignore_errors=True)  # nothing to do, or of a run with more models
+    if missing and not path.exists():
+      files.write_json(path, missing[: job.config.ensemble_size])
+  parallel.barrier('ensemble')
+  return files.read_json(path) if path.exists() else []
+
+
+def _existing(folder):
+  folder.mkdir(parents=True, exist_ok=True)
+  return folder

@@ -1,0 +1,99 @@
+"""Which training images are memorised: scores from models that were trained without a part."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+from dalign_jax import checkpoints, errors, metrics, parallel, prediction, seeds
+from dalign_jax.store import files, progress
+from experiments import config as config_lib
+from experiments.problem import ensembles, preparation
+
+_PARTS = 3  # each model is trained without one of so many parts
+_NOT_ASKED = ('forget', 'original_seed', 'gold_seed')  # settings that scores do not depend on
+
+
+class Scores(NamedTuple):
+  """Memorisation scores `[N]` of all rows (0 for those not trained on), and of what data."""
+
+  values: np.ndarray
+  data_hash: str
+
+
+def scores(config: config_lib.Config) -> Scores:
+  """The scores of a configuration's training images; trains the models that they need once.
+
+  They are kept in `<workdir>/memorisation/`, for all requests and seeds on one training set.
+
+  Raises:
+    errors.InputError: if `--memorisation_models` is not a multiple of 3.
+  """
+  if config.memorisation_models < 1 or config.memorisation_models % _PARTS:
+    raise errors.InputError(
+      f'must be a multiple of {_PARTS}, got {config.memorisation_models}',
+      argument='memorisation_models',
+    )
+  folder = folder_of(config)
+  path = folder / 'scores.npz'
+  if not parallel.agree(path.exists()):
+    _compute(config, folder, path)
+  found = files.read_arrays(path)
+  return Scores(found['scores'], str(found['data_hash']))
+
+
+def folder_of(config: config_lib.Config) -> pathlib.Path:
+  """Where the scores and their models are."""
+  settings = config.problem_settings()
+  asked = json.dumps({k: v for k, v in settings.items() if k not in _NOT_ASKED})
+  name = hashlib.sha256(asked.encode()).hexdigest()[:12]
+  return pathlib.Path(os.path.expanduser(config.workdir)) / 'memorisation' / name
+
+
+def _compute(config, folder, path):
+  # held-out rows are the same for every request that chooses among the training rows
+  config = dataclasses.replace(
+    config, forget='random:0.5', evaluation='standard', num_seeds=1, num_gold=2, member=-1
+  )
+  with files.locked_by_writer(folder):
+    job = preparation.prepare(config, folder)
+    preparation.fix(job)
+    parallel.barrier('memorisation')
+    rows = np.concatenate([job.split.retain, job.split.forget])
+    subsets = {k: _subset(config, k, len(rows)) for k in range(config.memorisation_models)}
+    folders = {k: folder / 'memorisation' / f'seed_{k}' for k in subsets}
+    keys = {k: seeds.stream(k, 'memorisation') for k in subsets}
+    ensembles.make_ensemble(job, 'memorisation', folders, keys, job.training_set, subsets)
+    if parallel.is_main_process():
+      found = _measure(job, folders, subsets)
+      values = np.zeros(sum(len(rows) for rows in vars(job.split).values()), np.float32)
+      values[rows] = found
+      files.write_arrays(path, {'scores': values, 'data_hash': np.array(job.data_hash)})
+      progress.say(
+        f'memorisation: mean {found.mean():.3f}, 90th percentile {np.quantile(found, 0.9):.3f}'
+      )
+    parallel.barrier('scores')
+
+
+def _subset(config, index, size) -> np.ndarray:
+  """Training rows of a model: all but a third; every row is left out by one model in three."""
+  rng = np.random.default_rng([config.split_seed, 9, index // _PARTS])
+  permutation, count = rng.permutation(size), -(-size // _PARTS)
+  start = min(index % _PARTS * count, size - count)
+  return np.sort(np.delete(permutation, np.arange(start, start + count)))
+
+
+def _measure(job, folders, subsets) -> np.ndarray:
+  dataset = job.training_set
+  probabilities, is_trained = [], []
+  for k, folder in folders.items():
+    model, _ = checkpoints.restore(folder / 'model', job.template)
+    outputs = prediction.predict(job.apply_fn, model, dataset.images, devices=job.devices)
+    loss = metrics.cross_entropy_scores(outputs.logits, dataset.labels)
+    probabilities.append(np.exp(-loss))
+    is_trained.append(np.isin(np.arange(len(dataset)), subsets[k]))
+  return metrics.memorisation_scores(np.stack(probabilities), np.stack(is_trained))

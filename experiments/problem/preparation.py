@@ -1,0 +1,220 @@
+"""The problem of a run: its data, splits and network, fixed in a folder of its own."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+
+import jax
+import numpy as np
+
+from dalign_jax import augmentation, errors, from_settings, parallel, seeds, types
+from dalign_jax import data as data_lib
+from dalign_jax.store import files, model_folder
+from experiments import config as config_lib
+from experiments.problem import folders, sets
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job(folders.Folders):
+  """A problem and the run's settings: what every stage works on."""
+
+  data_hash: str
+  test_hash: str
+  split: data_lib.Split
+  sets: dict[str, types.Dataset]  # retain, forget, validation, test; unseen where people are
+  watched: types.Dataset | None  # further unseen people, whom methods may watch
+  class_names: tuple[str, ...]
+  notes: tuple[str, ...]
+  forgets_classes: tuple[int, ...]  # classes without retain examples
+  apply_fn: types.ApplyFn
+  init_fn: object
+  recipe: types.Recipe
+  devices: tuple[jax.Device, ...] | None
+  poison: sets.Poison | None = (
+    None  # what is done to held-out rows, where the forget set is poisoned
+  )
+  forgets_subclass: int | None = None  # its group
+  digests: dict[pathlib.Path, str] = dataclasses.field(default_factory=dict)  # of finished models
+
+  @property
+  def num_classes(self) -> int:
+    return len(self.class_names)
+
+  @property
+  def is_multi_label(self) -> bool:
+    """Whether the labels are several binary attributes."""
+    return self.sets['retain'].is_multi_label
+
+  @property
+  def training_set(self) -> types.Dataset:
+    return types.concatenate(self.sets['retain'], self.sets['forget'])
+
+  @property
+  def template(self) -> types.ModelState:
+    """A state of the problem's network, to check checkpoints against."""
+    return self.init_fn(seeds.stream(0, 'template'))
+
+  def problem(self, original: types.ModelState, **changes) -> types.Problem:
+    """What a method sees; `changes` replace fields."""
+    fields = {
+      'apply_fn': self.apply_fn,
+      'init_fn': self.init_fn,
+      'retain': self.sets['retain'],
+      'forget': self.sets['forget'],
+      'validation': self.sets['validation'],
+      'num_classes': self.num_classes,
+      'recipe': self.recipe,
+      'devices': self.devices,
+      'unseen': self.watched,
+    }
+    return types.Problem(original=original, **{**fields, **changes})
+
+  def shadow_forget_rows(self, index: int) -> np.ndarray:
+    """The half of the forget set that a shadow was trained on; shadows 2j and 2j + 1 share none.
+
+    Of an odd number of examples the last of the permutation is in neither.
+    """
+    rng = np.random.default_rng([self.config.split_seed, index // 2])
+    half = len(self.sets['forget']) // 2
+    permutation = rng.permutation(len(self.sets['forget']))
+    return np.sort(permutation[:half] if index % 2 == 0 else permutation[half : 2 * half])
+
+
+def prepare(
+  config: config_lib.Config, folder: pathlib.Path, scores: np.ndarray | None = None
+) -> Job:
+  """Loads the data, makes the splits, and checks the settings; writes nothing."""
+  made = sets.make(config, scores)
+  source = made.source
+  apply_fn, init_fn = from_settings.network(
+    config, source.dataset.images.shape[1:], len(source.class_names)
+  )
+  job = Job(
+    config=config,
+    folder=folder,
+    data_hash=data_lib.content_hash(made.source.dataset),
+    test_hash=data_lib.content_hash(made.sets['test']),
+    split=made.split,
+    sets=made.sets,
+    watched=made.watched,
+    class_names=made.source.class_names,
+    notes=made.notes,
+    forgets_classes=made.forgets_classes,
+    poison=made.poison,
+    forgets_subclass=made.forgets_subclass,
+    apply_fn=apply_fn,
+    init_fn=init_fn,
+    recipe=from_settings.recipe(config),
+    devices=from_settings.devices(config),
+  )
+  _check_recipe(job)
+  return job
+
+
+def _check_recipe(job):
+  from_settings.check_batch_size('batch_size', job.recipe.batch_size, job.devices)
+  if job.recipe.augmentation not in augmentation.AUGMENTATIONS:
+    raise errors.InputError(
+      f'must be one of {", ".join(augmentation.AUGMENTATIONS)}, got {job.recipe.augmentation!r}',
+      argument='augmentation',
+    )
+  _check_counts(job)
+  if job.recipe.num_epochs < 1:
+    raise errors.InputError(
+      f'must be at least 1, got {job.recipe.num_epochs}', argument='num_epochs'
+    )
+
+
+def _check_counts(job):
+  config = job.config
+  if config.evaluation not in config_lib.EVALUATIONS:
+    raise errors.InputError(
+      f'must be one of {", ".join(config_lib.EVALUATIONS)}, got {config.evaluation!r}',
+      argument='evaluation',
+    )
+  for name in ('seeds', 'ensemble_size', 'relearn_epochs'):
+    if getattr(config, name) < 1:
+      flag = 'num_seeds' if name == 'seeds' else name
+      raise errors.InputError(f'must be at least 1, got {getattr(config, name)}', argument=flag)
+  if config.member >= config.seeds:
+    raise errors.InputError(
+      f'must be less than the {config.seeds} originals, got {config.member}', argument='member'
+    )
+  if config.golds < 2 * config.seeds or config.golds % 2:
+    raise errors.InputError(
+      f'must be even and at least {2 * config.seeds} (a reference and a noise floor '
+      f'for each of the {config.seeds} seeds), got {config.num_gold}',
+      argument='num_gold',
+    )
+  if config.is_full and (config.shadows < 6 or config.shadows % 2):
+    raise errors.InputError(
+      f'must be even and at least 6, got {config.num_shadows}', argument='num_shadows'
+    )
+  if config.is_full and job.is_multi_label:
+    raise errors.InputError(
+      'full is for one label an image, not for attributes', argument='evaluation'
+    )
+  if config.is_full and config.golds < 6:
+    raise errors.InputError(
+      f'--evaluation=full needs at least 6 for U-LiRA, got {config.golds}', argument='num_gold'
+    )
+  if config.is_full and len(job.sets['forget']) < 10:
+    raise errors.InputError(
+      'full needs at least 10 forget examples, since its attacks train on half of '
+      f'them, got {len(job.sets["forget"])}',
+      argument='evaluation',
+    )
+
+
+def fix(job: Job) -> None:
+  """Writes `problem.json` and `splits.npz`, or compares with what is there.
+
+  Raises:
+    errors.InputError: if the folder is of another problem; shows the difference.
+  """
+  wanted = _identity(job)
+  path = job.folder / 'problem.json'
+  if path.exists():
+    # a setting that a folder does not know yet had its default's meaning
+    defaults = {n: v for n, v in config_lib.Config().problem_settings().items() if n in wanted}
+    there = defaults | files.read_json(path)['identity']
+    differing = [n for n in sorted(wanted.keys() | there.keys()) if wanted.get(n) != there.get(n)]
+    if differing:
+      lines = [f'{n}: {there.get(n)!r} there, {wanted.get(n)!r} now' for n in differing]
+      raise errors.InputError(
+        f'{job.folder} holds another problem ({"; ".join(lines)}); '
+        'use another --problem or --workdir',
+        argument='workdir',
+      )
+    return
+  if parallel.is_main_process():
+    data_lib.save_split(job.folder / 'splits.npz', job.split)
+    files.write_json(
+      path,
+      {
+        'identity': wanted,
+        'sizes': {name: len(d) for name, d in job.sets.items()},
+        'class_names': list(job.class_names),
+        'versions': model_folder.versions(),
+      },
+    )
+
+
+def _identity(job) -> dict:
+  """What original and gold depend on: settings, data and splits, as JSON gives them back."""
+  settings = job.config.problem_settings()
+  if job.config.forget.startswith('ids:'):
+    del settings['forget']  # the hash of the split says which ids, the file's path does not
+  split = hashlib.sha256()
+  for name, rows in vars(job.split).items():
+    if not len(rows) and name.startswith('unseen'):
+      continue
+    split.update(f'{name} {len(rows)} '.encode() + rows.tobytes())
+  identity = {
+    **settings,
+    'data_hash': job.data_hash,
+    'test_hash': job.test_hash,
+    'split_hash': split.hexdigest(),
+  }
+  return json.loads(json.dumps(identity))

@@ -1,0 +1,239 @@
+"""Writes `report.html` (one file, works offline), `report.md`, `report.csv` and `rows.json`."""
+
+import collections
+from collections.abc import Sequence
+import html
+
+from dalign_jax import hparams
+from dalign_jax.store import files, progress
+from experiments.measure import evaluate, many_seeds, predictions
+from experiments.problem import preparation
+from experiments.report import figures, html_tables, page, plots, rows_file, table
+
+_RUN = ('unlearned', 'oracle')
+_LEAST_MOVE = 0.1  # of the way from original to gold: below it, a method did next to nothing
+READING = (
+  'Every number is to be read beside the same number of gold, the model retrained without the '
+  'forget set: nearer to gold is better, higher or lower is not. "=" marks a gap to gold no larger '
+  'than the gap between two golds (the floor). Avg Gap: mean absolute gap to gold over forget, '
+  'retain and test accuracy and the attack, in points. ToW: product of one minus the three '
+  'accuracy gaps, 1 is gold. '
+  'Seconds without compilation; "of gold" is the share of the time that training gold took. In '
+  "report.html, a method's name links to its resolved flags."
+)
+
+
+_CLASSES = (
+  'Accuracy on images of the classes that lose some, and on test images of all classes, %: what is '
+  'known of the class may stay.'
+)
+_ORACLE = (
+  'An oracle was told which forget images gold gets right: it shows what could be reached, is no '
+  'method, and is not ranked'
+)
+
+
+Section = tuple[str, list[list[str]], str]  # title, table, words
+
+
+def write(job: preparation.Job) -> None:
+  """Writes the three reports and prints the table and where they are."""
+  rows = evaluate.read_rows(job)
+  notes = warnings(rows)
+  text = tables(rows, _sections(job, rows))
+  title = f'Unlearning {job.config.forget} from {job.config.model} on {job.config.dataset}'
+  files.write_text(job.folder / 'report.csv', table.to_csv(rows))
+  files.write_text(job.folder / 'report.md', _markdown(job, rows, title, text, notes))
+  rows_file.write(job.folder, rows_file.Record(title, notes, rows))
+  drawn = figures.draw(job, rows)
+  figures.write(job, drawn)
+  files.write_text(job.folder / 'report.html', _html(job, rows, title, notes, drawn))
+  progress.say(f'\n{text}\n\n= within the gold-gold floor')
+  for note in notes:
+    progress.say(f'warning: {note}')
+  progress.say(f'report: {job.folder / "report.html"}')
+
+
+def tables(rows: list[evaluate.Row], sections: Sequence[Section] = ()) -> str:
+  """The tables as Markdown: methods against gold, laws and attacks, rankings, sections."""
+  grids = [table.ranking(rows), *(cells for _, cells, _ in sections)]
+  parts = [table.markdown(rows), table.markdown(rows, 'full')]
+  parts += [table.grid(cells) for cells in grids if cells]
+  return '\n\n'.join(part for part in parts if part)
+
+
+def _sections(job, rows) -> list[Section]:
+  """Title, table and words of what only some problems and methods have."""
+  sections = [
+    ('Inside the classes', predictions.class_table(rows, job.class_names), _CLASSES),
+    (
+      'Predictions of what gold knows',
+      predictions.prediction_table(rows, job.config.evaluation_seed),
+      predictions.WORDS,
+    ),
+  ]
+  return [section for section in sections if section[1]]
+
+
+def warnings(rows: list[evaluate.Row]) -> list[str]:
+  """What a reader must know before trusting the table."""
+  notes = []
+  for column in table.columns(rows):
+    if column.key not in ('activation_distance', 'dimensional_alignment'):
+      continue
+    apart = table.separation(column, rows)
+    if apart < 3:
+      notes.append(
+        f'original and gold are only {apart:.1f} floors apart in {column.head} (three are needed '
+        'to rank methods by it); train longer, without augmentation or with a wider network'
+      )
+  notes += _missed_leaks(rows)
+  for row in rows:
+    if not row.values['finite']:
+      notes.append(f'{row.name} is destroyed: its outputs are not finite')
+    if row.kind == 'unlearned' and not row.values['changed']:
+      notes.append(f"{row.name} had no effect: its outputs on the forget set are the original's")
+    elif row.kind == 'unlearned' and _moved(row) < _LEAST_MOVE * _way(rows):
+      notes.append(
+        f'{row.name} had hardly any effect: on the forget set its outputs moved by '
+        f'{_moved(row):.3f} (activation distance), and gold is {_way(rows):.3f} away'
+      )
+  return notes
+
+
+def _moved(row) -> float:
+  """Activation distance from the original."""
+  return row.values.get('moved', float('inf'))
+
+
+def _way(rows) -> float:
+  """Activation distance from the original to gold."""
+  return rows[0].values.get('activation_distance', 0.0)
+
+
+def _missed_leaks(rows) -> list[str]:
+  """Attacks that cannot tell the planted leak from gold: what they say of methods means nothing."""
+  notes = []
+  for leak in (row for row in rows if row.kind == 'control'):
+    for attack, title in plots.ATTACKS.items():
+      key = f'{attack}_auc'
+      if key in leak.group and key in rows[1].group:
+        margin = sum(row.interval(key) or 0.0 for row in (leak, rows[1]))
+        if leak.values[key] - rows[1].values[key] <= margin:
+          notes.append(
+            f'{title} does not tell {leak.name} from gold (AUC {leak.values[key]:.3f} and '
+            f'{rows[1].values[key]:.3f}, intervals overlap): it is too weak here to judge a method'
+          )
+  return notes
+
+
+def verdict(rows: list[evaluate.Row]) -> str:
+  """The table in words."""
+  lines = [line for line in table.lines(rows) if line.row.kind == 'unlearned']
+  if not lines:
+    return 'No method has been run yet.'
+  best = {
+    'output (activation distance)': min(lines, key=lambda x: x.row.values['activation_distance']),
+    'features (DA)': min(lines, key=_alignment_gap),
+    'accuracies and attack (Avg Gap)': min(lines, key=_average_gap),
+  }
+  parts = [f'{hparams.short(line.row.name)} in {what}' for what, line in best.items()]
+  return 'Nearest to gold: ' + '; '.join(parts) + '.'
+
+
+def nearness(rows: list[evaluate.Row]) -> str:
+  """In how many columns each method is as near to gold as another gold."""
+  lines = [line for line in table.lines(rows) if line.row.kind == 'unlearned']
+  counts = collections.defaultdict(list)
+  for line in lines:
+    number = sum(cell.at_floor for cell in line.cells.values())
+    counts[number].append(hparams.short(line.row.name))
+  if not counts:
+    return ''
+  parts = [f'{", ".join(counts[number])} in {number}' for number in sorted(counts, reverse=True)]
+  total = len(table.columns(rows))
+  return f'As near to gold as another gold, of {total} columns: {"; ".join(parts)}.'
+
+
+def _alignment_gap(line) -> float:
+  cell = line.cells.get('dimensional_alignment')
+  return float('inf') if cell is None or cell.gap is None else cell.gap
+
+
+def _average_gap(line) -> float:
+  return float('inf') if line.average_gap is None else line.average_gap
+
+
+def _facts(job, rows) -> list[str]:
+  sizes = ', '.join(f'{name} {len(d):,}' for name, d in job.sets.items())
+  gold = rows[1]
+  ranks = [row.values.get('da_rank', 0) for row in rows[:2]]
+  return [
+    f'Sets: {sizes}. Recipe: {job.recipe}.',
+    *(f'{note}.' for note in job.notes),
+    f'DA keeps {job.config.da_energy:.0%} of the spectrum: rank {ranks[1]:.0f} for gold, '
+    f'{ranks[0]:.0f} for the original. Attack: chance is 0.5; 95 % of equal laws at these '
+    f'sizes stay within {gold.values.get("mia_floor", 0.5):.3f} of it.',
+    *(
+      [f'Forgetting score: 95 % of equal laws stay below {floor:.3f}.']
+      if (floor := gold.values.get('forgetting_score_floor'))
+      else []
+    ),
+    f'Made on {gold.record["devices"]}; versions: '
+    + ', '.join(f'{k} {v}' for k, v in gold.record['versions'].items())
+    + '.',
+  ]
+
+
+def _markdown(job, rows, title, text, notes) -> str:
+  parts = [f'# {title}', f'{verdict(rows)} {nearness(rows)}'.strip()]
+  parts += [f'**Warning:** {note}.' for note in notes]
+  parts += [text, READING, *(words for _, _, words in _sections(job, rows)), *_oracles(rows)]
+  if table.columns(rows, 'full'):
+    parts += [_null_floors(job)]
+  parts += ['\n'.join(f'- {c.head}: {c.meaning}' for c in table.columns(rows))]
+  parts += _facts(job, rows)
+  return '\n\n'.join(parts) + '\n'
+
+
+def _html(job, rows, title, notes, drawn) -> str:
+  escape, ranking = html.escape, table.ranking(rows)
+  body = [f'<h1>{escape(title)}</h1>']
+  body += [f'<p class="verdict">{escape(verdict(rows))} {escape(nearness(rows))}</p>']
+  body += [f'<p class="warning">Warning: {escape(n)}.</p>' for n in notes]
+  body += [html_tables.results(rows, job.folder), f'<p>{escape(READING)}</p>']
+  if table.columns(rows, 'full'):
+    body += [
+      '<h2>Laws of outputs and strong attacks</h2>',
+      html_tables.results(rows, job.folder, 'full'),
+    ]
+    body += [f'<p>{escape(_null_floors(job))}</p>']
+  body += [
+    '<h2>Rankings</h2>',
+    html_tables.grid(ranking) if ranking else '<p>No method has been run yet.</p>',
+  ]
+  body += [f'<p>{escape(words)}</p>' for words in _oracles(rows)]
+  for heading, cells, words in _sections(job, rows):
+    body += [f'<h2>{escape(heading)}</h2>', html_tables.grid(cells), f'<p>{escape(words)}</p>']
+  body += ['<h2>Figures</h2>', *(f.in_html() for f in drawn)]
+  body += ['<h2>What the columns say</h2><dl>']
+  body += [f'<dt>{escape(c.head)}</dt><dd>{escape(c.meaning)}</dd>' for c in table.columns(rows)]
+  body += ['</dl><h2>How it was made</h2>', *(f'<p>{escape(f)}</p>' for f in _facts(job, rows))]
+  return page.page(title, body)
+
+
+def _oracles(rows) -> list[str]:
+  names = [row.name for row in rows if row.kind == 'oracle']
+  return [f'{_ORACLE}: {", ".join(names)}.'] if names else []
+
+
+def _null_floors(job) -> str:
+  floors = many_seeds.floors(job)
+  config = job.config
+  return (
+    f'Null floors, what equal laws give at these numbers of models ({config.seeds} seeds, '
+    f'{config.golds // 2} golds, {config.shadows} shadows): KLOM {floors["klom"]:.2f} on average, '
+    f'{floors["klom_p95"]:.2f} at the 95th percentile ({many_seeds.num_bins(job)} bins); '
+    f'FQ {floors["forgetting_quality"]:.2f}; AUC of an attack 0.5. ± is half the 95 % interval '
+    'over training seeds (U-LiRA: over shadows).'
+  )

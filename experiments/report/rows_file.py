@@ -1,0 +1,38 @@
+"""The rows of a report as a file, for reports over several problems."""
+
+import pathlib
+from typing import NamedTuple
+
+from dalign_jax.store import files
+from experiments.measure import evaluate
+
+_FIELDS = ('name', 'kind', 'seeds', 'record', 'group', 'group_intervals')
+
+
+class Record(NamedTuple):
+  """What a report was made of; its rows are without arrays."""
+
+  title: str
+  notes: list[str]
+  rows: list[evaluate.Row]
+
+
+def write(folder: pathlib.Path, record: Record) -> None:
+  """Writes `rows.json` in a problem's folder."""
+  rows = [
+    {name: getattr(row, name) for name in _FIELDS} | {'folder': str(row.folder.relative_to(folder))}
+    for row in record.rows
+  ]
+  files.write_json(folder / 'rows.json', {**record._asdict(), 'rows': rows})
+
+
+def read(folder: pathlib.Path) -> Record:
+  """Reads `rows.json`."""
+  found = files.read_json(folder / 'rows.json')
+  rows = [
+    evaluate.Row(
+      **{**row, 'seeds': tuple(row['seeds']), 'folder': folder / row['folder'], 'arrays': {}}
+    )
+    for row in found['rows']
+  ]
+  return Record(found['title'], found['notes'], rows)

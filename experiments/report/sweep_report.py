@@ -1,0 +1,158 @@
+"""One report over all scenarios of a sweep: `report.html`, `report.md` and `report.csv`."""
+
+import csv
+import dataclasses
+import html
+import io
+import pathlib
+from typing import NamedTuple
+
+from dalign_jax import hparams
+from dalign_jax.store import files
+from experiments import sweep_cells
+from experiments.report import html_tables, page, problem_report, rows_file, table
+
+
+class Part(NamedTuple):
+  """A scenario with what its report was made of, rows of the sweep's own methods only."""
+
+  scenario: sweep_cells.Scenario
+  record: rows_file.Record
+
+
+def gather(scenario: sweep_cells.Scenario) -> Part:
+  """Reads a scenario's rows; methods are called by their names, settings are behind the links."""
+  where = scenario.folders
+  record = rows_file.read(where.folder)
+  names = {hparams.label(method, values): method for method, values in scenario.methods.items()}
+  wanted = {where.run_folders(label)[0]: method for label, method in names.items()}
+  rows = []
+  for row in record.rows:
+    if row.folder in wanted:
+      rows.append(dataclasses.replace(row, name=wanted[row.folder]))
+    elif row.kind != 'unlearned':
+      rows.append(row)
+  return Part(scenario, record._replace(rows=rows))
+
+
+def write(folder: pathlib.Path, parts: list[Part], failures: list[sweep_cells.Failure]) -> None:
+  """Writes the reports.
+
+  Args:
+    folder: where to.
+    parts: the scenarios that have a report of their own.
+    failures: cells that are missing in the tables.
+  """
+  files.write_text(folder / 'report.csv', _csv(parts))
+  files.write_text(folder / 'report.md', markdown(parts, failures))
+  files.write_text(folder / 'report.html', _html(folder, parts, failures))
+
+
+def summary(parts: list[Part]) -> list[list[str]]:
+  """Every method with Avg Gap (points), rank by it and ToW in each scenario, and its mean rank.
+
+  The order is that of the mean rank, over the scenarios that a method has a result in.
+  """
+  found: dict[str, dict[str, tuple[table.Line, int | None]]] = {}
+  for part in parts:
+    lines = table.lines(part.record.rows)
+    ranks = table.ranks(lines).get('Avg Gap', {})
+    for line in lines:
+      if line.row.kind in ('unlearned', 'second gold'):
+        of_name = found.setdefault(line.row.name, {})
+        of_name[part.scenario.name] = line, ranks.get(line.row.name)
+  mean_ranks = {name: _mean([rank for _, rank in of.values()]) for name, of in found.items()}
+  names = [part.scenario.name for part in parts]
+  head = ['method', *(f'{n} {what}' for n in names for what in ('Avg Gap', 'rank', 'ToW'))]
+  body = []
+  for name in sorted(found, key=lambda n: (mean_ranks[n] is not None, mean_ranks[n] or 0)):
+    texts = [x for scenario in names for x in _texts(*found[name].get(scenario, (None, None)))]
+    mean = mean_ranks[name]
+    body.append([name, *texts, '-' if mean is None else f'{mean:.1f}'])
+  return [[*head, 'mean rank'], *body]
+
+
+def _texts(line, rank):
+  if line is None:
+    return ['-', '-', '-']
+  tow = line.tug_of_war
+  return [
+    table.format_gap(line),
+    '-' if rank is None else str(rank),
+    '-' if tow is None else f'{tow:.3f}',
+  ]
+
+
+def _mean(values):
+  values = [value for value in values if value is not None]
+  return sum(values) / len(values) if values else None
+
+
+def markdown(parts: list[Part], failures: list[sweep_cells.Failure]) -> str:
+  """The report as Markdown."""
+  text = [f'# {_title(parts)}']
+  text += [f'**Failed:** {_describe(failure)}' for failure in failures]
+  text += ['## All scenarios', table.grid(summary(parts)), _READING] if parts else []
+  for part in parts:
+    text += [f'## {part.record.title}', problem_report.tables(part.record.rows)]
+    text += [f'**Warning:** {note}.' for note in part.record.notes]
+  return '\n\n'.join([*text, problem_report.READING]) + '\n'
+
+
+_READING = (
+  'Second gold is what luck alone makes. Ranks are by Avg Gap, 1 is the best; a mean rank is over '
+  'the scenarios in which a method has a result.'
+)
+
+
+def _html(folder, parts, failures) -> str:
+  body = [f'<h1>{html.escape(_title(parts))}</h1>']
+  for failure in failures:
+    log = folder / 'cells' / f'{failure.cell.name}.log'
+    body.append(
+      f'<p class="warning">Failed: {html.escape(_describe(failure))} '
+      f'({html_tables.link("log", log, folder)})</p>'
+    )
+  if parts:
+    body += ['<h2>All scenarios</h2>', html_tables.grid(summary(parts)), f'<p>{_READING}</p>']
+  for part in parts:
+    rows, whole = part.record.rows, part.scenario.folders.folder / 'report.html'
+    body += [f'<h2>{html.escape(part.record.title)}</h2>', html_tables.results(rows, folder)]
+    if table.columns(rows, 'full'):
+      body.append(html_tables.results(rows, folder, 'full'))
+    if ranking := table.ranking(rows):
+      body.append(html_tables.grid(ranking))
+    body += [f'<p class="warning">Warning: {html.escape(n)}.</p>' for n in part.record.notes]
+    body.append(f'<p>{html_tables.link("figures and details", whole, folder)}</p>')
+  return page.page(_title(parts), [*body, f'<p>{html.escape(problem_report.READING)}</p>'])
+
+
+def _title(parts) -> str:
+  scenarios = ', '.join(part.scenario.name for part in parts) or 'nothing finished'
+  return f'Sweep: {scenarios}'
+
+
+def _describe(failure) -> str:
+  return f'{failure.cell.name}: {failure.error}'
+
+
+def _csv(parts) -> str:
+  """All numbers of all scenarios, with ranks and where the resolved flags are."""
+  found = []
+  for part in parts:
+    rows = part.record.rows
+    ranks = table.ranks(table.lines(rows))
+    flags = {
+      r.name: str(r.folder / 'flags.txt') for r in rows if r.kind in ('unlearned', 'control')
+    }
+    for values in csv.DictReader(io.StringIO(table.to_csv(rows))):
+      name = values['model']
+      ranked = {f'rank_{key}': of[name] for key, of in ranks.items() if name in of}
+      own = {'scenario': part.scenario.name, **values, **ranked, 'flags': flags.get(name, '')}
+      found.append(own)
+  heads = list(dict.fromkeys(key for row in found for key in row))
+  out = io.StringIO()
+  writer = csv.DictWriter(out, heads, lineterminator='\n')
+  writer.writeheader()
+  writer.writerows(found)
+  return out.getvalue()

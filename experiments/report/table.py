@@ -1,0 +1,220 @@
+"""The table of methods against gold: every number beside gold's and its floor."""
+
+import csv
+import io
+import math
+from typing import NamedTuple
+
+from dalign_jax import metrics
+from experiments.measure import columns as columns_lib
+from experiments.measure import evaluate
+
+Column = columns_lib.Column
+
+
+class Cell(NamedTuple):
+  """A value, its gap to gold, whether the gap is within the gold-gold floor, and its interval."""
+
+  value: float | None
+  gap: float | None
+  at_floor: bool
+  interval: float | None = None
+
+
+class Line(NamedTuple):
+  """A row of the table."""
+
+  row: evaluate.Row
+  cells: dict[str, Cell]
+  average_gap: float | None
+  average_gap_interval: float | None
+  tug_of_war: float | None
+  final_score: float | None
+  seconds: float
+  time_ratio: float
+
+
+def columns(rows: list[evaluate.Row], part: str | None = None) -> list[Column]:
+  """The columns that the problem has (class columns only for class forgetting)."""
+  measured = {key for row in rows for key in row.values}
+  return [c for c in columns_lib.COLUMNS if c.key in measured and part in (None, c.part)]
+
+
+def lines(rows: list[evaluate.Row]) -> list[Line]:
+  """The rows with gaps, floor marks, aggregates and time ratios."""
+  gold = rows[1]
+  floors = {c.key: floor(c, rows) for c in columns(rows)}
+  return [_line(row, gold, floors) for row in rows]
+
+
+def floor(column: Column, rows: list[evaluate.Row]) -> float:
+  """The largest gap between the reference gold and another gold: what luck alone makes."""
+  gaps = [_gap(column, r, rows[1]) for r in rows if r.kind == 'second gold']
+  return max((gap for gap in gaps if gap is not None), default=0.0)
+
+
+def separation(column: Column, rows: list[evaluate.Row]) -> float:
+  """How many floors lie between original and gold; infinite where the floor is 0."""
+  gap, noise = _gap(column, rows[0], rows[1]), floor(column, rows)
+  if not gap:
+    return 0.0
+  return gap / noise if noise else float('inf')
+
+
+def _gap(column, row, gold):
+  """Distance to gold, or None where it is not defined; over seeds the mean distance."""
+  value, reference = row.values.get(column.key), gold.values.get(column.key)
+  if column.is_distance or value is None:
+    return value
+  if reference is None:
+    return None
+  if column.key in row.group:
+    return abs(value - reference)
+  pairs = zip(row.of_seeds(column.key), gold.of_seeds(column.key), strict=False)
+  gaps = [abs(a - b) for a, b in pairs]
+  return sum(gaps) / len(gaps)
+
+
+def _line(row, gold, floors):
+  cells = {}
+  for column in columns_lib.COLUMNS:
+    if column.key in floors:
+      gap = None if row is gold else _gap(column, row, gold)
+      at_floor = gap is not None and gap <= floors[column.key]
+      interval = row.interval(column.key)
+      cells[column.key] = Cell(row.values.get(column.key), gap, at_floor, interval)
+  seconds = row.record['seconds']
+  gaps = _aggregates(metrics.average_gap, row, gold, ('UA', 'RA', 'TA', 'MIA'))
+  tugs = _aggregates(metrics.tug_of_war, row, gold, ('FA', 'RA', 'TA'))
+  mean = lambda values: sum(values) / len(values) if values else None
+  return Line(
+    row=row,
+    cells=cells,
+    average_gap=mean(gaps),
+    average_gap_interval=None if row is gold else evaluate.mean_interval(gaps),
+    tug_of_war=mean(tugs),
+    final_score=_final_score(row.values, gold.values),
+    seconds=seconds,
+    time_ratio=seconds / gold.record['seconds'],
+  )
+
+
+def _final_score(values, gold):
+  """Forgetting quality times the shares of gold's retain and test accuracy that are left."""
+  keys = ('retain_accuracy', 'test_accuracy')
+  if 'forgetting_quality' not in values or not all(gold.get(k) and k in values for k in keys):
+    return None
+  return values['forgetting_quality'] * math.prod(values[k] / gold[k] for k in keys)
+
+
+def _aggregates(metric, row, gold, names) -> list[float]:
+  """An aggregate of accuracies and attack for each seed; none where a part is not defined."""
+  keys = {'FA': 'forget_accuracy', 'RA': 'retain_accuracy', 'TA': 'test_accuracy', 'MIA': 'mia'}
+  results = []
+  for seed in zip(row.seeds, gold.seeds, strict=False):
+    values = [{n: of_row.get(k) for n, k in keys.items()} for of_row in seed]
+    for of_row in values:
+      of_row['UA'] = 1 - of_row['FA']
+      if any(of_row[n] is None for n in names):
+        return []
+    results.append(metric(*values))
+  return results
+
+
+def ranks(lines: list[Line]) -> dict[str, dict[str, int]]:
+  """Rankings of the unlearned models by Avg Gap, ToW and, where measured, KLOM: 1 is the best."""
+  unlearned = [line for line in lines if line.row.kind == 'unlearned']
+  scores = {
+    'Avg Gap': [line.average_gap for line in unlearned],
+    'ToW': [None if line.tug_of_war is None else -line.tug_of_war for line in unlearned],
+    'KLOM F': [line.row.values.get('klom_forget') for line in unlearned],
+  }
+  found = {}
+  for name, values in scores.items():
+    if unlearned and None not in values:
+      found[name] = {
+        line.row.name: 1 + sum(other < value for other in values)
+        for line, value in zip(unlearned, values, strict=True)
+      }
+  return found
+
+
+def format_cell(column: Column, cell: Cell) -> str:
+  """The value, half its interval, and `=` where the gap to gold is within the floor."""
+  if cell.value is None:
+    return '-'
+  form = lambda x: f'{x * column.scale:.{column.digits}f}'
+  interval = '' if cell.interval is None else f' ± {form(cell.interval)}'
+  return form(cell.value) + interval + (' =' if cell.at_floor else '')
+
+
+def format_gap(line: Line) -> str:
+  """Avg Gap in points, and half its interval over seeds."""
+  if line.average_gap is None:
+    return '-'
+  spread = line.average_gap_interval
+  return f'{100 * line.average_gap:.1f}' + ('' if spread is None else f' ± {100 * spread:.1f}')
+
+
+def heads(shown: list[Column], part: str = 'main') -> list[str]:
+  """The head line of a table."""
+  tail = ['Avg Gap', 'ToW', 'seconds', 'of gold', 'sees']
+  return ['model', *(c.head for c in shown), *(tail if part == 'main' else ['F x RA x TA'])]
+
+
+def texts(line: Line, shown: list[Column], part: str = 'main') -> list[str]:
+  """A row's cells as text, in the order of `heads`."""
+  cells = [line.row.name, *(format_cell(c, line.cells[c.key]) for c in shown)]
+  number = lambda value, digits: '-' if value is None else f'{value:.{digits}f}'
+  if part == 'full':
+    return [*cells, number(line.final_score, 3)]
+  times = [number(line.seconds, 1), number(line.time_ratio, 2)]
+  return [
+    *cells,
+    format_gap(line),
+    number(line.tug_of_war, 3),
+    *times,
+    line.row.record.get('sees', ''),
+  ]
+
+
+def markdown(rows: list[evaluate.Row], part: str = 'main') -> str:
+  """A table as aligned Markdown; empty where it has no columns."""
+  shown = columns(rows, part)
+  if not shown:
+    return ''
+  return grid([heads(shown, part), *(texts(line, shown, part) for line in lines(rows))])
+
+
+def ranking(rows: list[evaluate.Row]) -> list[list[str]]:
+  """The methods with their ranks side by side, since rankings disagree; head line first."""
+  found = ranks(lines(rows))
+  names = [row.name for row in rows if row.kind == 'unlearned']
+  body = [[name, *(str(of[name]) for of in found.values())] for name in names]
+  return [['rank by', *found], *body] if found else []
+
+
+def grid(cells: list[list[str]]) -> str:
+  """Lines of cells, head line first, as aligned Markdown."""
+  widths = [max(len(r[i]) for r in cells) for i in range(len(cells[0]))]
+  aligned = [[r[0].ljust(widths[0]), *map(str.rjust, r[1:], widths[1:])] for r in cells]
+  rule = ['-' * widths[0], *('-' * (w - 1) + ':' for w in widths[1:])]
+  return '\n'.join('| ' + ' | '.join(r) + ' |' for r in (aligned[0], rule, *aligned[1:]))
+
+
+def to_csv(rows: list[evaluate.Row]) -> str:
+  """All numbers in full, with gaps and floors."""
+  shown = columns(rows)
+  out = io.StringIO()
+  writer = csv.writer(out, lineterminator='\n')
+  names = [f'{c.key}{suffix}' for c in shown for suffix in ('', '_gap', '_at_floor', '_interval')]
+  tail = ['average_gap', 'average_gap_interval', 'tug_of_war', 'final_score']
+  tail += ['seconds', 'compile_seconds', 'time_ratio']
+  writer.writerow(['model', 'kind', *names, *tail])
+  for line in lines(rows):
+    cells = [x for c in shown for x in line.cells[c.key]]
+    compile_seconds = line.row.record['compile_seconds']
+    aggregates = [line.average_gap, line.average_gap_interval, line.tug_of_war, line.final_score]
+    aggregates += [line.seconds, compile_seconds, line.time_ratio]
+    writer.writerow([line.row.name, line.row.kind, *cells, *aggregates])
+  return out.getvalue()

@@ -1,0 +1,157 @@
+"""What tuning may try: for each method, the ranges of its hyper-parameters.
+
+Hyper-parameters that are not named here keep their defaults, or what `--hparam` says.
+"""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from dalign_jax import hparams
+
+Value = int | float | str | bool
+
+
+class Range(Protocol):
+  """Where values are drawn from, and the few of them that a grid has."""
+
+  def draw(self, rng: np.random.Generator) -> Value: ...
+
+  def levels(self) -> tuple[Value, ...]: ...
+
+
+class Choice(NamedTuple):
+  """One of some values, all equally likely."""
+
+  values: tuple[Value, ...]
+
+  def draw(self, rng):
+    return self.values[rng.integers(len(self.values))]
+
+  def levels(self):
+    return self.values
+
+
+class Log(NamedTuple):
+  """From `low` to `high`, uniform in the logarithm; two significant digits."""
+
+  low: float
+  high: float
+
+  def draw(self, rng):
+    return _rounded(np.exp(rng.uniform(np.log(self.low), np.log(self.high))))
+
+  def levels(self):
+    return tuple(_rounded(value) for value in np.geomspace(self.low, self.high, 4))
+
+
+def _rounded(value) -> float:
+  return float(f'{value:.1e}')
+
+
+def of(name: str) -> dict[str, Range]:
+  """The ranges of a method or variant; empty where there is nothing to tune."""
+  return RANGES.get(hparams.method_of(name), {})
+
+
+_EPOCHS = Choice((1, 2, 3, 5, 10))
+_LONG = Choice((3, 5, 10))
+_RETAIN_RATE = Log(1e-3, 0.1)  # of passes over retain data
+
+RANGES: dict[str, dict[str, Range]] = {
+  'bad_teacher': {
+    'num_epochs': _EPOCHS,
+    'learning_rate': Log(1e-5, 3e-3),
+    'retain_fraction': Choice((0.3, 1.0)),
+    'temperature': Choice((1.0, 2.0, 4.0)),
+  },
+  'boundary_shrink': {
+    'num_epochs': _EPOCHS,
+    'learning_rate': Log(1e-5, 1e-2),
+    'epsilon': Choice((0.03, 0.1, 0.3)),
+  },
+  'cf_k': {
+    'num_layers': Choice((1, 2, 3)),
+    'num_epochs': _LONG,
+    'learning_rate': _RETAIN_RATE,
+  },
+  'delete': {'num_epochs': _EPOCHS, 'learning_rate': Log(1e-5, 1e-2)},
+  'dlfd': {
+    'learning_rate': Log(1e-4, 1e-2),
+    'step_size': Choice((0.004, 0.008, 0.016, 0.03)),
+    'num_steps': Choice((2, 5)),
+    'ot_weight': Choice((1.0, 3.0, 10.0)),
+    'stop_threshold': Choice((0.01, 0.03, 0.06)),
+  },
+  'eu_k': {
+    'num_layers': Choice((1, 2, 3)),
+    'num_epochs': _LONG,
+    'learning_rate': _RETAIN_RATE,
+  },
+  'finetune': {'num_epochs': _LONG, 'learning_rate': Log(3e-3, 0.3)},
+  'fisher': {'noise': Log(1e-9, 1e-4), 'max_variance': Log(1e-5, 1e-2)},
+  'gradient_ascent': {'num_epochs': _EPOCHS, 'learning_rate': Log(1e-6, 1e-2)},
+  'influence': {'scale': Log(0.1, 100.0), 'damping': Log(1e-4, 0.1)},
+  'jit': {
+    'num_epochs': Choice((1, 2, 3)),
+    'learning_rate': Log(1e-4, 3e-2),
+    'noise': Choice((0.1, 0.25, 0.5)),
+  },
+  'l1_sparse': {
+    'num_epochs': _LONG,
+    'learning_rate': _RETAIN_RATE,
+    'l1_weight': Log(1e-5, 1e-2),
+  },
+  'l2ul': {
+    'learning_rate': Log(1e-5, 3e-3),
+    'regularization': Log(0.1, 10.0),
+    'stop_accuracy': Choice((0.1, 0.3, 0.5, 0.7, 0.9)),
+  },
+  'muda': {
+    'rounds': Choice((3, 5, 8)),
+    'da_weight': Log(0.5, 20.0),
+    'learning_rate': Log(1e-3, 3e-2),
+    'recover_epochs': Choice((1, 3, 5)),
+    'retain_fraction': Choice((0.1, 0.3, 1.0)),
+    'teacher': Choice(('original', 'current', 'unmasked')),
+  },
+  'neggrad_plus': {
+    'num_epochs': _EPOCHS,
+    'learning_rate': _RETAIN_RATE,
+    'retain_weight': Choice((0.8, 0.9, 0.95, 0.98, 0.99, 0.995)),
+  },
+  'pbu': {
+    'learning_rate': Log(1e-5, 3e-3),
+    'fisher_weight': Log(10.0, 1e4),
+    'distance_weight': Log(0.1, 10.0),
+    'stop_accuracy': Choice((0.02, 0.1, 0.3)),
+  },
+  'random_label': {'num_epochs': _LONG, 'learning_rate': _RETAIN_RATE},
+  'salun': {
+    'num_epochs': _LONG,
+    'learning_rate': _RETAIN_RATE,
+    'saliency': Choice((0.2, 0.5, 0.8)),
+  },
+  'scrub': {
+    'num_epochs': Choice((4, 6, 10)),
+    'forget_epochs': Choice((1, 2, 3)),
+    'learning_rate': _RETAIN_RATE,
+    'forget_learning_rate': Log(1e-4, 3e-2),
+    'distillation_weight': Log(1e-3, 1.0),
+  },
+  'ssd': {'selection_weight': Log(1.0, 10.0), 'dampening': Log(0.05, 1.0)},
+  'tmu': {
+    'num_epochs': _LONG,
+    'learning_rate': _RETAIN_RATE,
+    'easy_weight': Choice((0.5, 1.0, 2.0)),
+    'hard_weight': Choice((0.3, 1.0, 3.0)),
+    'teacher': Choice(('uninformed', 'random_label')),
+  },
+  'unsir': {
+    'impair_epochs': Choice((1, 2)),
+    'repair_epochs': Choice((1, 3, 5)),
+    'impair_learning_rate': Log(3e-4, 3e-2),
+    'repair_learning_rate': _RETAIN_RATE,
+    'retain_fraction': Choice((0.3, 1.0)),
+  },
+}

@@ -1,0 +1,273 @@
+"""Searches hyper-parameters against a gold that no table compares with, by the rule of `judging`.
+
+A method's trials run in one process, in memory; its log is whole after each of them, and a search
+that was stopped goes on behind the last.
+"""
+
+from collections.abc import Mapping
+import csv
+import dataclasses
+import io
+import itertools
+import pathlib
+import zlib
+
+import jax
+import numpy as np
+
+from dalign_jax import errors, hparams, seeds
+from dalign_jax.store import files, progress, timing
+from experiments import config as config_lib
+from experiments import stages
+from experiments.problem import folders
+from experiments.tuning import ranges as ranges_lib
+from experiments.tuning import score
+
+SEARCHES = ('random', 'grid')
+_TIMES = ('seconds', 'compile_seconds')
+_NAMES = ('method', 'trial', 'search_seed', 'setting', 'status')
+_HEADS = (*_NAMES, 'score', 'scores', *score.FIGURES, *_TIMES)
+_KEPT_TRIALS = 4  # whose compiled programs are held at most; hundreds of programs fill the memory
+
+Row = dict[str, str]  # a line of the log
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tuning:
+  """Settings of a search.
+
+  Attributes:
+    num_trials: settings tried of each method, its defaults the first of them.
+    search: 'random', or 'grid' (its points in random order).
+    search_seed: what is tried.
+    tuning_seed: of the first original and the first gold that the search works with.
+    num_tuning_seeds: originals, each with two golds, over which a score is averaged.
+  """
+
+  num_trials: int
+  search: str
+  search_seed: int
+  tuning_seed: int
+  num_tuning_seeds: int = 1
+
+
+def run(config: config_lib.Config, tuning: Tuning) -> None:
+  """Searches for every method of the configuration, and writes its log and its best setting.
+
+  Raises:
+    errors.InputError: for settings that cannot be followed, or a log of another search.
+  """
+  _check(config, tuning)
+  resolved = hparams.resolve(config.methods, config.hparam)
+  judge = prepare_judge(config, tuning)
+  job, folder = judge.job, judge.job.folder
+  for method, values in resolved.items():
+    stages.Run.of(job, method, values)  # raises what is the user's to mend before any trial
+  for name, figures in judge.references.items():
+    progress.say(f'{name}: {_describe(figures)}')
+  for method, values in resolved.items():
+    with files.lock(folder / 'search' / method):
+      _search(judge, method, values, tuning)
+  _write_together(folder / 'search')
+
+
+def tuning_folder(config: config_lib.Config) -> pathlib.Path:
+  """Where the problem is that a search for `config` works on."""
+  folder = folders.problem_folder(config)
+  return folder.with_name(f'{folder.name}-tuning')
+
+
+def prepare_judge(config: config_lib.Config, tuning: Tuning) -> score.Judge:
+  """Trains originals and golds, unless they are there, in a problem folder of their own."""
+  folder = tuning_folder(config)
+  config = dataclasses.replace(
+    config,
+    problem=folder.name,
+    original_seed=tuning.tuning_seed,
+    gold_seed=tuning.tuning_seed,
+    num_seeds=tuning.num_tuning_seeds,
+    num_gold=2 * tuning.num_tuning_seeds,
+    evaluation='standard',
+  )
+  trained = ('prepare', 'train_original', 'train_gold')
+  stages.run(dataclasses.replace(config, methods=(), stages=trained))
+  return score.Judge(stages.prepare(config, folder))
+
+
+def _check(config, tuning):
+  for name in ('num_trials', 'num_tuning_seeds'):
+    if getattr(tuning, name) < 1:
+      raise errors.InputError(f'must be at least 1, got {getattr(tuning, name)}', argument=name)
+  if tuning.search not in SEARCHES:
+    raise errors.InputError(
+      f'must be one of {", ".join(SEARCHES)}, got {tuning.search!r}', argument='search'
+    )
+  if config.num_processes > 1:
+    raise errors.InputError(
+      'a search runs in one process; give each its --methods', argument='num_processes'
+    )
+  used = [config.original_seed + i for i in range(config.seeds)]
+  used += [config.gold_seed + i for i in range(config.golds)]
+  first, last = tuning.tuning_seed, tuning.tuning_seed + 2 * tuning.num_tuning_seeds - 1
+  if any(first <= seed <= last for seed in used):
+    raise errors.InputError(
+      f'{first} to {last} are for the search, and an original or a gold that tables '
+      'are made with has one of them; choose another',
+      argument='tuning_seed',
+    )
+
+
+def settings(method: str, values: dict, fixed: set[str], tuning: Tuning) -> list[dict]:
+  """What is tried of a method, in order: its defaults, then points of its ranges.
+
+  Args:
+    method: its name.
+    values: hyper-parameters outside the search, and the first trial.
+    fixed: names that are not searched, though they have a range.
+    tuning: how many, and how. A smaller number gives the first of those of a larger one.
+  """
+  space = {n: r for n, r in ranges_lib.of(method).items() if n not in fixed}
+  if not space:
+    return [values]
+  seed = [tuning.search_seed, zlib.crc32(method.encode())]
+  if tuning.search == 'grid':
+    points = list(itertools.product(*(r.levels() for r in space.values())))
+    order = np.random.default_rng(seed).permutation(len(points))[: tuning.num_trials - 1]
+    found = [dict(zip(space, points[i], strict=True)) for i in order]
+  else:
+    rngs = [np.random.default_rng([*seed, trial]) for trial in range(1, tuning.num_trials)]
+    found = [{name: r.draw(rng) for name, r in space.items()} for rng in rngs]
+  return [values, *({**values, **point} for point in found)]
+
+
+def _search(judge, method, values, tuning):
+  """Runs the trials of a method that its log lacks."""
+  folder = judge.job.folder / 'search' / method
+  fixed = hparams.given(method, judge.job.config.hparam)
+  tried = settings(method, values, fixed, tuning)
+  rows = _read_log(folder / 'trials.csv', method, tried, tuning)
+  for trial in range(len(rows), len(tried)):
+    rows.append(_trial(judge, method, trial, tried[trial], tuning))
+    files.write_text(folder / 'trials.csv', _to_csv(rows))
+    progress.say(f'{method} {trial + 1}/{len(tried)}: {_describe_row(rows[-1])}')
+    if trial % _KEPT_TRIALS == 0:
+      jax.clear_caches()
+  jax.clear_caches()
+  best = min(rows, key=_order)
+  if best['status'] != 'ok':
+    (folder / 'tuned.flags').unlink(missing_ok=True)
+    progress.say(f'warning: no trial of {method} succeeded')
+    return
+  names = [n for n in values if n in fixed or n in ranges_lib.of(method)]
+  files.write_text(folder / 'tuned.flags', _flags(method, rows, best, tried, names))
+  progress.say(f'{method}: best {best["setting"]}, score {float(best["score"]):.4f}')
+
+
+def _trial(judge, method, trial, values, tuning) -> Row:
+  """One setting: unlearns in memory, measures, and gives a line of the log."""
+  row = {
+    'method': method,
+    'trial': trial,
+    'search_seed': tuning.search_seed,
+    'setting': _label(method, values),
+  }
+  watch = timing.Stopwatch()
+  try:
+    each = [
+      _figures(judge, method, values, number, tuning, watch)
+      for number in range(len(judge.originals))
+    ]
+    status = 'ok'
+  except Exception as error:  # whatever it is, the search goes on
+    status = f'{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}'
+    each = [{'score': float('inf')}]
+  figures = score.mean(each)
+  if status == 'ok' and not np.isfinite(figures['score']):
+    status = 'outputs are not finite'
+  row |= {'status': status, **figures, 'scores': ' '.join(f'{f["score"]:.4f}' for f in each)}
+  row |= {name: f'{getattr(watch, name):.3f}' for name in _TIMES}
+  return {head: str(row.get(head, '')) for head in _HEADS}
+
+
+def _figures(judge, method, values, number, tuning, watch):
+  """What becomes of one original."""
+  key = seeds.stream(tuning.tuning_seed, 'unlearn', number)
+  with watch.running():
+    run = stages.Run.of(judge.job, method, values)
+    model = run.unlearn_fn(judge.job.problem(judge.originals[number]), key)
+  return judge.figures(model, number)
+
+
+def _label(method, values) -> str:
+  """A setting by what is not at its default, for variants too."""
+  return hparams.label(hparams.method_of(method), values)
+
+
+def _order(row) -> tuple:
+  """What the best trial has least of."""
+  number = lambda name: float(row[name] or 'inf')
+  return row['status'] != 'ok', number('score'), number('activation_distance'), int(row['trial'])
+
+
+def _read_log(path, method, tried, tuning) -> list[Row]:
+  """The finished trials of this very search."""
+  if not path.exists():
+    return []
+  rows = _rows(path)
+  for row, values in zip(rows, tried, strict=False):
+    now = {'search_seed': str(tuning.search_seed), 'setting': _label(method, values)}
+    there = {name: row.get(name) for name in now}
+    if row.get('status') == 'ok':
+      now['num_tuning_seeds'] = str(tuning.num_tuning_seeds)
+      there['num_tuning_seeds'] = str(len(row.get('scores', '').split()))
+    changed = [f'{k}: {there[k]} there, {v} now' for k, v in now.items() if there[k] != v]
+    if changed:
+      raise errors.InputError(
+        f'{path} is the log of another search (trial {row.get("trial")}: '
+        f'{"; ".join(changed)}); use another --problem, or delete it',
+        argument='workdir',
+      )
+  return rows[: len(tried)]
+
+
+def _rows(path) -> list[Row]:
+  return list(csv.DictReader(io.StringIO(path.read_text(encoding='utf-8'))))
+
+
+def _to_csv(rows) -> str:
+  out = io.StringIO()
+  writer = csv.DictWriter(out, _HEADS, lineterminator='\n')
+  writer.writeheader()
+  writer.writerows(rows)
+  return out.getvalue()
+
+
+def _flags(method, rows, best, tried, names) -> str:
+  """A flag file for `experiments.run`, with what the search found."""
+  values = tried[int(best['trial'])]
+  first = float(rows[0]['score'])
+  return (
+    f'# {method}: score {float(best["score"]):.4f} on validation, {first:.4f} with the defaults; '
+    f'trial {best["trial"]} of {len(rows)}\n'
+  ) + ''.join(f'--hparam={method}.{name}={values[name]}\n' for name in names)
+
+
+def _write_together(folder):
+  """Log and flags of all methods that were searched so far."""
+  found = sorted(folder.glob('*/trials.csv'))
+  rows = [row for path in found for row in _rows(path)]
+  files.write_text(folder / 'trials.csv', _to_csv(rows))
+  flags = sorted(folder.glob('*/tuned.flags'))
+  files.write_text(folder / 'tuned.flags', ''.join(p.read_text(encoding='utf-8') for p in flags))
+  progress.say(f'log: {folder / "trials.csv"}\nbest settings: {folder / "tuned.flags"}')
+
+
+def _describe(figures: Mapping[str, float]) -> str:
+  return ', '.join(f'{name} {value:.3f}' for name, value in figures.items())
+
+
+def _describe_row(row) -> str:
+  if row['status'] != 'ok':
+    return f'{row["status"]}; {row["setting"]}'
+  figures = {name: float(row[name]) for name in ('score', *score.FIGURES) if row[name]}
+  return f'{row["seconds"]} s, {_describe(figures)}; {row["setting"]}'
