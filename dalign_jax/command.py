@@ -2,16 +2,22 @@
 
 from collections.abc import Callable, Iterable
 import dataclasses
+import functools
 import importlib.util
 import os
+import pathlib
+import re
 import sys
+import textwrap
 
 from absl import app, flags, logging
 
-from dalign_jax import errors
+from dalign_jax import errors, stopping, valid
 from dalign_jax import settings as settings_lib
 
 FLAGS = flags.FLAGS
+_REPEATABLE = ('hparam', 'scenario')  # flags whose values may hold commas
+_FIELDS: dict[str, dataclasses.Field] = {}  # of the flags defined so far
 
 
 def define(fields: Iterable[dataclasses.Field]) -> None:
@@ -24,7 +30,8 @@ def define(fields: Iterable[dataclasses.Field]) -> None:
   }
   for field in fields:
     help_text = field.metadata['help']
-    if field.name == 'hparam':
+    _FIELDS[field.name] = field
+    if field.name in _REPEATABLE:
       flags.DEFINE_multi_string(field.name, [], help_text)
     elif field.type == tuple[str, ...]:
       flags.DEFINE_list(field.name, list(field.default), help_text)
@@ -60,7 +67,7 @@ def launch(main: Callable[[list[str]], None], folder: str) -> None:
 
   An `InputError` is one line and exit code 2; so is a file that cannot be read or written. Any
   other error is a bug: it keeps its traceback, says where the state so far is, and ends in exit
-  code 1.
+  code 1. SIGINT and SIGTERM end it after the current step, with exit code 130 or 143.
 
   Args:
     main: is passed the arguments that are no flags.
@@ -68,8 +75,12 @@ def launch(main: Callable[[list[str]], None], folder: str) -> None:
   """
 
   def run(argv):
+    stopping.install()
     try:
       main(argv[1:])
+    except stopping.Stopped as stop:
+      print(f'{stop}: the same command goes on from the last finished epoch', file=sys.stderr)
+      sys.exit(128 + stop.signal)
     except errors.InputError as error:
       _fail(error)
     except OSError as error:
@@ -85,10 +96,50 @@ def launch(main: Callable[[list[str]], None], folder: str) -> None:
 
 
 def _parse_flags(argv):
+  asked = [a for a in argv[1:] if re.fullmatch(r'--?(h|help|helpshort|helpfull)(=.*)?', a)]
   try:
+    if asked:
+      print(_help(argv[0], asked[0].partition('=')[2]))
+      sys.exit(0)
     return FLAGS(argv)
-  except flags.Error as error:
+  except (flags.Error, errors.InputError) as error:
     _fail(error)
+
+
+def _help(program: str, topic: str) -> str:
+  """The flags in sections; with a topic, the methods, or the hyper-parameters of one."""
+  if topic:
+    from dalign_jax import hparams  # imports JAX
+
+    return hparams.help_text(topic)
+  path = pathlib.Path(program)
+  program = f'python -m experiments.{path.stem}' if path.suffix == '.py' else path.name
+  lines = [f'{program} --flag=value ... or --flagfile=FILE', '']
+  for section in settings_lib.SECTIONS:
+    fields = [f for f in _FIELDS.values() if f.metadata['section'] == section]
+    lines += [f'{section}:', *map(_describe, fields), ''] if fields else []
+  others = [
+    FLAGS[name]
+    for module in ('__main__', 'dalign_jax.console')
+    for name in {flag.name for flag in FLAGS.flags_by_module_dict().get(module, ())} - {*_FIELDS}
+  ]
+  lines += ['Other:', *(f'  --{f.name}={f.default!r}: {f.help}' for f in others), ''] * bool(others)
+  return '\n'.join([*lines, '--help=methods: the methods. --help=muda: the flags of one.'])
+
+
+def _describe(field) -> str:
+  """A flag as lines: its default, its help, and the values it may have."""
+  default = field.default
+  if isinstance(default, tuple):
+    default = ','.join(default)
+  head = f'  --[no]{field.name}' if field.type is bool else f'  --{field.name}={default}'
+  notes = [field.metadata['help']]
+  if isinstance(field.metadata['valid'], valid.Between | valid.OneOf):
+    notes.append(f'Must be {field.metadata["valid"]}.')
+  if field.type is bool:
+    notes.append(f'Default: {"on" if default else "off"}.')
+  wrap = functools.partial(textwrap.wrap, width=96, initial_indent='      ')
+  return '\n'.join([head, *wrap(' '.join(notes), subsequent_indent='      ')])
 
 
 def _fail(error) -> None:

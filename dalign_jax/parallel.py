@@ -58,8 +58,14 @@ def _keep_freed_memory() -> None:
     mallopt(_M_TRIM_THRESHOLD, -1)
 
 
-def initialize(coordinator_address: str, num_processes: int, process_id: int) -> None:
+def initialize(
+  coordinator_address: str | None = None,
+  num_processes: int | None = None,
+  process_id: int | None = None,
+) -> None:
   """Joins a run of several processes; every process then runs the same program.
+
+  Without arguments, JAX detects the processes that SLURM, MPI or a cloud TPU started.
 
   Args:
     coordinator_address: `host:port` of process 0.

@@ -3,74 +3,215 @@
 Each field is a flag of the commands, with its help.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import os
 from typing import Any
 
+from dalign_jax import errors
+from dalign_jax import valid as valid_lib
 
-def _flag(default, help_text, group):
-  return dataclasses.field(default=default, metadata={'help': help_text, 'group': group})
+SECTIONS = (  # of --help, in their order
+  *('Request', 'Folders', 'Data', 'What to forget', 'Network', 'Training', 'Methods', 'Evaluation'),
+  *('Search', 'Sweep', 'Platform'),
+)
 
 
-def problem_setting(default: Any, help_text: str) -> Any:
-  """A setting that original and gold depend on: it must not change inside a problem folder."""
-  return _flag(default, help_text, 'problem')
+def _setting(default, help_text, group, section, valid):
+  if section not in SECTIONS:
+    raise ValueError(f'section must be one of {", ".join(SECTIONS)}, got {section!r}')
+  metadata = {'help': help_text, 'group': group, 'section': section, 'valid': valid}
+  return dataclasses.field(default=default, metadata=metadata)
 
 
-def run_setting(default: Any, help_text: str) -> Any:
-  """A setting of this run alone."""
-  return _flag(default, help_text, 'run')
+def problem_setting(
+  default: Any, help_text: str, *, section: str, valid: valid_lib.Valid | None = None
+) -> Any:
+  """A setting that original and gold depend on: it must not change inside a problem folder.
+
+  Args:
+    default: its value where none is given.
+    help_text: of its flag.
+    section: of `--help`, one of `SECTIONS`.
+    valid: the values it may have.
+  """
+  return _setting(default, help_text, 'problem', section, valid)
+
+
+def run_setting(
+  default: Any, help_text: str, *, section: str, valid: valid_lib.Valid | None = None
+) -> Any:
+  """A setting of this run alone; see `problem_setting`."""
+  return _setting(default, help_text, 'run', section, valid)
+
+
+def check(instance: Any) -> None:
+  """Checks the fields of a dataclass of settings, all together.
+
+  Raises:
+    errors.InputError: naming each field, its value and what would be right.
+  """
+  raise_for(valid_lib.problems(dataclasses.fields(instance), instance))
+
+
+def raise_for(problems: Sequence[tuple[str, str]]) -> None:
+  """Raises one `errors.InputError` for all of some `(argument, message)`, if there are any."""
+  if problems:
+    (argument, message), *others = problems
+    more = ''.join(f'; {name}: {text}' for name, text in others)
+    raise errors.InputError(message + more, argument=argument)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-  """Data, network, recipe, seeds and platform: what every command needs to know."""
+  """Data, network, recipe, seeds and platform: what every command needs to know.
+
+  Raises:
+    errors.InputError: for values that a setting cannot have.
+  """
 
   dataset: str = problem_setting(
     'mnist5k',
     'mnist5k or digits (embedded), npz:PATH, folder:PATH, mufac:PATH, mucac:PATH, celeba:PATH, '
     'lfw:PATH, or a TFDS name.',
+    section='Data',
+    valid=valid_lib.TEXT,
   )
-  data_dir: str = run_setting('', 'Where TFDS keeps its data; default: TFDS decides.')
-  train_split: str = problem_setting('train', 'TFDS split to train on.')
+  data_dir: str = run_setting(
+    '', 'Where TFDS keeps its data; default: TFDS decides.', section='Data', valid=valid_lib.TEXT
+  )
+  train_split: str = problem_setting(
+    'train', 'TFDS split to train on.', section='Data', valid=valid_lib.TEXT
+  )
   test_split: str = problem_setting(
-    '', 'TFDS split to test on; default: a part of the train split.'
+    '',
+    'TFDS split to test on; default: a part of the train split.',
+    section='Data',
+    valid=valid_lib.TEXT,
   )
-  image_key: str = problem_setting('image', 'TFDS feature that holds the image.')
+  image_key: str = problem_setting(
+    'image', 'TFDS feature that holds the image.', section='Data', valid=valid_lib.TEXT
+  )
   label_key: str = problem_setting(
-    'label', 'TFDS feature to classify; attributes of mucac: and celeba:, gender of lfw:.'
+    'label',
+    'TFDS feature to classify; attributes of mucac: and celeba:, gender of lfw:.',
+    section='Data',
+    valid=valid_lib.TEXT,
   )
-  group_key: str = problem_setting('', 'TFDS feature that says who is in the image.')
-  id_key: str = problem_setting('', 'TFDS feature that identifies an example; default: its number.')
-  image_size: int = problem_setting(0, 'Resize images of folder: to this side; 0: as they are.')
-  split_seed: int = problem_setting(0, 'Seed of subset, splits and random forget sets.')
-  model: str = problem_setting('cnn', 'Network; see dalign_jax.models.MODELS; or MODULE:FUNCTION.')
-  norm: str = problem_setting('batch', 'Normalisation: batch, group or none.')
-  width_multiplier: float = problem_setting(1.0, 'Multiplies the number of channels.')
-  stem: str = problem_setting('cifar', 'First layers of a ResNet: cifar or imagenet.')
-  num_epochs: int = problem_setting(10, 'Epochs of original and gold.')
-  batch_size: int = problem_setting(128, 'Global batch of original and gold, over all devices.')
-  learning_rate: float = problem_setting(0.1, 'Peak learning rate of original and gold.')
-  momentum: float = problem_setting(0.9, 'Momentum of original and gold.')
-  weight_decay: float = problem_setting(5e-4, 'Weight decay of original and gold.')
-  warmup_epochs: float = problem_setting(1.0, 'Length of the linear warm-up, in epochs.')
-  augmentation: str = problem_setting('none', 'Augmentation of training: none, crop or crop_flip.')
+  group_key: str = problem_setting(
+    '', 'TFDS feature that says who is in the image.', section='Data', valid=valid_lib.TEXT
+  )
+  id_key: str = problem_setting(
+    '',
+    'TFDS feature that identifies an example; default: its number.',
+    section='Data',
+    valid=valid_lib.TEXT,
+  )
+  image_size: int = problem_setting(
+    0,
+    'Resize images of folder: to this side; 0: as they are.',
+    section='Data',
+    valid=valid_lib.Between(0, 4096),
+  )
+  split_seed: int = problem_setting(
+    0, 'Seed of subset, splits and random forget sets.', section='Data', valid=valid_lib.SEED
+  )
+  model: str = problem_setting(
+    'cnn',
+    'Network; see dalign_jax.models.MODELS; or MODULE:FUNCTION.',
+    section='Network',
+    valid=valid_lib.TEXT,
+  )
+  norm: str = problem_setting(
+    'batch',
+    'Normalisation: batch, group or none.',
+    section='Network',
+    valid=valid_lib.OneOf(('batch', 'group', 'none')),
+  )
+  width_multiplier: float = problem_setting(
+    1.0,
+    'Multiplies the number of channels.',
+    section='Network',
+    valid=valid_lib.Between(0, 64, open_low=True),
+  )
+  stem: str = problem_setting(
+    'cifar',
+    'First layers of a ResNet: cifar or imagenet.',
+    section='Network',
+    valid=valid_lib.OneOf(('cifar', 'imagenet')),
+  )
+  num_epochs: int = problem_setting(
+    10, 'Epochs of original and gold.', section='Training', valid=valid_lib.COUNT
+  )
+  batch_size: int = problem_setting(
+    128,
+    'Global batch of original and gold, over all devices.',
+    section='Training',
+    valid=valid_lib.COUNT,
+  )
+  learning_rate: float = problem_setting(
+    0.1, 'Peak learning rate of original and gold.', section='Training', valid=valid_lib.RATE
+  )
+  momentum: float = problem_setting(
+    0.9,
+    'Momentum of original and gold.',
+    section='Training',
+    valid=valid_lib.Between(0, 1, open_high=True),
+  )
+  weight_decay: float = problem_setting(
+    5e-4, 'Weight decay of original and gold.', section='Training', valid=valid_lib.Between(0, 10)
+  )
+  warmup_epochs: float = problem_setting(
+    1.0,
+    'Length of the linear warm-up, in epochs.',
+    section='Training',
+    valid=valid_lib.COUNT_OR_ZERO,
+  )
+  augmentation: str = problem_setting(
+    'none',
+    'Augmentation of training: none, crop or crop_flip.',
+    section='Training',
+    valid=valid_lib.OneOf(('none', 'crop', 'crop_flip')),
+  )
   gold_seed: int = problem_setting(
-    100, 'Seed of the first gold model; the others count on from it.'
+    100,
+    'Seed of the first gold model; the others count on from it.',
+    section='Training',
+    valid=valid_lib.SEED,
   )
-  unlearn_seed: int = run_setting(0, 'Seed of the unlearning methods.')
-  evaluation_seed: int = run_setting(0, 'Seed of attacks, probes and clusterings.')
-  da_energy: float = run_setting(0.9, 'Share of the spectrum that the DA metric keeps.')
-  num_devices: int = run_setting(0, 'Devices to use; 0: all.')
-  cpu_tuning: bool = run_setting(True, 'Faster compiler settings on the CPU; they change bits.')
+  unlearn_seed: int = run_setting(
+    0, 'Seed of the unlearning methods.', section='Methods', valid=valid_lib.SEED
+  )
+  evaluation_seed: int = run_setting(
+    0, 'Seed of attacks, probes and clusterings.', section='Evaluation', valid=valid_lib.SEED
+  )
+  da_energy: float = run_setting(
+    0.9,
+    'Share of the spectrum that the DA metric keeps.',
+    section='Evaluation',
+    valid=valid_lib.SHARE_OR_ALL,
+  )
+  num_devices: int = run_setting(
+    0, 'Devices to use; 0: all.', section='Platform', valid=valid_lib.Between(0, 10**5)
+  )
+  cpu_tuning: bool = run_setting(
+    True, 'Faster compiler settings on the CPU; they change bits.', section='Platform'
+  )
   compilation_cache_dir: str = run_setting(
     os.path.join('~', '.cache', 'dalign_jax', 'compiled'),
     'Where compiled programs are kept; empty: nowhere.',
+    section='Platform',
+    valid=valid_lib.TEXT,
   )
   cache_dir: str = run_setting(
     os.path.join('~', '.cache', 'dalign_jax', 'data'),
     'Where decoded data are kept; empty: nowhere.',
+    section='Platform',
+    valid=valid_lib.LOCAL_PATH,
   )
+
+  def __post_init__(self):
+    check(self)
 
   def problem_settings(self) -> dict[str, Any]:
     """The settings that may not change inside a problem folder."""
@@ -86,17 +227,43 @@ class Request:
     '',
     'Model to unlearn from: of experiments.run, the --out of an earlier request, or an Orbax '
     'checkpoint of your own.',
+    section='Request',
+    valid=valid_lib.LOCAL_PATH,
   )
-  ids: str = run_setting('', 'File of the ids to forget: one a line, or CSV with a column id.')
-  out: str = run_setting('', 'Folder for the new checkpoint and the record; must not exist.')
-  data: str = run_setting('', 'Training data, as --dataset of experiments.run; default: as before.')
+  ids: str = run_setting(
+    '',
+    'File of the ids to forget: one a line, or CSV with a column id.',
+    section='Request',
+    valid=valid_lib.LOCAL_PATH,
+  )
+  out: str = run_setting(
+    '',
+    'Folder for the new checkpoint and the record; must not exist.',
+    section='Request',
+    valid=valid_lib.LOCAL_PATH,
+  )
+  data: str = run_setting(
+    '',
+    'Training data, as --dataset of experiments.run; default: as before.',
+    section='Request',
+    valid=valid_lib.TEXT,
+  )
   held_out: str = run_setting(
-    '', 'Data never trained on, in the same forms; not needed where a run held some out.'
+    '',
+    'Data never trained on, in the same forms; not needed where a run held some out.',
+    section='Request',
+    valid=valid_lib.TEXT,
   )
-  method: str = run_setting('muda', 'Method; see dalign_jax.methods.METHODS.')
+  method: str = run_setting('muda', 'Method; see dalign_jax.methods.METHODS.', section='Request')
   hparam: tuple[str, ...] = run_setting(
-    (), 'A hyper-parameter, as muda.da_weight=5. May be repeated.'
+    (), 'A hyper-parameter, as muda.da_weight=5. May be repeated.', section='Request'
   )
   compare_gold: int = run_setting(
-    0, 'Retrain so many models (0, 1 or 2) without the forgotten data, to compare with.'
+    0,
+    'Retrain so many models (0, 1 or 2) without the forgotten data, to compare with.',
+    section='Request',
+    valid=valid_lib.OneOf((0, 1, 2)),
   )
+
+  def __post_init__(self):
+    check(self)

@@ -1,9 +1,11 @@
 """All settings of a run. Each field is a flag of `experiments.run`, with its help."""
 
+from collections.abc import Iterator
 import dataclasses
 import os
+import re
 
-from dalign_jax import settings
+from dalign_jax import settings, valid
 
 EVALUATIONS = ('standard', 'full')
 CONTROL = 'planted_leak'  # the method that full evaluation adds: attacks must find it
@@ -14,80 +16,184 @@ STAGES = ('prepare', 'train_original', 'train_gold', 'unlearn', 'evaluate', 'rep
 class Config(settings.Settings):
   """All settings of a run: those of its data, network and recipe are inherited."""
 
-  workdir: str = settings.run_setting('runs', 'Folder for all results.')
-  problem: str = settings.run_setting(
-    '', 'Name of the problem folder; default: <dataset>-<model>-<forget>.'
+  workdir: str = settings.run_setting(
+    'runs', 'Folder for all results.', section='Folders', valid=valid.LOCAL_PATH
   )
-  stages: tuple[str, ...] = settings.run_setting(STAGES, f'Stages to run, of: {", ".join(STAGES)}.')
+  problem: str = settings.run_setting(
+    '',
+    'Name of the problem folder; default: <dataset>-<model>-<forget>.',
+    section='Folders',
+    valid=valid.FOLDER_NAME,
+  )
+  stages: tuple[str, ...] = settings.run_setting(
+    STAGES, f'Stages to run, of: {", ".join(STAGES)}.', section='Folders', valid=valid.AllOf(STAGES)
+  )
 
-  max_examples: int = settings.problem_setting(0, 'Use a stratified subset of this size; 0: all.')
+  max_examples: int = settings.problem_setting(
+    0,
+    'Use a stratified subset of this size; 0: all.',
+    section='Data',
+    valid=valid.Between(0, 10**9),
+  )
   validation_fraction: float = settings.problem_setting(
-    0.1, 'Share of the examples held out for validation.'
+    0.1, 'Share of the examples held out for validation.', section='Data', valid=valid.SHARE
   )
   test_fraction: float = settings.problem_setting(
-    0.1, 'Share held out for testing, without --test_split.'
+    0.1,
+    'Share held out for testing, without --test_split.',
+    section='Data',
+    valid=valid.Between(0, 1, open_high=True),
   )
   forget: str = settings.problem_setting(
     'class:3',
     'What to forget: class:3, class:3:0.1 (a tenth of it), classes:3,5, random:0.1, '
     'group:NAME_OR_COUNT, ids:FILE, official, subclass:NAME, mislabelled:0.1, backdoor:0.1:CLASS '
     'or memorised:0.1.',
+    section='What to forget',
+    valid=valid.TEXT,
   )
   coarse: str = settings.problem_setting(
-    '', 'Classes to learn, made of those there are: even=0,2,4,6,8;odd=1,3,5,7,9.'
+    '',
+    'Classes to learn, made of those there are: even=0,2,4,6,8;odd=1,3,5,7,9.',
+    section='Data',
+    valid=valid.TEXT,
   )
   memorisation_models: int = settings.problem_setting(
-    12, 'Models that memorisation scores are estimated from.'
+    12,
+    'Models that memorisation scores are estimated from.',
+    section='What to forget',
+    valid=valid.Between(2, 10**4),
   )
   unseen: str = settings.problem_setting(
-    '', 'People never trained on, for the attacks: group:NAME_OR_COUNT.'
+    '',
+    'People never trained on, for the attacks: group:NAME_OR_COUNT.',
+    section='Data',
+    valid=valid.TEXT,
   )
   split_by_group: bool = settings.problem_setting(
-    False, 'Hold out whole people for validation and test.'
+    False, 'Hold out whole people for validation and test.', section='Data'
   )
-  group_sizes: str = settings.problem_setting('', 'Use people with so many images only: MIN,MAX.')
+  group_sizes: str = settings.problem_setting(
+    '',
+    'Use people with so many images only: MIN,MAX.',
+    section='Data',
+    valid=valid.Matching(r'(\d{1,9},\d{1,9})?', 'MIN,MAX'),
+  )
   check_duplicates: str = settings.problem_setting(
-    'warn', 'Equal images in different sets: warn, drop (keep forget, then retain) or off.'
+    'warn',
+    'Equal images in different sets: warn, drop (keep forget, then retain) or off.',
+    section='Data',
+    valid=valid.OneOf(('warn', 'drop', 'off')),
   )
 
-  original_seed: int = settings.problem_setting(0, 'Seed of the original model.')
+  original_seed: int = settings.problem_setting(
+    0, 'Seed of the original model.', section='Training', valid=valid.SEED
+  )
 
   evaluation: str = settings.run_setting(
-    'standard', f'What to measure: {" or ".join(EVALUATIONS)}; see docs/evaluation.md.'
+    'standard',
+    f'What to measure: {" or ".join(EVALUATIONS)}; see docs/evaluation.md.',
+    section='Evaluation',
+    valid=valid.OneOf(EVALUATIONS),
   )
   num_seeds: int = settings.run_setting(
-    0, 'Originals, each unlearned and compared; 0: 1, or 8 if full.'
+    0,
+    'Originals, each unlearned and compared; 0: 1, or 8 if full.',
+    section='Evaluation',
+    valid=valid.Between(0, 1000),
   )
   num_gold: int = settings.run_setting(
-    0, 'Gold models: one half is the reference, the other the noise floor; 0: two a seed.'
+    0,
+    'Gold models: one half is the reference, the other the noise floor; 0: two a seed.',
+    section='Evaluation',
+    valid=valid.Between(0, 10**4),
   )
   num_shadows: int = settings.run_setting(
-    0, 'Models trained on half of the forget set, for U-LiRA; 0: 16 if full.'
+    0,
+    'Models trained on half of the forget set, for U-LiRA; 0: 16 if full.',
+    section='Evaluation',
+    valid=valid.Between(0, 10**4),
   )
   ensemble_size: int = settings.run_setting(
-    16, 'How many models one program trains; 1: one after the other.'
+    16,
+    'How many models one program trains; 1: one after the other.',
+    section='Evaluation',
+    valid=valid.Between(1, 10**4),
   )
   relearn_epochs: int = settings.run_setting(
-    20, 'Most epochs of relearning, for --evaluation=full.'
+    20, 'Most epochs of relearning, for --evaluation=full.', section='Evaluation', valid=valid.COUNT
   )
   methods: tuple[str, ...] = settings.run_setting(
-    ('muda',), 'Methods; see dalign_jax.methods.METHODS. A variant of one: method:name.'
+    ('muda',),
+    'Methods; see dalign_jax.methods.METHODS. A variant of one: method:name.',
+    section='Methods',
   )
   hparam: tuple[str, ...] = settings.run_setting(
-    (), 'A hyper-parameter, as muda.da_weight=5 or, of a variant, muda:x.da_weight=5. Repeatable.'
+    (),
+    'A hyper-parameter, as muda.da_weight=5 or, of a variant, muda:x.da_weight=5. Repeatable.',
+    section='Methods',
   )
   member: int = settings.run_setting(
-    -1, 'Unlearn and evaluate from this original only, counted from 0; -1: all.'
+    -1,
+    'Unlearn and evaluate from this original only, counted from 0; -1: all.',
+    section='Methods',
+    valid=valid.Between(-1, 999),
   )
 
   tensorboard: bool = settings.run_setting(
-    False, 'Write TensorBoard event files beside train.jsonl.'
+    False, 'Write TensorBoard event files beside train.jsonl.', section='Platform'
   )
   coordinator_address: str = settings.run_setting(
-    '', 'host:port of process 0, for a run of several processes.'
+    '',
+    'host:port of process 0, for a run of several processes.',
+    section='Platform',
+    valid=valid.Matching(r'([^\s:]+|\[[0-9a-fA-F:]+\])?(:\d{1,5})?', 'HOST:PORT'),
   )
-  num_processes: int = settings.run_setting(1, 'Processes that take part in the run.')
-  process_id: int = settings.run_setting(0, 'Number of this process.')
+  num_processes: int = settings.run_setting(
+    1, 'Processes that take part in the run.', section='Platform', valid=valid.Between(1, 10**5)
+  )
+  process_id: int = settings.run_setting(
+    0, 'Number of this process.', section='Platform', valid=valid.Between(0, 10**5)
+  )
+
+  distributed: str = settings.run_setting(
+    'off',
+    'auto: join the processes that SLURM or a cloud TPU started, as JAX detects them.',
+    section='Platform',
+    valid=valid.OneOf(('off', 'auto')),
+  )
+
+  def __post_init__(self):
+    super().__post_init__()
+    settings.raise_for([*self._counts(), *self._processes()])
+
+  def _counts(self) -> Iterator[tuple[str, str]]:
+    """What is wrong with how many models there are."""
+    if self.member >= self.seeds:
+      yield 'member', f'must be less than the {self.seeds} originals, got {self.member}'
+    if self.golds < 2 * self.seeds or self.golds % 2:
+      yield (
+        'num_gold',
+        f'must be even and at least {2 * self.seeds} (a reference and a noise floor for each of '
+        f'the {self.seeds} seeds), got {self.num_gold}',
+      )
+    if self.is_full and (self.shadows < 6 or self.shadows % 2):
+      yield 'num_shadows', f'must be even and at least 6, got {self.num_shadows}'
+    if self.is_full and self.golds < 6:
+      yield 'num_gold', f'--evaluation=full needs at least 6 for U-LiRA, got {self.golds}'
+
+  def _processes(self) -> Iterator[tuple[str, str]]:
+    """What is wrong with the flags of a run of several processes, which belong together."""
+    if self.process_id >= self.num_processes:
+      yield 'process_id', f'must be less than --num_processes, got {self.process_id}'
+    if self.distributed == 'auto' and (self.coordinator_address or self.num_processes > 1):
+      yield 'distributed', 'auto finds the processes itself; leave the other flags out'
+    elif self.num_processes > 1 and not self.coordinator_address:
+      yield 'num_processes', f'{self.num_processes} processes need --coordinator_address=HOST:PORT'
+    elif self.coordinator_address and self.num_processes == 1:
+      yield 'coordinator_address', 'needs --num_processes, of more than 1, and --process_id'
+    elif self.coordinator_address and not re.search(r':\d+$', self.coordinator_address):
+      yield 'coordinator_address', f'must be HOST:PORT, got {self.coordinator_address!r}'
 
   @property
   def is_full(self) -> bool:
@@ -135,3 +241,71 @@ class Config(settings.Settings):
       else:
         lines.append(f'--{name}={",".join(value) if isinstance(value, tuple) else value}')
     return lines
+
+
+SEARCHES = ('random', 'grid')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tuning:
+  """Settings of a search, beside `Config`."""
+
+  num_trials: int = settings.run_setting(
+    16,
+    'Settings that are tried of each method; the first is its defaults.',
+    section='Search',
+    valid=valid.COUNT,
+  )
+  search: str = settings.run_setting(
+    'random',
+    'How ranges are searched: random, or grid (in random order).',
+    section='Search',
+    valid=valid.OneOf(SEARCHES),
+  )
+  search_seed: int = settings.run_setting(
+    0, 'Seed of what is tried.', section='Search', valid=valid.SEED
+  )
+  tuning_seed: int = settings.run_setting(
+    1000,
+    'Seed of the first original and of the first gold that tuning works with.',
+    section='Search',
+    valid=valid.SEED,
+  )
+  num_tuning_seeds: int = settings.run_setting(
+    1,
+    'Originals, each with two golds, over which a score is averaged.',
+    section='Search',
+    valid=valid.Between(1, 1000),
+  )
+
+  def __post_init__(self):
+    settings.check(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep:
+  """Settings of a sweep, beside `Config`."""
+
+  scenario: tuple[str, ...] = settings.run_setting(
+    (),
+    'A value of --forget, or a flag file that says what the problem is. Repeatable.',
+    section='Sweep',
+  )
+  split_seeds: bool = settings.run_setting(False, 'A process for each seed too.', section='Sweep')
+  jobs: int = settings.run_setting(
+    1, 'Processes side by side.', section='Sweep', valid=valid.Between(1, 10**4)
+  )
+  print_commands: bool = settings.run_setting(
+    False,
+    'Print the commands that are left to run, for a scheduler; run nothing.',
+    section='Sweep',
+  )
+  sweep: str = settings.run_setting(
+    'sweep',
+    'Name of the folder of reports and logs.',
+    section='Sweep',
+    valid=valid.FOLDER_NAME,
+  )
+
+  def __post_init__(self):
+    settings.check(self)

@@ -27,22 +27,17 @@ def read_config(
 
 def join_processes(config: config_lib.Config) -> None:
   """Joins the other processes of the run, if there are any; before JAX is used."""
-  if config.coordinator_address:
-    from dalign_jax import parallel
+  from dalign_jax import parallel
 
-    with errors.blame('coordinator_address'):
-      parallel.initialize(config.coordinator_address, config.num_processes, config.process_id)
+  if config.distributed == 'auto':
+    parallel.initialize()
+  elif config.coordinator_address:
+    parallel.initialize(config.coordinator_address, config.num_processes, config.process_id)
 
 
 def main(arguments: list[str]) -> None:
   """Reads the flags, starts the platform and runs the stages."""
   config = read_config(arguments)
-  unknown = set(config.stages) - set(config_lib.STAGES)
-  if unknown:
-    raise errors.InputError(
-      f'unknown {", ".join(sorted(unknown))}; known: {", ".join(config_lib.STAGES)}',
-      argument='stages',
-    )
   if config.tensorboard:
     tensorboard.require()
   command.start_platform(config)

@@ -247,6 +247,7 @@ def _flag_file(config, run) -> str:
     coordinator_address='',
     num_processes=1,
     process_id=0,
+    distributed='off',
     member=-1,
     methods=(run.name,),
     hparam=tuple(f'{run.name}.{name}={value}' for name, value in run.hparams.items()),

@@ -15,43 +15,36 @@ from dalign_jax import command, errors
 from experiments import config as config_lib
 from experiments import run
 
-_SCENARIO = flags.DEFINE_multi_string(
-  'scenario', [], 'A value of --forget, or a flag file that says what the problem is. Repeatable.'
-)
-_SPLIT_SEEDS = flags.DEFINE_boolean('split_seeds', False, 'A process for each seed too.')
-_JOBS = flags.DEFINE_integer('jobs', 1, 'Processes side by side.')
-_PRINT_COMMANDS = flags.DEFINE_boolean(
-  'print_commands', False, 'Print the commands that are left to run, for a scheduler; run nothing.'
-)
-_SWEEP = flags.DEFINE_string('sweep', 'sweep', 'Name of the folder of reports and logs.')
+_SWEEP = dataclasses.fields(config_lib.Sweep)
 
 
 def main(arguments) -> None:
   """Reads the flags and runs the cells; exit code 1 if some failed."""
   base = run.read_config(arguments)
-  scenarios = _scenarios(base)
+  sweep = read_sweep()
+  scenarios = _scenarios(base, sweep.scenario)
   from experiments import sweep_cells
   from experiments.report import sweep_report  # they import JAX, but use no device
 
-  folder = pathlib.Path(os.path.expanduser(base.workdir)) / _SWEEP.value
+  folder = pathlib.Path(os.path.expanduser(base.workdir)) / sweep.sweep
   found = [sweep_cells.Scenario(name, config) for name, config in scenarios.items()]
   preparations = [sweep_cells.preparation(s) for s in found]
-  unlearning = [c for s in found for c in sweep_cells.unlearning(s, split_seeds=_SPLIT_SEEDS.value)]
-  if _PRINT_COMMANDS.value:
+  unlearning = [c for s in found for c in sweep_cells.unlearning(s, split_seeds=sweep.split_seeds)]
+  if sweep.print_commands:
     _print(
       folder, preparations, unlearning, [sweep_cells.reporting(s, s.config.methods) for s in found]
     )
     return
-  failures = sweep_cells.run(preparations, folder, _JOBS.value)
+  failures = sweep_cells.run(preparations, folder, sweep.jobs)
   lost = {failure.cell.scenario.name for failure in failures}
   failures += sweep_cells.run(
-    [c for c in unlearning if c.scenario.name not in lost], folder, _JOBS.value
+    [c for c in unlearning if c.scenario.name not in lost], folder, sweep.jobs
   )
   failed = {(failure.cell.scenario.name, failure.cell.method) for failure in failures}
   left = [s for s in found if s.name not in lost]
   succeeded = lambda s: [m for m in s.config.methods if (s.name, m) not in failed]
   reports = [sweep_cells.reporting(s, succeeded(s)) for s in left]
-  failures += sweep_cells.run(reports, folder, _JOBS.value)
+  failures += sweep_cells.run(reports, folder, sweep.jobs)
   lost |= {f.cell.scenario.name for f in failures if not f.cell.method}
   parts = [sweep_report.gather(s) for s in left if s.name not in lost]
   sweep_report.write(folder, parts, failures)
@@ -60,16 +53,19 @@ def main(arguments) -> None:
     sys.exit(1)
 
 
-def _scenarios(base) -> dict[str, config_lib.Config]:
+def read_sweep() -> config_lib.Sweep:
+  """The flags of the sweep itself."""
+  return config_lib.Sweep(**command.values(_SWEEP))
+
+
+def _scenarios(base, texts) -> dict[str, config_lib.Config]:
   """The configuration of each scenario, by the name of its problem folder."""
-  if _JOBS.value < 1:
-    raise errors.InputError(f'must be at least 1, got {_JOBS.value}', argument='jobs')
-  if base.problem and len(_SCENARIO.value) > 1:
+  if base.problem and len(texts) > 1:
     raise errors.InputError(
       'several scenarios need folders of their own; leave it out', argument='problem'
     )
   found = {}
-  for text in _SCENARIO.value or [base.forget]:
+  for text in texts or [base.forget]:
     config = _of_file(base, text) if os.path.isfile(text) else _of_forget(base, text)
     if config.problem_name() in found:
       raise errors.InputError(
@@ -118,6 +114,8 @@ def _print(folder, preparations, unlearning, reports):
       if not cell.done:
         print(sweep_cells.command_line(cell, folder))
 
+
+command.define(_SWEEP)
 
 if __name__ == '__main__':
   command.launch(main, 'workdir')

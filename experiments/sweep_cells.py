@@ -15,7 +15,7 @@ import sys
 import time
 from typing import NamedTuple
 
-from dalign_jax import hparams
+from dalign_jax import hparams, stopping
 from dalign_jax.store import files, progress
 from experiments import config as config_lib
 from experiments.problem import folders
@@ -155,15 +155,27 @@ def run(cells: Sequence[Cell], folder: pathlib.Path, jobs: int) -> list[Failure]
 def _run_one(cell, folder, jobs):
   """Runs a cell; gives its error, empty for none, and the seconds it took."""
   command = [sys.executable, *write_command(cell, folder)[1:]]
-  environment = dict(os.environ)
+  environment = {**os.environ, stopping.PARENT: str(os.getpid())}
   if jobs > 1:  # several processes on one accelerator cannot each take all of its memory
     environment.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   log, start = folder / 'cells' / f'{cell.name}.log', time.monotonic()
   with open(log, 'w', encoding='utf-8') as output:
-    code = subprocess.run(
-      command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False
-    ).returncode
+    process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+    try:
+      while (code := _wait(process)) is None:
+        stopping.check()
+    except stopping.Stopped:
+      process.terminate()
+      process.wait()
+      raise
   return _error(code, log) if code else '', time.monotonic() - start
+
+
+def _wait(process) -> int | None:
+  try:
+    return process.wait(timeout=0.5)
+  except subprocess.TimeoutExpired:
+    return None
 
 
 def _error(code, log):

@@ -10,6 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 RANKS = (
   {'errors'},
+  {'stopping', 'valid'},
   {'dalign_jax.types', 'settings', 'seeds'},
   {'losses', 'metrics', 'data', 'models', 'optim', 'parallel', 'checkpoints'}
   | {'adapters', 'adversarial', 'depth'},

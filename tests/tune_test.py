@@ -10,7 +10,7 @@ from dalign_jax import errors, hparams, methods, types
 from experiments import config as config_lib
 from experiments.tuning import ranges, score, search
 
-TUNING = search.Tuning(num_trials=4, search='random', search_seed=0, tuning_seed=1000)
+TUNING = config_lib.Tuning(num_trials=4, search='random', search_seed=0, tuning_seed=1000)
 GRID = dataclasses.replace(TUNING, search='grid')
 
 

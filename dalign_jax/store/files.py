@@ -6,10 +6,13 @@ import fcntl
 import json
 import os
 import pathlib
+import time
 
 import numpy as np
 
 from dalign_jax import errors, parallel
+
+LOCK_SECONDS = 2.0  # that `lock` waits for another process to end
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -81,14 +84,25 @@ def lock(folder: pathlib.Path, *, is_shared: bool = False) -> Iterator[None]:
       f'cannot write in {folder}: {error.strerror}', argument='workdir'
     ) from None
   with file:
-    try:
-      fcntl.flock(file, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _get_lock(file, fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX):
       raise errors.InputError(
         f'another process is at work in {folder}; wait for it or use another --problem',
         argument='workdir',
-      ) from None
+      )
     yield
+
+
+def _get_lock(file, kind) -> bool:
+  """Tries for some seconds: a process whose parent has died takes so long to end."""
+  end = time.monotonic() + LOCK_SECONDS
+  while True:
+    try:
+      fcntl.flock(file, kind | fcntl.LOCK_NB)
+      return True
+    except BlockingIOError:
+      if time.monotonic() > end:
+        return False
+      time.sleep(0.1)
 
 
 def locked_by_writer(folder: pathlib.Path, *, is_shared: bool = False):

@@ -10,7 +10,7 @@ import time
 
 from rich import progress, text
 
-from dalign_jax import checkpoints, errors, parallel, types
+from dalign_jax import checkpoints, errors, parallel, stopping, types
 from dalign_jax.store import files, tensorboard
 
 _FIRST_LINE_SECONDS, _LINE_EVERY_SECONDS = 2.0, 10.0
@@ -35,6 +35,7 @@ class _Lines(Quiet):
     self._next = self._start + _FIRST_LINE_SECONDS
 
   def update(self, done, total, note):
+    stopping.check()
     now = time.monotonic()
     if now < self._next or not done:
       return
@@ -54,6 +55,7 @@ class _Bar(Quiet):
     self._bars, self._task = bars, bars.add_task(title, total=None, note='')
 
   def update(self, done, total, note):
+    stopping.check()
     self._bars.update(self._task, completed=done, total=total, note=note)
 
 
@@ -130,6 +132,7 @@ class RunMonitor(types.Monitor):
     self._num_epochs = num_epochs
 
   def on_step(self, phase, done, total):
+    stopping.check()
     self._totals[phase] = total  # phases follow one another in this order, in every epoch
     phases = list(self._totals)
     within = sum(self._totals[p] for p in phases[: phases.index(phase)]) + done
@@ -157,6 +160,7 @@ class RunMonitor(types.Monitor):
       self._events.write(epoch + 1, metrics)
     metadata = {'spent': spent, 'made_with': self._made_with}
     checkpoints.save_training(self._folder / 'training', epoch + 1, get_state(), metadata)
+    stopping.check()
 
   def close(self) -> None:
     """Drops the training states: the run is finished and its model saved."""

@@ -8,8 +8,8 @@ import pathlib
 import jax
 import numpy as np
 
-from dalign_jax import augmentation, errors, from_settings, parallel, seeds, types
 from dalign_jax import data as data_lib
+from dalign_jax import errors, from_settings, parallel, seeds, types
 from dalign_jax.store import files, model_folder
 from experiments import config as config_lib
 from experiments.problem import folders, sets
@@ -108,58 +108,18 @@ def prepare(
     recipe=from_settings.recipe(config),
     devices=from_settings.devices(config),
   )
-  _check_recipe(job)
+  _check(job)
   return job
 
 
-def _check_recipe(job):
+def _check(job):
+  """What settings alone do not tell."""
   from_settings.check_batch_size('batch_size', job.recipe.batch_size, job.devices)
-  if job.recipe.augmentation not in augmentation.AUGMENTATIONS:
-    raise errors.InputError(
-      f'must be one of {", ".join(augmentation.AUGMENTATIONS)}, got {job.recipe.augmentation!r}',
-      argument='augmentation',
-    )
-  _check_counts(job)
-  if job.recipe.num_epochs < 1:
-    raise errors.InputError(
-      f'must be at least 1, got {job.recipe.num_epochs}', argument='num_epochs'
-    )
-
-
-def _check_counts(job):
-  config = job.config
-  if config.evaluation not in config_lib.EVALUATIONS:
-    raise errors.InputError(
-      f'must be one of {", ".join(config_lib.EVALUATIONS)}, got {config.evaluation!r}',
-      argument='evaluation',
-    )
-  for name in ('seeds', 'ensemble_size', 'relearn_epochs'):
-    if getattr(config, name) < 1:
-      flag = 'num_seeds' if name == 'seeds' else name
-      raise errors.InputError(f'must be at least 1, got {getattr(config, name)}', argument=flag)
-  if config.member >= config.seeds:
-    raise errors.InputError(
-      f'must be less than the {config.seeds} originals, got {config.member}', argument='member'
-    )
-  if config.golds < 2 * config.seeds or config.golds % 2:
-    raise errors.InputError(
-      f'must be even and at least {2 * config.seeds} (a reference and a noise floor '
-      f'for each of the {config.seeds} seeds), got {config.num_gold}',
-      argument='num_gold',
-    )
-  if config.is_full and (config.shadows < 6 or config.shadows % 2):
-    raise errors.InputError(
-      f'must be even and at least 6, got {config.num_shadows}', argument='num_shadows'
-    )
-  if config.is_full and job.is_multi_label:
+  if job.config.is_full and job.is_multi_label:
     raise errors.InputError(
       'full is for one label an image, not for attributes', argument='evaluation'
     )
-  if config.is_full and config.golds < 6:
-    raise errors.InputError(
-      f'--evaluation=full needs at least 6 for U-LiRA, got {config.golds}', argument='num_gold'
-    )
-  if config.is_full and len(job.sets['forget']) < 10:
+  if job.config.is_full and len(job.sets['forget']) < 10:
     raise errors.InputError(
       'full needs at least 10 forget examples, since its attacks train on half of '
       f'them, got {len(job.sets["forget"])}',

@@ -23,7 +23,6 @@ from experiments.problem import folders
 from experiments.tuning import ranges as ranges_lib
 from experiments.tuning import score
 
-SEARCHES = ('random', 'grid')
 _TIMES = ('seconds', 'compile_seconds')
 _NAMES = ('method', 'trial', 'search_seed', 'setting', 'status')
 _HEADS = (*_NAMES, 'score', 'scores', *score.FIGURES, *_TIMES)
@@ -32,26 +31,7 @@ _KEPT_TRIALS = 4  # whose compiled programs are held at most; hundreds of progra
 Row = dict[str, str]  # a line of the log
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Tuning:
-  """Settings of a search.
-
-  Attributes:
-    num_trials: settings tried of each method, its defaults the first of them.
-    search: 'random', or 'grid' (its points in random order).
-    search_seed: what is tried.
-    tuning_seed: of the first original and the first gold that the search works with.
-    num_tuning_seeds: originals, each with two golds, over which a score is averaged.
-  """
-
-  num_trials: int
-  search: str
-  search_seed: int
-  tuning_seed: int
-  num_tuning_seeds: int = 1
-
-
-def run(config: config_lib.Config, tuning: Tuning) -> None:
+def run(config: config_lib.Config, tuning: config_lib.Tuning) -> None:
   """Searches for every method of the configuration, and writes its log and its best setting.
 
   Raises:
@@ -77,7 +57,7 @@ def tuning_folder(config: config_lib.Config) -> pathlib.Path:
   return folder.with_name(f'{folder.name}-tuning')
 
 
-def prepare_judge(config: config_lib.Config, tuning: Tuning) -> score.Judge:
+def prepare_judge(config: config_lib.Config, tuning: config_lib.Tuning) -> score.Judge:
   """Trains originals and golds, unless they are there, in a problem folder of their own."""
   folder = tuning_folder(config)
   config = dataclasses.replace(
@@ -95,13 +75,6 @@ def prepare_judge(config: config_lib.Config, tuning: Tuning) -> score.Judge:
 
 
 def _check(config, tuning):
-  for name in ('num_trials', 'num_tuning_seeds'):
-    if getattr(tuning, name) < 1:
-      raise errors.InputError(f'must be at least 1, got {getattr(tuning, name)}', argument=name)
-  if tuning.search not in SEARCHES:
-    raise errors.InputError(
-      f'must be one of {", ".join(SEARCHES)}, got {tuning.search!r}', argument='search'
-    )
   if config.num_processes > 1:
     raise errors.InputError(
       'a search runs in one process; give each its --methods', argument='num_processes'
@@ -117,7 +90,7 @@ def _check(config, tuning):
     )
 
 
-def settings(method: str, values: dict, fixed: set[str], tuning: Tuning) -> list[dict]:
+def settings(method: str, values: dict, fixed: set[str], tuning: config_lib.Tuning) -> list[dict]:
   """What is tried of a method, in order: its defaults, then points of its ranges.
 
   Args:
