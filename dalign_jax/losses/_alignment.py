@@ -20,6 +20,7 @@ from dalign_jax.losses import _reduction
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
+@_reduction.on_any_mesh
 def second_moment(features, *, weights=None, axis_name: str | None = None):
   r"""Uncentred second moment of features over the whole (global) batch.
 

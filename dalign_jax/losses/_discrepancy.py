@@ -12,6 +12,7 @@ from dalign_jax.losses import _reduction
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
+@_reduction.on_any_mesh
 def sliced_wasserstein(
   features_a,
   features_b,
@@ -65,6 +66,7 @@ def sliced_wasserstein(
   return _reduction.global_mean(jnp.mean(values), axis_name)
 
 
+@_reduction.on_any_mesh
 def mmd(
   features_a,
   features_b,

@@ -1,8 +1,13 @@
 """Reductions that give the same value and gradient on one device and on many."""
 
+from collections.abc import Callable
+import functools
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType, PartitionSpec
 
 
 def weighted_mean(values, weights=None, *, axis_name: str | None = None):
@@ -54,3 +59,31 @@ def global_mean(value, axis_name: str | None):
 def gather_rows(tree, axis_name: str | None):
   """The rows of every device one after another, on each of them: for terms of the whole batch."""
   return tree if axis_name is None else jax.lax.all_gather(tree, axis_name, axis=0, tiled=True)
+
+
+def on_any_mesh(fn: Callable) -> Callable:
+  """Lets a term of the whole batch take rows that are sharded over a mesh with explicit axes.
+
+  `jax.make_mesh` makes such axes by default, and under them a sum of products over the sharded rows
+  is refused as ambiguous. The compiler shards the inside; the result is whole on every device.
+  """
+
+  @functools.wraps(fn)
+  def wrapped(*args, **kwargs):
+    named = {**{str(i): x for i, x in enumerate(args)}, **kwargs}
+    arrays = {name: x for name, x in named.items() if hasattr(x, 'shape')}
+    if not any(map(_has_explicit_axes, arrays.values())):
+      return fn(*args, **kwargs)
+
+    def call(arrays):
+      given = [arrays.get(str(i), x) for i, x in enumerate(args)]
+      return fn(*given, **{name: arrays.get(name, x) for name, x in kwargs.items()})
+
+    return jax.sharding.auto_axes(call, out_sharding=PartitionSpec())(arrays)
+
+  return wrapped
+
+
+def _has_explicit_axes(array: Any) -> bool:
+  mesh = jax.typeof(array).sharding.mesh if isinstance(array, jax.Array) else None
+  return mesh is not None and AxisType.Explicit in mesh.axis_types

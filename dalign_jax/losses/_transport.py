@@ -32,6 +32,7 @@ def cosine_cost(features_a, features_b):
   return 1.0 - jnp.matmul(a, b.T, precision=_HIGHEST)
 
 
+@_reduction.on_any_mesh
 def transport_distance(
   features_a,
   features_b,
