@@ -30,7 +30,7 @@ CASES = {
   'second_moment': lambda z, w, axis: jnp.sum(
     losses.second_moment(z, weights=w, axis_name=axis) * PROBE
   ),
-  'dimensional_alignment': lambda z, w, axis: losses.dimensional_alignment(
+  'dimensional_alignment_loss': lambda z, w, axis: losses.dimensional_alignment_loss(
     z, BASIS, weights=w, axis_name=axis
   ),
   'transport_distance': lambda z, w, axis: losses.transport_distance(

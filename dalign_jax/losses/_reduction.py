@@ -9,8 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
 
+from dalign_jax import types
 
-def weighted_mean(values, weights=None, *, axis_name: str | None = None):
+
+def weighted_mean(
+  values: types.Array, weights: types.Array | None = None, *, axis_name: str | None = None
+) -> jax.Array:
   r"""Mean of per-example values over the whole (global) batch.
 
   .. math:: \frac{\sum_i w_i v_i}{\sum_i w_i}
@@ -37,7 +41,7 @@ def weighted_mean(values, weights=None, *, axis_name: str | None = None):
   return total / jnp.where(count > 0, count, 1.0)
 
 
-def example_weights(weights, batch_size: int):
+def example_weights(weights: types.Array | None, batch_size: int) -> jax.Array:
   """`weights` as float32 `[B]`; all ones where None."""
   if weights is None:
     return jnp.ones((batch_size,), jnp.float32)
@@ -46,17 +50,17 @@ def example_weights(weights, batch_size: int):
   return weights
 
 
-def global_sum(tree, axis_name: str | None):
+def global_sum(tree: Any, axis_name: str | None) -> Any:
   """Sum over the mapped axis, or the tree itself where there is none."""
   return tree if axis_name is None else jax.lax.psum(tree, axis_name)
 
 
-def global_mean(value, axis_name: str | None):
+def global_mean(value: Any, axis_name: str | None) -> Any:
   """Mean over the mapped axis, or the value itself where there is none."""
   return value if axis_name is None else jax.lax.pmean(value, axis_name)
 
 
-def gather_rows(tree, axis_name: str | None):
+def gather_rows(tree: Any, axis_name: str | None) -> Any:
   """The rows of every device one after another, on each of them: for terms of the whole batch."""
   return tree if axis_name is None else jax.lax.all_gather(tree, axis_name, axis=0, tiled=True)
 
