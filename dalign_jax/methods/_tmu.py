@@ -1,5 +1,8 @@
 """TMU: forget only what gold would not know, as predicted from a twin problem."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -179,3 +182,8 @@ def _other_labels(labels, key, problem):
   keys = parallel.example_keys(key, len(labels))
   shift = jax.vmap(lambda k: jax.random.randint(k, (), 1, problem.num_classes))(keys)
   return (labels + shift) % problem.num_classes
+
+
+def asks_gold(hparams: Mapping[str, Any]) -> bool:
+  """Whether these hyper-parameters need to be told what gold knows, as a control of benchmarks."""
+  return hparams['easy'] == 'oracle'
