@@ -248,17 +248,19 @@ def test_an_ensemble_trains_as_each_alone(fitted):
 
 
 def _problem(forget_seed=1) -> types.Problem:
-  """Class 3 is to be forgotten, from a model that has not been trained."""
+  """Class 3 is to be forgotten, from a model that says nothing else."""
   apply_fn, init_fn = _network()
   data, other = _dataset(), _dataset(seed=forget_seed)
   retain, forget = (
     data.take(np.flatnonzero(data.labels != 3)),
     other.take(np.flatnonzero(other.labels == 3)),
   )
+  original = fresh.model(init_fn, KEY, types.concatenate(retain, forget))
+  head = {**original.params['head'], 'bias': np.float32([0, 0, 0, 2])}
   return types.Problem(
     apply_fn=apply_fn,
     init_fn=init_fn,
-    original=fresh.model(init_fn, KEY, types.concatenate(retain, forget)),
+    original=original._replace(params={**original.params, 'head': head}),
     retain=retain,
     forget=forget,
     validation=_dataset(seed=2),
