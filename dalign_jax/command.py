@@ -54,6 +54,7 @@ def start_platform(config: settings_lib.Settings) -> None:
 
   from dalign_jax import parallel
 
+  parallel.use(config.mapping)
   if is_cpu and config.cpu_tuning:
     parallel.tune_cpu()
   if config.compilation_cache_dir:

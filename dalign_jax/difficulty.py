@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sklearn import neighbors
 
 from dalign_jax import (
   adversarial,
@@ -55,6 +54,8 @@ def neighbour_distance(
     Ji et al.: Towards Aligned Data Removal via Twin Machine Unlearning.
     https://arxiv.org/abs/2408.11433
   """
+  from sklearn import neighbors  # heavy: imported where it is used
+
   unit = lambda x: x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
   features, kept_features = unit(np.asarray(features)), unit(np.asarray(kept_features))
   distances = np.full(len(features), 2.0)

@@ -1,8 +1,8 @@
 """The one place that knows devices and processes.
 
-One SPMD program runs on every device under `jax.pmap` with the axis name `'devices'`. The global
-batch is cut along that axis, states and data are replicated: one device and many give the same
-result to rounding.
+One SPMD program runs on every device with the axis name `'devices'`, mapped by `jax.pmap` or, after
+`use('shard_map')`, by `jax.jit` of `jax.shard_map` over one mesh. The global batch is cut along
+that axis, states and data are replicated: one device and many give the same result to rounding.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,9 +10,9 @@ import ctypes
 import os
 import sys
 
-from flax import jax_utils
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
 from dalign_jax import errors
@@ -102,19 +102,89 @@ def num_devices(devices: Devices = None) -> int:
   return len(devices) if devices else jax.device_count()
 
 
-def pmap(fn: Callable, *, devices: Devices = None, donate_argnums=()) -> Callable:
-  """`jax.pmap` over `devices` (None: all) with the axis name `'devices'`."""
-  return jax.pmap(
-    fn,
-    axis_name=AXIS,
-    devices=list(devices) if devices else None,
+def use(mapping: str) -> None:
+  """Chooses how programs are mapped from now on, for the whole process: a name of `MAPPINGS`.
+
+  Raises:
+    errors.InputError: for another name.
+  """
+  if mapping not in MAPPINGS:
+    raise errors.InputError(f'mapping must be one of {", ".join(MAPPINGS)}, got {mapping!r}')
+  _chosen[0] = mapping
+
+
+def mapping() -> str:
+  """The name of the mapping in use; compiled programs are kept by it."""
+  return _chosen[0]
+
+
+def spmd(fn: Callable, *, devices: Devices = None, donate_argnums: Sequence[int] = ()) -> Callable:
+  """Maps a program over `devices` (None: all) with the axis name `'devices'`.
+
+  Args:
+    fn: of pytrees; it sees one device's part of each, without the leading axis.
+    devices: devices to run on.
+    donate_argnums: arguments whose buffers may be reused.
+
+  Returns:
+    A function of pytrees with a leading axis of this process's devices.
+  """
+  return MAPPINGS[_chosen[0]](fn, tuple(devices) if devices else None, tuple(donate_argnums))
+
+
+def _pmap(fn, devices, donate_argnums):
+  devices = list(devices) if devices else None
+  return jax.pmap(fn, axis_name=AXIS, devices=devices, donate_argnums=donate_argnums)
+
+
+def _shard_map(fn, devices, donate_argnums):
+  by_device = NamedSharding(_mesh(devices), PartitionSpec(AXIS))
+
+  def block(*args):
+    result = fn(*jax.tree.map(lambda x: x[0], args))
+    return jax.tree.map(lambda x: x[None], result)
+
+  mapped = jax.jit(
+    jax.shard_map(
+      block,
+      mesh=by_device.mesh,
+      in_specs=by_device.spec,
+      out_specs=by_device.spec,
+      check_vma=False,  # programs average their gradients themselves, as under pmap
+    ),
     donate_argnums=donate_argnums,
   )
 
+  def place(x):
+    is_placed = isinstance(x, jax.Array) and x.sharding == by_device
+    return x if is_placed else jax.make_array_from_process_local_data(by_device, np.asarray(x))
+
+  return lambda *args: mapped(*jax.tree.map(place, args))
+
+
+MAPPINGS = {'pmap': _pmap, 'shard_map': _shard_map}
+_chosen = ['pmap']
+
+
+def _mesh(devices) -> Mesh:
+  return Mesh(np.array(devices if devices else jax.devices()), (AXIS,))
+
 
 def replicate(tree, devices: Devices = None):
-  """Copies a host pytree to each of this process's devices: leaves get a leading device axis."""
-  return jax_utils.replicate(tree, devices=local_devices(devices))
+  """Copies a host pytree to each of this process's devices: leaves get a leading device axis.
+
+  Each device is sent the one host copy; none is made for each of them.
+  """
+  whole = NamedSharding(_mesh(local_devices(devices)), PartitionSpec())
+  by_device = NamedSharding(_mesh(devices), PartitionSpec(AXIS))
+
+  def spread(x):
+    x = jax.device_put(np.asarray(x)[None], whole)
+    shape = (by_device.mesh.size, *x.shape[1:])
+    shards = [shard.data for shard in x.addressable_shards]
+    return jax.make_array_from_single_device_arrays(shape, by_device, shards)
+
+  return jax.tree.map(spread, tree)
 
 
 def fetch(tree):
@@ -150,7 +220,7 @@ def shard_members(values: np.ndarray, devices: Devices = None) -> np.ndarray:
 def place_members(tree, devices: Devices = None):
   """A host pytree of leaves `[K, ...]` on the devices, divided as by `shard_members`."""
   sharded = jax.tree.map(lambda x: shard_members(x, devices), tree)
-  return pmap(lambda x: x, devices=devices)(sharded)
+  return spmd(lambda x: x, devices=devices)(sharded)
 
 
 def fetch_members(tree, *, num_members: int):
@@ -167,7 +237,7 @@ def fetch_members(tree, *, num_members: int):
 def example_keys(key: jax.Array, local_batch: int) -> jax.Array:
   """A key for each example of this device's batch, the same however the global batch is cut.
 
-  To be called inside a function mapped by `pmap`.
+  To be called inside a function mapped by `spmd`.
   """
   start = jax.lax.axis_index(AXIS) * local_batch
   return jax.vmap(lambda i: jax.random.fold_in(key, i))(start + jnp.arange(local_batch))

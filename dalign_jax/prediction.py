@@ -88,7 +88,7 @@ def map_examples(
     Pytree of host arrays `[N, ...]`.
   """
   local = tuple(parallel.local_devices(devices))
-  mapped = _mapped(fn, local)
+  mapped = _mapped(fn, local, parallel.mapping())
   constants = parallel.replicate(constants, local)
   parts = []
   for batch, weights in _padded_batches(fields, batch_size, len(local)):
@@ -119,7 +119,7 @@ def sum_examples(
     Host pytree, the sum over all examples.
   """
   local = tuple(parallel.local_devices(devices))
-  mapped = _summed(fn, local)
+  mapped = _summed(fn, local, parallel.mapping())
   constants = parallel.replicate(constants, local)
   total = None
   for batch, weights in _padded_batches(fields, batch_size, len(local)):
@@ -149,16 +149,19 @@ def _padded_batches(
 
 
 @functools.lru_cache(maxsize=8)
-def _mapped(fn, devices):
-  return parallel.pmap(fn, devices=devices)
+def _mapped(fn, devices, mapping):
+  del mapping  # the one in use, by which `spmd` maps
+  return parallel.spmd(fn, devices=devices)
 
 
 @functools.lru_cache(maxsize=8)
-def _summed(fn, devices):
+def _summed(fn, devices, mapping):
+  del mapping  # the one in use, by which `spmd` maps
+
   def summed(constants, batch, weights):
     return jax.lax.psum(fn(constants, batch, weights), parallel.AXIS)
 
-  return parallel.pmap(summed, devices=devices)
+  return parallel.spmd(summed, devices=devices)
 
 
 @functools.lru_cache(maxsize=8)

@@ -230,6 +230,12 @@ class Settings:
   num_devices: int = run_setting(
     0, 'Devices to use; 0: all.', section='Platform', valid=valid_lib.Between(0, 10**5)
   )
+  mapping: str = run_setting(
+    'pmap',
+    'How programs are mapped over devices: pmap or shard_map.',
+    section='Platform',
+    valid=valid_lib.OneOf(('pmap', 'shard_map')),
+  )
   cpu_tuning: bool = run_setting(
     True, 'Faster compiler settings on the CPU; they change bits.', section='Platform'
   )

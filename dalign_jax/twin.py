@@ -13,7 +13,6 @@ import warnings
 
 import jax
 import numpy as np
-from sklearn import calibration, exceptions, linear_model, model_selection, neural_network
 
 from dalign_jax import difficulty, errors, fresh, objectives, optim, training, types
 
@@ -204,6 +203,8 @@ def _standardize(features, reference) -> np.ndarray:
 
 def _learn(predictor, features, is_easy, target_features):
   """Chances `[N]` of the target, and out-of-fold chances `[V]` of the examples learned from."""
+  from sklearn import exceptions, model_selection  # heavy: imported where it is used
+
   model = _classifier(predictor)
   folds = model_selection.StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
   with warnings.catch_warnings():
@@ -215,6 +216,8 @@ def _learn(predictor, features, is_easy, target_features):
 
 
 def _classifier(predictor):
+  from sklearn import calibration, linear_model, neural_network  # heavy: imported where it is used
+
   if predictor == 'logistic':
     return linear_model.LogisticRegression(max_iter=10_000)
   network = neural_network.MLPClassifier(

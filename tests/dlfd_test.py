@@ -64,7 +64,7 @@ def image_gradients(problem, **changes):
     )
     return jax.grad(objective)(images)
 
-  mapped = parallel.pmap(gradient, devices=problem.devices)
+  mapped = parallel.spmd(gradient, devices=problem.devices)
   return np.asarray(mapped(rows(problem.retain), rows(problem.forget)))[0]
 
 

@@ -30,7 +30,7 @@ CASES = {
   'second_moment': lambda z, w, axis: jnp.sum(
     losses.second_moment(z, weights=w, axis_name=axis) * PROBE
   ),
-  'dimensional_alignment': lambda z, w, axis: losses.dimensional_alignment(
+  'dimensional_alignment_loss': lambda z, w, axis: losses.dimensional_alignment_loss(
     z, BASIS, weights=w, axis_name=axis
   ),
   'transport_distance': lambda z, w, axis: losses.transport_distance(
@@ -80,6 +80,15 @@ def _sharded_jit(case):
   return jax.jit(jax.value_and_grad(_loss(case, None)))(*arguments)
 
 
+def _explicit_jit(case):
+  """`jax.make_mesh` as it is by default, with axes of type Explicit."""
+  mesh = jax.make_mesh((DEVICES,), (AXIS,), axis_types=(AxisType.Explicit,))
+  with jax.set_mesh(mesh):
+    rows, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((AXIS,), ()))
+    arguments = jax.device_put((KERNEL, X, WEIGHTS), (whole, rows, rows))
+    return jax.jit(jax.value_and_grad(_loss(case, None)))(*arguments)
+
+
 def _vmap(case):
   step = jax.vmap(_local_step(case), in_axes=(None, 0, 0), axis_name=AXIS)
   return jax.tree.map(lambda x: x[0], step(KERNEL, _split(X), _split(WEIGHTS)))
@@ -106,6 +115,7 @@ def _shard_map(check_vma):
 
 ROUTES = {
   'sharded_jit': _sharded_jit,
+  'explicit_jit': _explicit_jit,
   'vmap': _vmap,
   'pmap': _pmap,
   'shard_map': _shard_map(check_vma=True),

@@ -97,7 +97,7 @@ def test_gradients_are_exact():
     lambda x: losses.cross_entropy(labels, x, label_smoothing=0.1),
     lambda x: losses.distillation(teacher, x, temperature=2.0),
     lambda x: losses.self_distillation(teacher, x, labels),
-    lambda x: losses.dimensional_alignment(x, basis, weights=weights),
+    lambda x: losses.dimensional_alignment_loss(x, basis, weights=weights),
     lambda x: losses.second_moment(x, weights=weights),
     lambda x: losses.quadratic(teacher, x, weights=jnp.abs(teacher)),
     lambda x: losses.weighted_mean(x[:, 0], weights),
@@ -113,15 +113,17 @@ def test_alignment_is_the_definition():
   rank, expected = _alignment(forget, retain)
   basis = losses.principal_basis(losses.second_moment(retain), energy=0.9)
   assert int(losses.basis_rank(basis)) == rank
-  assert 1 - losses.dimensional_alignment(forget, basis) == pytest.approx(expected, rel=1e-4)
-  assert 1 - losses.dimensional_alignment(3 * forget, basis) == pytest.approx(expected, rel=1e-4)
+  assert 1 - losses.dimensional_alignment_loss(forget, basis) == pytest.approx(expected, rel=1e-4)
+  assert 1 - losses.dimensional_alignment_loss(3 * forget, basis) == pytest.approx(
+    expected, rel=1e-4
+  )
 
 
 def test_alignment_ends_are_zero_and_one():
   basis = losses.principal_basis(jnp.diag(jnp.array([2.0, 1.0, 0.0])), energy=1.0)
   inside, outside = jnp.array([[1.0, 2.0, 0.0]]), jnp.array([[0.0, 0.0, 5.0]])
-  assert losses.dimensional_alignment(inside, basis) == pytest.approx(0.0, abs=1e-6)
-  assert losses.dimensional_alignment(outside, basis) == pytest.approx(1.0, abs=1e-6)
+  assert losses.dimensional_alignment_loss(inside, basis) == pytest.approx(0.0, abs=1e-6)
+  assert losses.dimensional_alignment_loss(outside, basis) == pytest.approx(1.0, abs=1e-6)
 
 
 def test_rank_follows_energy_under_one_compilation():
@@ -152,8 +154,8 @@ def test_padding_with_zero_weights_changes_nothing():
     losses.second_moment(padded, weights=weights), losses.second_moment(features), rtol=1e-6
   )
   chex.assert_trees_all_close(
-    losses.dimensional_alignment(padded, basis, weights=weights),
-    losses.dimensional_alignment(features, basis),
+    losses.dimensional_alignment_loss(padded, basis, weights=weights),
+    losses.dimensional_alignment_loss(features, basis),
     rtol=1e-6,
   )
   nan = padded[:, 0].at[6:].set(jnp.nan)
@@ -175,9 +177,11 @@ def test_degenerate_moments_give_finite_values_and_gradients(name):
   forget = _normal(16, 4, 6)
 
   def loss(moment, forget):
-    with_basis = losses.dimensional_alignment(forget, losses.principal_basis(moment, energy=0.5))
+    with_basis = losses.dimensional_alignment_loss(
+      forget, losses.principal_basis(moment, energy=0.5)
+    )
     projector = losses.principal_projector(moment, energy=0.5)
-    return with_basis + losses.dimensional_alignment(forget, projector)
+    return with_basis + losses.dimensional_alignment_loss(forget, projector)
 
   for features in (forget, jnp.zeros_like(forget)):
     result = jax.value_and_grad(loss, argnums=(0, 1))(_DEGENERATE[name], features)
@@ -202,7 +206,9 @@ def test_basis_carries_no_gradient_and_the_projector_does():
   retain, forget = _normal(19, 9, 4), _normal(20, 5, 4)
 
   def loss(retain, subspace):
-    return losses.dimensional_alignment(forget, subspace(losses.second_moment(retain), energy=0.7))
+    return losses.dimensional_alignment_loss(
+      forget, subspace(losses.second_moment(retain), energy=0.7)
+    )
 
   assert not jnp.any(jax.grad(loss)(retain, losses.principal_basis))
   assert jnp.any(jax.grad(loss)(retain, losses.principal_projector))
@@ -234,7 +240,7 @@ def test_bad_numbers_are_named(call, message):
     lambda: losses.cross_entropy(jnp.zeros(3, int), jnp.zeros((2, 4))),
     lambda: losses.cross_entropy(jnp.zeros(2), jnp.zeros((2, 4))),
     lambda: losses.distillation(jnp.zeros((2, 3)), jnp.zeros((2, 4))),
-    lambda: losses.dimensional_alignment(jnp.zeros((2, 3)), jnp.eye(4)),
+    lambda: losses.dimensional_alignment_loss(jnp.zeros((2, 3)), jnp.eye(4)),
     lambda: losses.second_moment(jnp.zeros((2, 3)), weights=jnp.ones(3)),
   ],
 )

@@ -154,7 +154,7 @@ def test_streamed_second_moment_equals_that_of_all_features(devices):
 def test_augmentation_crops_and_mirrors():
   image = np.random.default_rng(0).uniform(0.1, 1.0, (16, 16, 3)).astype(np.float32)
   images = np.broadcast_to(image, (4, 32, 16, 16, 3))
-  augment = parallel.pmap(lambda x: augmentation.augment(x, KEY, 'crop_flip'), devices=FOUR)
+  augment = parallel.spmd(lambda x: augmentation.augment(x, KEY, 'crop_flip'), devices=FOUR)
   results = np.asarray(augment(images)).reshape(-1, 16, 16, 3)
   padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
   crops = [padded[i : i + 16, j : j + 16] for i in range(5) for j in range(5)]

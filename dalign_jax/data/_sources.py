@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 import dataclasses
+import importlib.util
 import pathlib
 
 import numpy as np
@@ -11,6 +12,11 @@ from dalign_jax.data import _base, _cache, _embedded, _faces, _files
 
 
 def _tfds(request: _base.Request) -> _base.Opened:
+  if importlib.util.find_spec('tensorflow_datasets') is None:
+    raise errors.InputError(
+      f'--dataset={request.name}: TFDS names need tensorflow-datasets: '
+      "pip install 'dalign-jax[data]'"
+    )
   from dalign_jax.data import _tfds as tfds_source  # half a second that only TFDS names pay
 
   return tfds_source.tfds(request)

@@ -40,7 +40,7 @@ def tfds(request: _base.Request) -> _base.Opened:
   def read(progress):
     try:
       return _read(request, builder, features, progress)
-    except ValueError:
+    except errors.InputError:
       raise
     except Exception as error:  # damaged records and images raise many types
       raise errors.InputError(

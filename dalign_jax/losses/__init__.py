@@ -8,7 +8,7 @@ the value for the global batch, and the caller's `pmean` of the gradients is the
 
 from dalign_jax.losses._alignment import (
   basis_rank,
-  dimensional_alignment,
+  dimensional_alignment_loss,
   principal_basis,
   principal_projector,
   second_moment,
@@ -27,7 +27,7 @@ __all__ = [
   'binary_cross_entropy',
   'cosine_cost',
   'cross_entropy',
-  'dimensional_alignment',
+  'dimensional_alignment_loss',
   'distillation',
   'l1',
   'label_loss',

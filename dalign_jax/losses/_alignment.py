@@ -5,7 +5,10 @@ https://arxiv.org/abs/2407.17710
 
 Deviation (all of this file): the paper's text was not readable to us. The uncentred form at a fixed
 share of the spectrum is our reconstruction; it reproduces the paper's ordering, original below
-gold. `dalign_jax.metrics.dimensional_alignment` is the same quantity as a metric.
+gold. `dalign_jax.metrics.dimensional_alignment` is the metric DA; the loss here is 1 - DA.
+
+The default `energy` is .9 wherever DA is computed, in losses, metrics, `muda` and tables, so that a
+loss and the metric that judges it speak of the same subspace.
 """
 
 import functools
@@ -14,13 +17,16 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from dalign_jax import errors
+from dalign_jax import errors, types
 from dalign_jax.losses import _reduction
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
-def second_moment(features, *, weights=None, axis_name: str | None = None):
+@_reduction.on_any_mesh
+def second_moment(
+  features: types.Array, *, weights: types.Array | None = None, axis_name: str | None = None
+) -> jax.Array:
   r"""Uncentred second moment of features over the whole (global) batch.
 
   .. math:: S = \frac{\sum_i w_i z_i z_i^\top}{\sum_i w_i}
@@ -44,7 +50,7 @@ def second_moment(features, *, weights=None, axis_name: str | None = None):
   return moment / jnp.where(count > 0, count, 1.0)
 
 
-def principal_basis(second_moment, *, energy: float = 0.95):
+def principal_basis(second_moment: types.Array, *, energy: float = 0.9) -> jax.Array:
   """Leading eigenvectors of a second moment, as a masked square matrix.
 
   The columns are eigenvectors by descending eigenvalue; those after the fewest that hold the share
@@ -74,14 +80,19 @@ def principal_basis(second_moment, *, energy: float = 0.95):
   return vectors * _leading(eigenvalues, energy)[None, :]
 
 
-def basis_rank(basis):
+def basis_rank(basis: types.Array) -> jax.Array:
   """Number k of non-zero columns of a masked basis `[D, D]`, int32 scalar."""
   return jnp.sum(jnp.any(basis != 0, axis=0)).astype(jnp.int32)
 
 
-def dimensional_alignment(
-  forget_features, basis, *, weights=None, axis_name: str | None = None, epsilon: float = 1e-12
-):
+def dimensional_alignment_loss(
+  forget_features: types.Array,
+  basis: types.Array,
+  *,
+  weights: types.Array | None = None,
+  axis_name: str | None = None,
+  epsilon: float = 1e-12,
+) -> jax.Array:
   r"""The alignment loss: the share of the forget features outside the retain eigenspace.
 
   .. math:: 1 - \frac{\sum_i w_i \|z_i V_k\|^2}{\sum_i w_i \|z_i\|^2 + \epsilon}
@@ -116,7 +127,7 @@ def dimensional_alignment(
   return 1.0 - inside / (total + epsilon)
 
 
-def principal_projector(second_moment, *, energy: float = 0.95):
+def principal_projector(second_moment: types.Array, *, energy: float = 0.9) -> jax.Array:
   r"""Projector onto the principal eigenspace, with a gradient that is always finite.
 
   .. math:: P = V_k V_k^\top
@@ -129,7 +140,7 @@ def principal_projector(second_moment, *, energy: float = 0.95):
   eigenvalues and for rank-deficient moments (fewer examples than dimensions). The number k of
   directions is treated as constant.
 
-  `dimensional_alignment(z, principal_projector(s))` is the same value as with the basis, since
+  `dimensional_alignment_loss(z, principal_projector(s))` is the same value as with the basis, since
   :math:`\|z V_k\| = \|z P\|`.
 
   Args:

@@ -4,10 +4,12 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from dalign_jax import errors
+from dalign_jax import errors, types
 
 
-def cross_entropy(labels, logits, *, label_smoothing: float = 0.0):
+def cross_entropy(
+  labels: types.Array, logits: types.Array, *, label_smoothing: float = 0.0
+) -> jax.Array:
   r"""Cross-entropy with integer labels, per example.
 
   .. math:: -(1 - s) \log p_y - \frac{s}{C} \sum_c \log p_c
@@ -40,7 +42,7 @@ def cross_entropy(labels, logits, *, label_smoothing: float = 0.0):
   return -(1 - label_smoothing) * true - label_smoothing * jnp.mean(log_probs, axis=1)
 
 
-def binary_cross_entropy(labels, logits):
+def binary_cross_entropy(labels: types.Array, logits: types.Array) -> jax.Array:
   r"""Cross-entropy of several binary attributes, each with a sigmoid of its own, per example.
 
   .. math:: \frac{1}{A} \sum_a \log \big( 1 + e^{(1 - 2 y_a) z_a} \big)
@@ -63,7 +65,9 @@ def binary_cross_entropy(labels, logits):
   return jnp.mean(jax.nn.softplus((1 - 2 * labels) * jnp.asarray(logits, jnp.float32)), axis=1)
 
 
-def label_loss(labels, logits, *, label_smoothing: float = 0.0):
+def label_loss(
+  labels: types.Array, logits: types.Array, *, label_smoothing: float = 0.0
+) -> jax.Array:
   """The loss that goes with the labels: cross-entropy `[B]`, or of binary attributes `[B, A]`.
 
   Args:

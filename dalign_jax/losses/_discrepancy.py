@@ -6,22 +6,23 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from dalign_jax import errors
+from dalign_jax import errors, types
 from dalign_jax.losses import _reduction
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
+@_reduction.on_any_mesh
 def sliced_wasserstein(
-  features_a,
-  features_b,
+  features_a: types.Array,
+  features_b: types.Array,
   key: jax.Array,
   *,
   num_projections: int = 64,
-  weights_a=None,
-  weights_b=None,
+  weights_a: types.Array | None = None,
+  weights_b: types.Array | None = None,
   axis_name: str | None = None,
-):
+) -> jax.Array:
   r"""Squared 2-Wasserstein distance, averaged over random directions.
 
   .. math:: \frac{1}{P} \sum_{p=1}^{P} \int_0^1 \big( F^{-1}_{A \theta_p}(t) -
@@ -65,15 +66,16 @@ def sliced_wasserstein(
   return _reduction.global_mean(jnp.mean(values), axis_name)
 
 
+@_reduction.on_any_mesh
 def mmd(
-  features_a,
-  features_b,
+  features_a: types.Array,
+  features_b: types.Array,
   *,
   scales: Sequence[float] = (0.5, 1.0, 2.0),
-  weights_a=None,
-  weights_b=None,
+  weights_a: types.Array | None = None,
+  weights_b: types.Array | None = None,
   axis_name: str | None = None,
-):
+) -> jax.Array:
   r"""Squared maximum mean discrepancy under a sum of Gaussian kernels.
 
   .. math:: E k(a, a') + E k(b, b') - 2 E k(a, b), \quad

@@ -4,10 +4,12 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from dalign_jax import errors
+from dalign_jax import errors, types
 
 
-def distillation(teacher_logits, student_logits, *, temperature: float = 1.0):
+def distillation(
+  teacher_logits: types.Array, student_logits: types.Array, *, temperature: float = 1.0
+) -> jax.Array:
   r"""Knowledge distillation, per example.
 
   .. math:: \tau^2 \, KL(\mathrm{softmax}(t / \tau) \,\|\, \mathrm{softmax}(s / \tau))
@@ -45,7 +47,13 @@ def distillation(teacher_logits, student_logits, *, temperature: float = 1.0):
   return temperature**2 * jnp.sum(jnp.exp(log_teacher) * log_ratio, axis=1)
 
 
-def self_distillation(teacher_logits, student_logits, labels, *, temperature: float = 1.0):
+def self_distillation(
+  teacher_logits: types.Array,
+  student_logits: types.Array,
+  labels: types.Array,
+  *,
+  temperature: float = 1.0,
+) -> jax.Array:
   r"""Distillation from a teacher whose true class is masked out, per example.
 
   .. math:: \tau^2 \, KL(\mathrm{softmax}(\tilde t / \tau) \,\|\, \mathrm{softmax}(s / \tau)),

@@ -1,11 +1,20 @@
 """Reductions that give the same value and gradient on one device and on many."""
 
+from collections.abc import Callable
+import functools
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType, PartitionSpec
+
+from dalign_jax import types
 
 
-def weighted_mean(values, weights=None, *, axis_name: str | None = None):
+def weighted_mean(
+  values: types.Array, weights: types.Array | None = None, *, axis_name: str | None = None
+) -> jax.Array:
   r"""Mean of per-example values over the whole (global) batch.
 
   .. math:: \frac{\sum_i w_i v_i}{\sum_i w_i}
@@ -32,7 +41,7 @@ def weighted_mean(values, weights=None, *, axis_name: str | None = None):
   return total / jnp.where(count > 0, count, 1.0)
 
 
-def example_weights(weights, batch_size: int):
+def example_weights(weights: types.Array | None, batch_size: int) -> jax.Array:
   """`weights` as float32 `[B]`; all ones where None."""
   if weights is None:
     return jnp.ones((batch_size,), jnp.float32)
@@ -41,16 +50,44 @@ def example_weights(weights, batch_size: int):
   return weights
 
 
-def global_sum(tree, axis_name: str | None):
+def global_sum(tree: Any, axis_name: str | None) -> Any:
   """Sum over the mapped axis, or the tree itself where there is none."""
   return tree if axis_name is None else jax.lax.psum(tree, axis_name)
 
 
-def global_mean(value, axis_name: str | None):
+def global_mean(value: Any, axis_name: str | None) -> Any:
   """Mean over the mapped axis, or the value itself where there is none."""
   return value if axis_name is None else jax.lax.pmean(value, axis_name)
 
 
-def gather_rows(tree, axis_name: str | None):
+def gather_rows(tree: Any, axis_name: str | None) -> Any:
   """The rows of every device one after another, on each of them: for terms of the whole batch."""
   return tree if axis_name is None else jax.lax.all_gather(tree, axis_name, axis=0, tiled=True)
+
+
+def on_any_mesh(fn: Callable) -> Callable:
+  """Lets a term of the whole batch take rows that are sharded over a mesh with explicit axes.
+
+  `jax.make_mesh` makes such axes by default, and under them a sum of products over the sharded rows
+  is refused as ambiguous. The compiler shards the inside; the result is whole on every device.
+  """
+
+  @functools.wraps(fn)
+  def wrapped(*args, **kwargs):
+    named = {**{str(i): x for i, x in enumerate(args)}, **kwargs}
+    arrays = {name: x for name, x in named.items() if hasattr(x, 'shape')}
+    if not any(map(_has_explicit_axes, arrays.values())):
+      return fn(*args, **kwargs)
+
+    def call(arrays):
+      given = [arrays.get(str(i), x) for i, x in enumerate(args)]
+      return fn(*given, **{name: arrays.get(name, x) for name, x in kwargs.items()})
+
+    return jax.sharding.auto_axes(call, out_sharding=PartitionSpec())(arrays)
+
+  return wrapped
+
+
+def _has_explicit_axes(array: Any) -> bool:
+  mesh = jax.typeof(array).sharding.mesh if isinstance(array, jax.Array) else None
+  return mesh is not None and AxisType.Explicit in mesh.axis_types

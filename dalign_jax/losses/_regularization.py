@@ -1,10 +1,12 @@
 """Penalties on parameters."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 
-def l1(params):
+def l1(params: Any) -> jax.Array:
   r"""Sum of absolute parameters, :math:`\|\theta\|_1`.
 
   Args:
@@ -25,7 +27,7 @@ def l1(params):
   return sum((jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(params)), start=jnp.zeros(()))
 
 
-def quadratic(anchor, params, *, weights=None):
+def quadratic(anchor: Any, params: Any, *, weights: Any | None = None) -> jax.Array:
   r"""Half the (weighted) squared distance to anchor parameters.
 
   .. math:: \frac{1}{2} \sum_i \omega_i (\theta_i - \theta^0_i)^2

@@ -7,7 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from dalign_jax import errors
+from dalign_jax import errors, types
 from dalign_jax.losses import _reduction
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -46,11 +46,11 @@ class _Loop(NamedTuple):
 
 
 def sinkhorn(
-  cost,
+  cost: types.Array,
   *,
   epsilon: float = 0.01,
-  weights_a=None,
-  weights_b=None,
+  weights_a: types.Array | None = None,
+  weights_b: types.Array | None = None,
   tolerance: float = 1e-3,
   max_iterations: int = 1000,
 ) -> Transport:

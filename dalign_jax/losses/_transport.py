@@ -4,12 +4,13 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from dalign_jax import types
 from dalign_jax.losses import _reduction, _sinkhorn
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
-def cosine_cost(features_a, features_b):
+def cosine_cost(features_a: types.Array, features_b: types.Array) -> jax.Array:
   r"""Cosine distance of each row of one batch to each of the other.
 
   .. math:: C_{ij} = 1 - \frac{a_i \cdot b_j}{\|a_i\| \, \|b_j\|}
@@ -32,17 +33,18 @@ def cosine_cost(features_a, features_b):
   return 1.0 - jnp.matmul(a, b.T, precision=_HIGHEST)
 
 
+@_reduction.on_any_mesh
 def transport_distance(
-  features_a,
-  features_b,
+  features_a: types.Array,
+  features_b: types.Array,
   *,
   epsilon: float = 0.01,
-  weights_a=None,
-  weights_b=None,
+  weights_a: types.Array | None = None,
+  weights_b: types.Array | None = None,
   tolerance: float = 1e-3,
   max_iterations: int = 1000,
   axis_name: str | None = None,
-):
+) -> jax.Array:
   r"""Entropic optimal transport between two batches, with cosine distance as the cost.
 
   .. math:: \langle T, C \rangle + \epsilon \, KL(T \,\|\, a b^\top), \quad

@@ -45,7 +45,7 @@ def muda(
     \text{recover: } \min_\theta \; E_{retain} \, CE(y, f_\theta)
 
   with the teacher :math:`\tilde t` = the original without its true-class logit
-  (`losses.self_distillation`) and the alignment loss of `losses.dimensional_alignment`. Both phases
+  (`losses.self_distillation`) and `losses.dimensional_alignment_loss`. Both phases
   are one optax transformation, `optim.alternating`. The aim is gold's alignment, not the highest:
   too large a `da_weight` overshoots it. Sees the forget data and `retain_fraction` of the retain
   data, which the recover phase augments as by the recipe. Where only some examples of a class are
@@ -211,7 +211,7 @@ def _forget_loss(problem, settings):
     if settings.basis_source == 'batch':
       basis = _batch_basis(outputs.features[count:], settings)
     distance = _teacher_distance(forget, outputs.logits[:count], settings)
-    alignment = losses.dimensional_alignment(
+    alignment = losses.dimensional_alignment_loss(
       outputs.features[:count], basis, axis_name=parallel.AXIS
     )
     return jnp.mean(distance) + settings.da_weight * alignment, batch_stats

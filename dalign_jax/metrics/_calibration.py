@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from dalign_jax import errors
 from dalign_jax.metrics import _checks
@@ -98,6 +97,8 @@ def prediction_auc(
 
 def _auc(chances, outcomes):
   """`[S]` areas; NaN where all outcomes are the same."""
+  from scipy import stats  # heavy: imported where it is used
+
   positive = outcomes.sum(axis=1)
   pairs = positive * (outcomes.shape[1] - positive)
   above = np.sum(stats.rankdata(chances, axis=1) * outcomes, axis=1) - positive * (positive + 1) / 2

@@ -29,7 +29,7 @@ def dimensional_alignment(
   forget_features: np.ndarray,
   retain_features: np.ndarray,
   *,
-  energy: float = 0.95,
+  energy: float = 0.9,
   centering: str = 'none',
 ) -> Alignment:
   r"""Share of the forget features' energy inside the retain features' leading subspace.
@@ -101,7 +101,7 @@ def alignment_curve(
 
 
 def dimensional_alignment_from_moments(
-  forget_moment: np.ndarray, retain_moment: np.ndarray, *, energy: float = 0.95
+  forget_moment: np.ndarray, retain_moment: np.ndarray, *, energy: float = 0.9
 ) -> Alignment:
   r"""Dimensional alignment from second moments, which can be accumulated over batches.
 
@@ -155,7 +155,7 @@ def spectrum(features: np.ndarray) -> np.ndarray:
 
 
 def subspace_overlap(
-  forget_features: np.ndarray, retain_features: np.ndarray, *, energy: float = 0.95
+  forget_features: np.ndarray, retain_features: np.ndarray, *, energy: float = 0.9
 ) -> float:
   r"""Overlap of the leading forget and retain subspaces, both cut at the same energy.
 

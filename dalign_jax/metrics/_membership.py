@@ -1,7 +1,6 @@
 """Membership attacks on per-example scores of one model."""
 
 import numpy as np
-from sklearn import base, linear_model, model_selection, pipeline, preprocessing, svm
 
 from dalign_jax import errors
 from dalign_jax.metrics import _checks, _curves
@@ -96,6 +95,8 @@ def svc_attack(
   non-member, which is `attack_efficacy`; this one is balanced and cross-validated on the two sides
   themselves.
   """
+  from sklearn import svm  # heavy: imported where it is used
+
   _checks.at_least('max_examples', max_examples, num_folds)
   rng = np.random.default_rng(seed)
   cut = lambda x: x[np.sort(rng.permutation(len(x))[:max_examples])]
@@ -106,6 +107,8 @@ def svc_attack(
 
 
 def _out_of_fold(classifier, member_scores, nonmember_scores, seed, num_folds):
+  from sklearn import model_selection  # heavy: imported where it is used
+
   members, nonmembers = _columns(member_scores, nonmember_scores)
   _checks.at_least('num_folds', num_folds, 2)
   members, nonmembers = _curves.balance(members, nonmembers, np.random.default_rng(seed))
@@ -189,11 +192,15 @@ def match_classes(
 
 
 def _logistic():
+  from sklearn import linear_model  # heavy: imported where it is used
+
   return linear_model.LogisticRegression(max_iter=10_000)
 
 
 def _fit(classifier, features, is_member):
   """The decision function, positive for members, of a classifier on standardised features."""
+  from sklearn import base, pipeline, preprocessing  # heavy: imported where it is used
+
   model = pipeline.make_pipeline(preprocessing.StandardScaler(), base.clone(classifier))
   return model.fit(features, is_member).decision_function
 

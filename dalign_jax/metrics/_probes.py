@@ -5,7 +5,6 @@ from typing import NamedTuple
 import warnings
 
 import numpy as np
-from sklearn import cluster, exceptions, linear_model, metrics, preprocessing
 
 from dalign_jax import errors
 from dalign_jax.metrics import _checks
@@ -61,6 +60,8 @@ def linear_probe(
     Seonguk Seo, Dongwan Kim, Bohyung Han, "Revisiting Machine Unlearning with Dimensional
     Alignment", https://arxiv.org/abs/2407.17710.
   """
+  from sklearn import linear_model, preprocessing  # heavy: imported where it is used
+
   train, train_labels = _check('train_', train_features, train_labels)
   test, test_labels = _check('test_', test_features, test_labels)
   _checks.same_columns('train_features', train, 'test_features', test)
@@ -110,6 +111,8 @@ def clustering_scores(
     >>> clustering_scores(features, np.array([3, 3, 7, 7]), seed=0)
     ClusteringScores(nmi=1.0, f1=1.0)
   """
+  from sklearn import cluster, exceptions, metrics  # heavy: imported where it is used
+
   features, labels = _check('', features, labels)
   classes = len(np.unique(labels))
   if classes < 2 or classes == len(labels):
@@ -130,6 +133,8 @@ def clustering_scores(
 
 
 def _pair_f1(clusters, labels):
+  from sklearn import metrics  # heavy: imported where it is used
+
   counts = metrics.cluster.contingency_matrix(clusters, labels).astype(np.float64)
   pairs = lambda n: np.sum(n * (n - 1) / 2)
   return float(2 * pairs(counts) / (pairs(counts.sum(0)) + pairs(counts.sum(1))))

@@ -132,5 +132,5 @@ def _make_step(loss_fn, tx, mapping, devices):
     del constants
     return jax.lax.scan(lambda s, i: of_members(s, data, i, key_data), states, indices)
 
-  pmap = functools.partial(parallel.pmap, devices=devices, donate_argnums=(0,))
+  pmap = functools.partial(parallel.spmd, devices=devices, donate_argnums=(0,))
   return _steps.Step(pmap(single), pmap(scanned), parallel.steps_per_call(), devices)

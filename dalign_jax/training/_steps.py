@@ -89,11 +89,13 @@ def make_step(
   devices = tuple(devices) if devices else None
   steps_per_call = steps_per_call or parallel.steps_per_call()
   options = {'gives_step': gives_step, **update_args}
-  return _compiled_step(loss_fn, tx, devices, steps_per_call, tuple(options.items()))
+  options = tuple(options.items())
+  return _compiled_step(loss_fn, tx, devices, steps_per_call, options, parallel.mapping())
 
 
 @functools.lru_cache(maxsize=4)  # it keeps what the loss holds
-def _compiled_step(loss_fn, tx, devices, steps_per_call, options):
+def _compiled_step(loss_fn, tx, devices, steps_per_call, options, mapping):
+  del mapping  # the one in use, by which `spmd` maps
   one = step_fn(loss_fn, tx, **dict(options))
 
   def single(state, data, indices, constants, key_data):
@@ -103,7 +105,7 @@ def _compiled_step(loss_fn, tx, devices, steps_per_call, options):
     body = lambda state, indices: one(state, data, indices, constants, key_data)
     return jax.lax.scan(body, state, indices)
 
-  pmap = functools.partial(parallel.pmap, devices=devices, donate_argnums=(0,))
+  pmap = functools.partial(parallel.spmd, devices=devices, donate_argnums=(0,))
   return Step(pmap(single), pmap(scanned), steps_per_call, devices)
 
 

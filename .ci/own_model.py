@@ -1,0 +1,46 @@
+"""The deletion request of the docs' own network, from an installed wheel: python own_model.py DOCS.
+
+Makes the network of docs/deletion_requests.md, a checkpoint and data of one's own in the current
+folder, then runs `dalign-jax forget` and `dalign-jax verify` as a user would.
+"""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from sklearn import datasets
+
+sys.path.insert(0, '')
+FLAGS = ('--model=networks:make', '--method=finetune', '--hparam=finetune.num_epochs=1')
+
+
+def main(docs: str) -> None:
+  """Runs the request; raises where a command fails."""
+  text = pathlib.Path(docs, 'deletion_requests.md').read_text(encoding='utf-8')
+  code = re.search(r'```python\n(.*?)```', text, flags=re.DOTALL)[1]
+  pathlib.Path('networks.py').write_text(code, encoding='utf-8')
+  import networks
+
+  images, labels = datasets.load_digits(return_X_y=True)
+  images = (images.reshape(-1, 8, 8, 1) * 15.9375).astype(np.uint8)
+  ids = np.array([f'digit_{row}' for row in range(len(images))])
+  for name, rows in (('train', slice(0, 400)), ('held_out', slice(400, 700))):
+    np.savez(f'{name}.npz', images=images[rows], labels=labels[rows], ids=ids[rows])
+  state = networks.make(10, (8, 8, 1))[1](jax.random.key(0))
+  with ocp.StandardCheckpointer() as checkpointer:
+    checkpointer.save(pathlib.Path('params').absolute(), state.params)
+  pathlib.Path('request.csv').write_text('id\n' + '\n'.join(ids[:5]) + '\n', encoding='utf-8')
+
+  program = str(pathlib.Path(sys.executable).with_name('dalign-jax'))
+  where = ('--data=npz:train.npz', '--held_out=npz:held_out.npz')
+  files = ('--checkpoint=params', '--ids=request.csv', '--out=forgotten')
+  subprocess.run([program, 'forget', *files, *where, *FLAGS], check=True)
+  subprocess.run([program, 'verify', 'forgotten/record.json'], check=True)
+
+
+if __name__ == '__main__':
+  main(sys.argv[1])
