@@ -18,7 +18,6 @@ from dalign_jax import (
   losses,
   methods,
   models,
-  parallel,
   training,
   types,
 )
@@ -192,9 +191,10 @@ def test_shift_flip_shows_reflected_windows():
   padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), mode='reflect')
   windows = [padded[i : i + 32, j : j + 32] for i in range(5) for j in range(5)]
   windows += [window[:, ::-1] for window in windows]
-  augment = parallel.pmap(lambda x: augmentation.augment(x, KEY, 'shift_flip'), devices=ONE)
-  seen = set()
-  for shown in np.asarray(augment(np.tile(image, (1, 64, 1, 1, 1))))[0]:
+  images, seen = np.tile(image, (64, 1, 1, 1)), set()
+  for shown in np.asarray(
+    augmentation.augment_each(images, jax.random.split(KEY, 64), 'shift_flip')
+  ):
     seen.add(next(i for i, window in enumerate(windows) if np.array_equal(window, shown)))
   assert len(seen) > 20 and min(seen) < 25 <= max(seen)
 
