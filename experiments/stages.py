@@ -9,6 +9,7 @@ import numpy as np
 from dalign_jax import (
   checkpoints,
   errors,
+  fresh,
   from_settings,
   hparams,
   methods,
@@ -156,10 +157,11 @@ def _train(job, role, folders, dataset, subsets):
 
     def compute(monitor, seed=seed):
       init_key, fit_key = jax.random.split(keys[seed])
+      training_set = dataset.take(subsets[seed])
       return training.fit(
         job.apply_fn,
-        job.init_fn(init_key),
-        dataset.take(subsets[seed]),
+        fresh.model(job.init_fn, init_key, training_set),
+        training_set,
         job.recipe,
         fit_key,
         devices=job.devices,

@@ -11,6 +11,7 @@ from dalign_jax import (
   augmentation,
   difficulty,
   errors,
+  fresh,
   losses,
   objectives,
   optim,
@@ -95,7 +96,8 @@ def tmu(
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     twin_key, easy_key, teacher_key, train_key = jax.random.split(key, 4)
     is_easy, share = _division(problem, easy, predictor, names, (twin_key, easy_key))
-    uninformed = objectives.logits_of(problem, problem.init_fn(teacher_key), problem.forget)
+    network = fresh.model(problem.init_fn, teacher_key, problem.retain)
+    uninformed = objectives.logits_of(problem, network, problem.forget)
     return training.minimize(
       _loss(problem, weights, noise, teacher),
       tx,
