@@ -428,8 +428,8 @@ BAD = {
   'hparam method': ({'hparam': ('scrub.alpha=5',)}, r'hparam.*scrub'),
   'hparam form': ({'hparam': ('muda',)}, r'hparam.*method.name=value'),
   'hparam type': ({'hparam': ('muda.rounds=many',)}, r'hparam.*rounds must be int'),
-  'hparam sign': ({'hparam': ('muda.rounds=-1',)}, r'hparam.*rounds must not be negative'),
-  'method batch': ({'hparam': ('muda.batch_size=0',)}, r'hparam=muda.batch_size.*positive'),
+  'hparam sign': ({'hparam': ('muda.rounds=-1',)}, r'hparam.*rounds must be in \[0, '),
+  'method batch': ({'hparam': ('muda.batch_size=0',)}, r'muda.batch_size.*must be in'),
   'hparam value': ({'hparam': ('muda.energy=2',)}, r'hparam.*energy must be in'),
 }
 

@@ -32,6 +32,7 @@ from dalign_jax.methods._scrub import scrub
 from dalign_jax.methods._ssd import ssd
 from dalign_jax.methods._tmu import asks_gold, tmu
 from dalign_jax.methods._unsir import unsir
+from dalign_jax.methods._valid import VALID
 
 # what a method may read of a problem, in the order in which tables say it
 RETAIN, PART_OF_RETAIN = 'all retain', 'part of retain'
@@ -128,6 +129,7 @@ def in_words(seen: Set[str]) -> str:
 __all__ = [
   'GOLD',
   'METHODS',
+  'VALID',
   'Method',
   'bad_teacher',
   'boundary_shrink',

@@ -172,11 +172,21 @@ def _group_settings(job, group) -> dict:
 def _is_fresh(job, group, number) -> bool:
   model = group.members[number]
   there = _read_settings(model.folder / 'evaluation.json')
-  return there is not None and there == _settings(job, model, number)
+  is_whole = number > 0 or _is_readable(model.folder / 'plots.npz')
+  return is_whole and there is not None and there == _settings(job, model, number)
 
 
 def _is_group_fresh(job, group) -> bool:
-  return _read_settings(group.file(job, '.json')) == _group_settings(job, group)
+  there = _read_settings(group.file(job, '.json'))
+  return there == _group_settings(job, group) and _is_readable(group.file(job, '.npz'))
+
+
+def _is_readable(path) -> bool:
+  try:
+    files.read_arrays(path)
+  except (files.DamagedError, FileNotFoundError):
+    return False
+  return True
 
 
 def _digest(job, checkpoint) -> str | None:
@@ -187,7 +197,14 @@ def _digest(job, checkpoint) -> str | None:
 
 
 def _read_settings(path):
-  return files.read_json(path)['settings'] if path.exists() else None
+  """The settings of an evaluation; None where there is none, or one that cannot be read."""
+  if not path.exists():
+    return None
+  try:
+    return files.read_json(path, keys=['settings', 'values'])['settings']
+  except files.DamagedError as error:
+    progress.say(f'measured again: {error}')
+    return None
 
 
 def _restore(job, model) -> types.ModelState:

@@ -142,7 +142,7 @@ def fix(job: Job) -> None:
   if path.exists():
     # a setting that a folder does not know yet had its default's meaning
     defaults = {n: v for n, v in config_lib.Config().problem_settings().items() if n in wanted}
-    there = defaults | files.read_json(path)['identity']
+    there = defaults | files.read_json(path, keys=['identity'])['identity']
     differing = [n for n in sorted(wanted.keys() | there.keys()) if wanted.get(n) != there.get(n)]
     if differing:
       lines = [f'{n}: {there.get(n)!r} there, {wanted.get(n)!r} now' for n in differing]

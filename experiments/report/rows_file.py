@@ -28,7 +28,7 @@ def write(folder: pathlib.Path, record: Record) -> None:
 
 def read(folder: pathlib.Path) -> Record:
   """Reads `rows.json`."""
-  found = files.read_json(folder / 'rows.json')
+  found = files.read_json(folder / 'rows.json', keys=Record._fields)
   rows = [
     rows_lib.Row(
       **{**row, 'seeds': tuple(row['seeds']), 'folder': folder / row['folder'], 'arrays': {}}
