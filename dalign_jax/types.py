@@ -227,6 +227,18 @@ class Problem:
     return forgotten
 
 
+class LossFn(Protocol):
+  """A loss of one training step; see `training.make_step`.
+
+  A module-level function, or a frozen dataclass whose fields are the network and
+  hyper-parameters: equal losses share one compiled step. Data come in through the arguments.
+  """
+
+  def __call__(
+    self, params: PyTree, batch_stats: PyTree, batch: Mapping, constants: PyTree, key: jax.Array
+  ) -> tuple[jax.Array, PyTree]: ...
+
+
 class UnlearnFn(Protocol):
   """An unlearning method with its hyper-parameters fixed."""
 

@@ -187,7 +187,6 @@ def unlearn(job: preparation.Job, run: Run) -> None:
     start, folder = job.shadow_folder(index), run.shadow_folders[index]
     _unlearn(job, run, start, shadow_forget, folder, _FIRST_SHADOW + index)
   others = len(job.members) - 1 + shadows
-  jax.clear_caches()  # programs that no other method shares; hundreds of them fill the memory
   if others:
     progress.say(f'unlearn: {run.label}: from {others} more originals and shadows')
 

@@ -12,7 +12,7 @@ def retrain() -> types.UnlearnFn:
   """
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
-    init_key, fit_key = jax.random.split(key)
+    init_key, fit_key = training.split(key)
     return training.fit(
       problem.apply_fn,
       fresh.model(problem.init_fn, init_key, problem.retain),
