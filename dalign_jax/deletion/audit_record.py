@@ -54,7 +54,7 @@ def contents(basis, request, rows, outcome) -> dict:
       'split': config.split_seed,
       **({'streams': outcome.streams} if outcome.streams > 1 else {}),
     },
-    'metrics': outcome.figures,
+    'metrics': outcome.metrics,
   }
   return {**found, 'summary': summary.sentences(found)}
 

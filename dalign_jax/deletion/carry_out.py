@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
   hparams: dict
   digest_before: str
   digest_after: str
-  figures: dict[str, dict[str, float]]
+  values: dict[str, dict[str, float]]
   sets: dict[str, types.Dataset]  # what is left
   seconds: float
   streams: int = STREAMS
@@ -147,7 +147,7 @@ def carry_out(basis, request, rows, problem, method_hparams, folder, streams=STR
 
   model_folder.make_model(folder, 'model', compute, record, f'unlearn: {request.method}')
   model, made = checkpoints.restore(folder / 'model', basis.model)
-  figures = evaluation.compare(
+  values = evaluation.compare(
     problem,
     model,
     basis.sets['test'],
@@ -157,7 +157,7 @@ def carry_out(basis, request, rows, problem, method_hparams, folder, streams=STR
   )
   left = {**basis.sets, 'train': problem.retain}
   return Outcome(
-    method_hparams, before, model_folder.digest(model), figures, left, made['seconds'], streams
+    method_hparams, before, model_folder.digest(model), values, left, made['seconds'], streams
   )
 
 

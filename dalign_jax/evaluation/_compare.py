@@ -73,7 +73,7 @@ def compare(
   return found
 
 
-def markdown(figures: Mapping[str, Mapping[str, float]]) -> str:
+def markdown(values: Mapping[str, Mapping[str, float]]) -> str:
   """The result of `compare` as a table in Markdown.
 
   Example:
@@ -83,9 +83,9 @@ def markdown(figures: Mapping[str, Mapping[str, float]]) -> str:
     | original |  1.000 | 0.000 |
     | gold     |  0.250 |     - |
   """
-  heads = list(dict.fromkeys(key for of_model in figures.values() for key in of_model))
+  heads = list(dict.fromkeys(key for of_model in values.values() for key in of_model))
   show = lambda value: '-' if value is None else f'{value:.3f}'
-  lines = [[name, *(show(of_model.get(h)) for h in heads)] for name, of_model in figures.items()]
+  lines = [[name, *(show(of_model.get(h)) for h in heads)] for name, of_model in values.items()]
   widths = [max(map(len, column)) for column in zip(['model', *heads], *lines, strict=True)]
   widths = [max(3, width) for width in widths]
   rule = ['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])]

@@ -8,7 +8,7 @@ from dalign_jax.metrics._calibration import (
   prediction_auc,
   reliability_curve,
 )
-from dalign_jax.metrics._curves import AttackResult, attack_figures, roc_curve
+from dalign_jax.metrics._curves import AttackResult, attack_metrics, roc_curve
 from dalign_jax.metrics._distances import (
   activation_distance,
   agreement,
@@ -82,7 +82,7 @@ __all__ = [
   'alignment_curve',
   'attack_efficacy',
   'attack_features',
-  'attack_figures',
+  'attack_metrics',
   'attack_null_spread',
   'average_gap',
   'balanced_agreement',

@@ -62,9 +62,9 @@ class Result(NamedTuple):
 def run(attack: Attack, case: Case) -> Result:
   """Runs an attack on a group of models."""
   found, seed = attack.scores(case), case.job.config.evaluation_seed
-  each = [metrics.attack_figures(*pair, seed=seed, num_bootstrap=1) for pair in found]
+  each = [metrics.attack_metrics(*pair, seed=seed, num_bootstrap=1) for pair in found]
   pooled = [np.concatenate(side) for side in zip(*found, strict=True)]
-  together = metrics.attack_figures(*pooled, seed=seed)
+  together = metrics.attack_metrics(*pooled, seed=seed)
   aucs = [result.auc for result in each]
   values = {
     'auc': float(np.mean(aucs)),
@@ -79,7 +79,7 @@ def _u_lira(case):
 
   Shadows 2j and 2j + 1 hold complementary halves. Both are left out when one is attacked, so that
   either hypothesis is fitted to equally many models; otherwise the attack would be worse than
-  chance on equal laws.
+  chance on identical distributions.
   """
   job = case.job
   labels = job.sets['forget'].labels

@@ -1,7 +1,7 @@
-"""What `--evaluation=full` measures of a group: laws of outputs, strong attacks, relearning.
+"""What `--evaluation=full` measures of a group: distributions, strong attacks, relearning.
 
 Formulas and sources are in the docstrings of `dalign_jax.metrics`; docs/evaluation.md says how to
-read the figures.
+read the metrics.
 """
 
 from typing import NamedTuple
@@ -66,7 +66,7 @@ def measure(
 
 
 def floors(job: preparation.Job) -> dict[str, float]:
-  """What equal laws give at these numbers of models, by simulation."""
+  """What identical distributions give at these numbers of models, by simulation."""
   sizes = job.config.seeds, job.config.golds // 2
   klom = metrics.klom_floor(*sizes, seed=0, num_bins=num_bins(job))
   quality = metrics.forgetting_quality_floor(*sizes, seed=0)
@@ -76,8 +76,8 @@ def floors(job: preparation.Job) -> dict[str, float]:
 def num_bins(job: preparation.Job) -> int:
   """Bins of KLOM's histograms: 20 from 100 models on, fewer for fewer, so that bins are not empty.
 
-  Deviation: the paper has 20 bins and 100 models; with 8 models, 20 bins would put equal laws at
-  6.6 nats, near the largest value that there is.
+  Deviation: the paper has 20 bins and 100 models; with 8 models, 20 bins would put identical
+  distributions at 6.6 nats, near the largest value that there is.
   """
   return int(np.clip(min(job.config.seeds, job.config.golds // 2) // 5, 2, 20))
 

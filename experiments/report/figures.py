@@ -127,7 +127,7 @@ def _attacks(job, rows):
     for attack in attacks.ATTACKS
   ]
   floor = many_seeds.floors(job)['klom']
-  caption = 'KLOM of the forget examples; grey: mean of equal laws.'
+  caption = 'KLOM of the forget examples; grey: mean of identical distributions.'
   return [*found, Figure('klom', plots.klom(rows, floor), caption)]
 
 

@@ -28,7 +28,7 @@ def results(rows: rows_lib.Results, folder: pathlib.Path, part: str = 'main') ->
   Args:
     rows: original, gold, second gold and the methods.
     folder: of the page.
-    part: 'main', or 'full' for laws and strong attacks.
+    part: 'main', or 'full' for distributions and strong attacks.
   """
   shown = table.columns(rows, part)
   meanings = {c.head: c.meaning for c in shown}

@@ -49,14 +49,14 @@ def write(job: preparation.Job) -> None:
   drawn = figures.draw(job, rows)
   figures.write(job, drawn)
   files.write_text(job.folder / 'report.html', _html(job, rows, title, notes, drawn))
-  progress.say(f'\n{text}\n\n= within the gold-gold floor')
+  progress.say(f'\n{text}\n\n= within the noise floor')
   for note in notes:
     progress.say(f'warning: {note}')
   progress.say(f'report: {job.folder / "report.html"}')
 
 
 def tables(rows: rows_lib.Results, sections: Sequence[Section] = ()) -> str:
-  """The tables as Markdown: methods against gold, laws and attacks, rankings, sections."""
+  """The tables as Markdown: methods against gold, distributions and attacks, rankings, sections."""
   grids = [table.ranking(rows), *(cells for _, cells, _ in sections)]
   parts = [table.markdown(rows), table.markdown(rows, 'full')]
   parts += [table.grid(cells) for cells in grids if cells]
@@ -174,10 +174,10 @@ def _facts(job, rows) -> list[str]:
     f'Sets: {sizes}. Recipe: {job.recipe}.',
     *(f'{note}.' for note in job.notes),
     f'DA keeps {job.config.da_energy:.0%} of the spectrum: rank {ranks[1]:.0f} for gold, '
-    f'{ranks[0]:.0f} for the original. Attack: chance is 0.5; 95 % of equal laws at these '
-    f'sizes stay within {gold.values.get("attack_floor", 0.5):.3f} of it.',
+    f'{ranks[0]:.0f} for the original. Attack: chance is 0.5; 95 % of identical distributions '
+    f'at these sizes stay within {gold.values.get("attack_floor", 0.5):.3f} of it.',
     *(
-      [f'Forgetting score: 95 % of equal laws stay below {floor:.3f}.']
+      [f'Forgetting score: 95 % of identical distributions stay below {floor:.3f}.']
       if (floor := gold.values.get('forgetting_score_floor'))
       else []
     ),
@@ -206,7 +206,7 @@ def _html(job, rows, title, notes, drawn) -> str:
   body += [html_tables.results(rows, job.folder), f'<p>{escape(READING)}</p>']
   if table.columns(rows, 'full'):
     body += [
-      '<h2>Laws of outputs and strong attacks</h2>',
+      '<h2>Distributions of outputs and strong attacks</h2>',
       html_tables.results(rows, job.folder, 'full'),
     ]
     body += [f'<p>{escape(_null_floors(job))}</p>']
@@ -233,9 +233,9 @@ def _null_floors(job) -> str:
   floors = many_seeds.floors(job)
   config = job.config
   return (
-    f'Null floors, what equal laws give at these numbers of models ({config.seeds} seeds, '
-    f'{config.golds // 2} golds, {config.shadows} shadows): KLOM {floors["klom"]:.2f} on average, '
-    f'{floors["klom_p95"]:.2f} at the 95th percentile ({many_seeds.num_bins(job)} bins); '
+    'Null floors, what identical distributions give at these numbers of models '
+    f'({config.seeds} seeds, {config.golds // 2} golds, {config.shadows} shadows): '
+    f'KLOM {floors["klom"]:.2f} on average, {floors["klom_p95"]:.2f} at the 95th percentile ({many_seeds.num_bins(job)} bins); '
     f'FQ {floors["forgetting_quality"]:.2f}; AUC of an attack 0.5. ± is half the 95 % interval '
     'over training seeds (U-LiRA: over shadows).'
   )

@@ -13,7 +13,7 @@ Column = columns_lib.Column
 
 
 class Cell(NamedTuple):
-  """A value, its gap to gold, whether the gap is within the gold-gold floor, and its interval."""
+  """A value, its gap to gold, whether the gap is within the noise floor, and its interval."""
 
   value: float | None
   gap: float | None
