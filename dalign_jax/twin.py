@@ -14,7 +14,7 @@ import warnings
 import jax
 import numpy as np
 
-from dalign_jax import difficulty, errors, objectives, optim, training, types
+from dalign_jax import difficulty, errors, fresh, objectives, optim, training, types
 
 PREDICTORS = ('logistic', 'mlp')
 _FOLDS = 5
@@ -169,7 +169,7 @@ def _curriculum(problem, dataset, key, num_epochs) -> types.ModelState:
   """A network from scratch that has seen the data for a short time: it knows the easy examples."""
   recipe = dataclasses.replace(problem.recipe, num_epochs=num_epochs, warmup_epochs=0.0)
   init_key, fit_key = jax.random.split(key)
-  model = problem.init_fn(init_key)
+  model = fresh.model(problem.init_fn, init_key, dataset)
   return training.fit(problem.apply_fn, model, dataset, recipe, fit_key, devices=problem.devices)
 
 

@@ -180,7 +180,7 @@ def test_equal_images_are_said_or_dropped(tmp_path):
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'check_duplicates': 'yes'}, "check_duplicates: must be warn, drop or off, got 'yes'"),
+    ({'check_duplicates': 'yes'}, "check_duplicates: must be one of warn, drop, off, got 'yes'"),
     ({'group_sizes': '5'}, "group_sizes: must be MIN,MAX, got '5'"),
     ({'unseen': 'random:0.1'}, 'unseen: random:0.1: must be'),
   ],

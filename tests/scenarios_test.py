@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dalign_jax import checkpoints, errors, metrics, types
+from dalign_jax import checkpoints, errors, evaluation, metrics, types
 from dalign_jax import data as data_lib
 from experiments import config as config_lib
 from experiments import stages
@@ -146,7 +146,7 @@ def test_a_backdoor_opens_the_original_and_not_gold(tmp_path):
   assert rate('original') > 0.8 and rate('gold') < 0.3
   assert float(rows['original']['test_accuracy']) > 0.8  # clean images
   job = stages.prepare(config, folders.problem_folder(config))
-  assert one_model.other_side(job) == 'poisoned'
+  assert evaluation.other_side(job.sets) == 'poisoned'
   judged = score.Judge(job).judged.sets
   assert set(judged) == {'retain', 'forget', 'test', 'poisoned'}
   assert set(judged['poisoned'].ids) < set(job.sets['validation'].ids)

@@ -13,6 +13,7 @@ from dalign_jax import (
   checkpoints,
   errors,
   evaluation,
+  fresh,
   from_settings,
   hparams,
   methods,
@@ -208,7 +209,7 @@ def _golds(problem, config, count, streams) -> list[types.ModelState]:
     golds.append(
       training.fit(
         problem.apply_fn,
-        problem.init_fn(init_key),
+        fresh.model(problem.init_fn, init_key, problem.retain),
         problem.retain,
         problem.recipe,
         fit_key,

@@ -5,7 +5,7 @@ import numpy as np
 import optax
 
 from dalign_jax import data as data_lib
-from dalign_jax import errors, losses, objectives, prediction, training, types
+from dalign_jax import errors, fresh, losses, objectives, prediction, training, types
 
 
 def bad_teacher(
@@ -51,7 +51,8 @@ def bad_teacher(
     retain = data_lib.stratified_subset(
       problem.retain, retain_fraction, training.epoch_rng(subset_key, 0)
     )
-    teachers = ((problem.original, retain), (problem.init_fn(init_key), problem.forget))
+    uninformed = fresh.model(problem.init_fn, init_key, retain)
+    teachers = ((problem.original, retain), (uninformed, problem.forget))
     teacher_logits = [
       prediction.predict(problem.apply_fn, model, d.images, devices=problem.devices).logits
       for model, d in teachers

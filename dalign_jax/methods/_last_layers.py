@@ -3,7 +3,7 @@
 import jax
 import optax
 
-from dalign_jax import depth, optim, training, types
+from dalign_jax import depth, fresh, optim, training, types
 
 
 def cf_k(
@@ -90,7 +90,8 @@ def eu_k(
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     init_key, train_key = jax.random.split(key)
     is_trained = _last(problem, num_layers)
-    start = _choose(is_trained, problem.init_fn(init_key), problem.original)
+    anew = fresh.model(problem.init_fn, init_key, problem.retain)
+    start = _choose(is_trained, anew, problem.original)
     return _train(
       problem, start, is_trained, tx, train_key, num_epochs=num_epochs, batch_size=batch_size
     )

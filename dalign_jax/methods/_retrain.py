@@ -2,7 +2,7 @@
 
 import jax
 
-from dalign_jax import training, types
+from dalign_jax import fresh, training, types
 
 
 def retrain() -> types.UnlearnFn:
@@ -15,7 +15,7 @@ def retrain() -> types.UnlearnFn:
     init_key, fit_key = jax.random.split(key)
     return training.fit(
       problem.apply_fn,
-      problem.init_fn(init_key),
+      fresh.model(problem.init_fn, init_key, problem.retain),
       problem.retain,
       problem.recipe,
       fit_key,

@@ -1,5 +1,8 @@
 """TMU: forget only what gold would not know, as predicted from a twin problem."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +11,7 @@ from dalign_jax import (
   augmentation,
   difficulty,
   errors,
+  fresh,
   losses,
   objectives,
   optim,
@@ -92,7 +96,8 @@ def tmu(
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     twin_key, easy_key, teacher_key, train_key = jax.random.split(key, 4)
     is_easy, share = _division(problem, easy, predictor, names, (twin_key, easy_key))
-    uninformed = objectives.logits_of(problem, problem.init_fn(teacher_key), problem.forget)
+    network = fresh.model(problem.init_fn, teacher_key, problem.retain)
+    uninformed = objectives.logits_of(problem, network, problem.forget)
     return training.minimize(
       _loss(problem, weights, noise, teacher),
       tx,
@@ -179,3 +184,8 @@ def _other_labels(labels, key, problem):
   keys = parallel.example_keys(key, len(labels))
   shift = jax.vmap(lambda k: jax.random.randint(k, (), 1, problem.num_classes))(keys)
   return (labels + shift) % problem.num_classes
+
+
+def asks_gold(hparams: Mapping[str, Any]) -> bool:
+  """Whether these hyper-parameters need to be told what gold knows, as a control of benchmarks."""
+  return hparams['easy'] == 'oracle'

@@ -57,7 +57,7 @@ def fit_ensemble(
   mapping = mapping or ('scan' if jax.default_backend() == 'cpu' else 'vmap')
   subsets = np.tile(np.arange(len(dataset)), (num_members, 1)) if subsets is None else subsets
   tx = _fit.recipe_optimizer(recipe, subsets.shape[1])
-  loss_fn = _fit.classification_loss(apply_fn, 'train', recipe.augmentation)
+  loss_fn = _fit.classification_loss(apply_fn, 'train', recipe.augmentation, recipe.label_smoothing)
   step = _make_step(loss_fn, tx, mapping, devices)
   data = _epochs.put_data({'train': dataset}, devices)
   place = functools.partial(parallel.place_members, devices=devices)

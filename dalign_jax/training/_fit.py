@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dalign_jax import augmentation, losses, optim, parallel, types
+from dalign_jax import augmentation, losses, parallel, recipe_optim, types
 from dalign_jax.training import _epochs, _steps
 
 
@@ -67,14 +67,19 @@ def minimize(
 
 
 @functools.lru_cache(maxsize=16)
-def classification_loss(apply_fn: types.ApplyFn, name: str, kind: str) -> Callable:
+def classification_loss(
+  apply_fn: types.ApplyFn, name: str, kind: str, label_smoothing: float = 0.0
+) -> Callable:
   """A loss for `make_step`: mean `losses.label_loss` on the set `name`, augmented by `kind`."""
 
   def loss_fn(params, batch_stats, batch, constants, key):
     del constants
     images = augmentation.augment(batch[name]['images'], key, kind)
     outputs, batch_stats = apply_fn(types.ModelState(params, batch_stats), images, train=True)
-    return jnp.mean(losses.label_loss(batch[name]['labels'], outputs.logits)), batch_stats
+    example_losses = losses.label_loss(
+      batch[name]['labels'], outputs.logits, label_smoothing=label_smoothing
+    )
+    return jnp.mean(example_losses), batch_stats
 
   return loss_fn
 
@@ -82,12 +87,7 @@ def classification_loss(apply_fn: types.ApplyFn, name: str, kind: str) -> Callab
 @functools.lru_cache(maxsize=16)
 def recipe_optimizer(recipe: types.Recipe, num_examples: int) -> optax.GradientTransformation:
   """The optimizer of original and gold, for a training set of `num_examples`."""
-  return optim.sgd(
-    optim.warmup_cosine(recipe, num_examples),
-    momentum=recipe.momentum,
-    weight_decay=recipe.weight_decay,
-    nesterov=True,
-  )
+  return recipe_optim.optimizer(recipe, num_examples)
 
 
 def fit(
@@ -115,7 +115,7 @@ def fit(
     The trained model, on the host.
   """
   return minimize(
-    classification_loss(apply_fn, 'train', recipe.augmentation),
+    classification_loss(apply_fn, 'train', recipe.augmentation, recipe.label_smoothing),
     recipe_optimizer(recipe, len(dataset)),
     model,
     {'train': dataset},

@@ -115,6 +115,10 @@ def prepare(
 def _check(job):
   """What settings alone do not tell."""
   from_settings.check_batch_size('batch_size', job.recipe.batch_size, job.devices)
+  if job.recipe.label_smoothing and job.is_multi_label:
+    raise errors.InputError(
+      f'must be 0 for attributes, got {job.recipe.label_smoothing}', argument='label_smoothing'
+    )
   if job.config.is_full and job.is_multi_label:
     raise errors.InputError(
       'full is for one label an image, not for attributes', argument='evaluation'

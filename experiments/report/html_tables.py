@@ -5,7 +5,7 @@ import os
 import pathlib
 import urllib.parse
 
-from experiments.measure import evaluate
+from experiments.measure import rows as rows_lib
 from experiments.report import table
 
 
@@ -22,7 +22,7 @@ def grid(cells: list[list[str]]) -> str:
   return _table(escape(cells[0], 'th'), body)
 
 
-def results(rows: list[evaluate.Row], folder: pathlib.Path, part: str = 'main') -> str:
+def results(rows: rows_lib.Results, folder: pathlib.Path, part: str = 'main') -> str:
   """The table of models against gold; a method's name links to its resolved flags.
 
   Args:

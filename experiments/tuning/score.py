@@ -12,7 +12,7 @@ import dataclasses
 
 import numpy as np
 
-from dalign_jax import checkpoints, prediction, types
+from dalign_jax import checkpoints, evaluation, prediction, types
 from experiments.measure import one_model
 from experiments.problem import preparation
 
@@ -20,7 +20,7 @@ FIGURES = {  # in the log -> as measured, where validation images are in place o
   'forget_accuracy': 'forget_accuracy',
   'retain_accuracy': 'retain_accuracy',
   'validation_accuracy': 'test_accuracy',
-  'attack': 'mia',
+  'attack': 'attack',
   'activation_distance': 'activation_distance',
   'js_divergence': 'js_divergence',
 }
@@ -31,8 +31,8 @@ _JUDGED = ('forget_accuracy', 'retain_accuracy', 'validation_accuracy', 'attack'
 class _Seed:
   """What the models that come from one original are measured beside."""
 
-  original: one_model.Outputs
-  gold: one_model.Outputs
+  original: evaluation.Outputs
+  gold: evaluation.Outputs
   target: dict[str, float]  # the figures of gold
 
 
@@ -88,7 +88,7 @@ class Judge:
 
   def _measure(self, outputs, original, gold):
     values = one_model.scalars(
-      self.judged, outputs, gold, original, is_gold=False, with_features=False
+      self.judged, outputs, gold, original, is_gold=False, keys={*FIGURES.values(), 'finite'}
     )
     found = {name: values[key] for name, key in FIGURES.items() if key in values}
     return found if values['finite'] else {**found, 'score': float('inf')}
