@@ -89,16 +89,16 @@ def test_growing_requests_contain_each_other():
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'unseen': 'class:1'}, r'--unseen=class:1 must be group:NAME or group:COUNT'),
-    ({'unseen': 'group:35'}, r'--unseen=group:35 would forget everything: there are 34 groups'),
-    ({'unseen': 'group:nobody'}, r"--unseen=group:nobody: there is no group 'nobody'"),
+    ({'unseen': 'class:1'}, r'unseen: class:1: must be group:NAME or group:COUNT'),
+    ({'unseen': 'group:35'}, r'unseen: group:35: would forget everything: there are 34 groups'),
+    ({'unseen': 'group:nobody'}, r"unseen: group:nobody: there is no group 'nobody'"),
     (
       {'forget': 'group:person_7', 'unseen': 'group:person_7'},
       'person_7 is forgotten already',
     ),
-    ({'group_sizes': (500, 600)}, '--group_sizes=500,600 leaves 0 groups; sizes are from'),
+    ({'group_sizes': (500, 600)}, 'group_sizes: 500,600 leaves 0 groups; sizes are from'),
     ({'forget': 'official'}, 'the data set has no official parts'),
-    ({'forget': 'official:3'}, '--forget=official:3 must be'),
+    ({'forget': 'official:3'}, 'forget: official:3: must be'),
   ],
 )
 def test_requests_that_cannot_be_met(changes, message):
@@ -110,7 +110,7 @@ def test_groups_are_needed():
   without = dataclasses.replace(_dataset(), group=None)
   for changes in ({'unseen': 'group:3'}, {'split_by_group': True}, {'group_sizes': (1, 9)}):
     flag = next(iter(changes))
-    with pytest.raises(ValueError, match=f'--{flag}.*no groups.*--group_key'):
+    with pytest.raises(ValueError, match=f'{flag}.*no groups.*group_key'):
       _split(without, forget='random:0.1', **changes)
 
 
@@ -182,7 +182,7 @@ def test_equal_images_are_said_or_dropped(tmp_path):
   [
     ({'check_duplicates': 'yes'}, "check_duplicates: must be one of warn, drop, off, got 'yes'"),
     ({'group_sizes': '5'}, "group_sizes: must be MIN,MAX, got '5'"),
-    ({'unseen': 'random:0.1'}, '--unseen=random:0.1 must be'),
+    ({'unseen': 'random:0.1'}, 'unseen: random:0.1: must be'),
   ],
 )
 def test_flags_that_cannot_be_followed(tmp_path, changes, message):

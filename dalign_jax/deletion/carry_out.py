@@ -87,7 +87,7 @@ def read_request(path: str, basis: starting_point.StartingPoint) -> np.ndarray:
     errors.InputError: for ids that are repeated, unknown, held out, or forgotten already.
   """
   with errors.blame('ids'):
-    wanted = data_lib.read_ids(path, '--ids')
+    wanted = data_lib.read_ids(path, 'ids')
   if not wanted:
     raise errors.InputError(f'{path} names no id', argument='ids')
   for number, record in enumerate(basis.chain, start=1):
@@ -118,7 +118,7 @@ def rows_of(wanted: list[str], basis: starting_point.StartingPoint) -> np.ndarra
   """
   train = basis.sets['train']
   with errors.blame('ids'):
-    rows = data_lib.id_rows(wanted, train.ids, '--ids')
+    rows = data_lib.id_rows(wanted, train.ids, 'ids')
   left = np.delete(train.labels, rows, axis=0)
   if len(np.unique(left, axis=0)) < 2:
     raise errors.InputError('the request leaves less than two classes to keep', argument='ids')
