@@ -235,7 +235,8 @@ def _null_floors(job) -> str:
   return (
     'Null floors, what identical distributions give at these numbers of models '
     f'({config.seeds} seeds, {config.golds // 2} golds, {config.shadows} shadows): '
-    f'KLOM {floors["klom"]:.2f} on average, {floors["klom_p95"]:.2f} at the 95th percentile ({many_seeds.num_bins(job)} bins); '
+    f'KLOM {floors["klom"]:.2f} on average, {floors["klom_p95"]:.2f} at the 95th percentile '
+    f'({many_seeds.num_bins(job)} bins); '
     f'FQ {floors["forgetting_quality"]:.2f}; AUC of an attack 0.5. ± is half the 95 % interval '
     'over training seeds (U-LiRA: over shadows).'
   )
