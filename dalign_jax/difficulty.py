@@ -160,7 +160,7 @@ def measure(
   check(names)
   outputs = lambda state, images: prediction.predict(apply_fn, state, images, devices=devices)
   own = outputs(model, examples.images)
-  loss = lambda logits: np.asarray(losses.cross_entropy(examples.labels, logits))
+  loss = lambda logits: np.asarray(_cross_entropy(examples.labels, logits))
   columns = {
     'distance': lambda: neighbour_distance(
       own.features, examples.labels, outputs(model, kept.images).features, kept.labels
@@ -173,6 +173,9 @@ def measure(
     ),
   }
   return np.stack([np.asarray(columns[name](), np.float64) for name in names], axis=1)
+
+
+_cross_entropy = jax.jit(losses.cross_entropy)
 
 
 def check(names: Sequence[str]) -> None:

@@ -46,7 +46,7 @@ def second_moment(
   *,
   batch_size: int = 256,
   devices: parallel.Devices = None,
-) -> jax.Array:
+) -> np.ndarray:
   """Uncentred second moment of a set's features, streamed: `[N, D]` is never held.
 
   Args:
@@ -63,7 +63,7 @@ def second_moment(
   total = sum_examples(
     _moment(apply_fn), model, {'images': images}, batch_size=batch_size, devices=devices
   )
-  return jnp.asarray(total) / len(images)
+  return total / np.float32(len(images))
 
 
 def map_examples(

@@ -18,8 +18,9 @@ QUICK = {
   **{'num_copies': 1, 'num_noises': 2, 'noise_steps': 1},
 }
 MOST = 6  # programs of a first run
-# A method that is made of other trainings compiles theirs too.
-MORE = {}
+# More where a method is made of more: muda of two phases, features, moments and bases; tmu of the
+# trainings of a twin and of two networks from scratch, and of its difficulty features.
+MORE = {'muda': 7, 'tmu': 20}
 
 
 def _run(name):

@@ -123,7 +123,7 @@ def muda(
 
     def basis_of(model):
       moment = prediction.second_moment(problem.apply_fn, model, retain.images, devices=devices)
-      return parallel.replicate(losses.principal_basis(moment, energy=energy), devices)
+      return parallel.replicate(_principal_basis(moment, energy=energy), devices)
 
     original_basis = basis_of(problem.original)
 
@@ -241,6 +241,9 @@ def _batch_basis(retain_features, settings):
   if settings.differentiate_basis:
     return losses.principal_projector(moment, energy=settings.energy)
   return losses.principal_basis(moment, energy=settings.energy)
+
+
+_principal_basis = jax.jit(losses.principal_basis, static_argnames='energy')
 
 
 def _epochs(num_examples, batch_size, rng, epochs):

@@ -85,10 +85,9 @@ def split(key: jax.Array, num: int = 2) -> tuple[jax.Array, ...]:
   return tuple(jax.random.split(key, num))
 
 
-@jax.jit
-def key_bits(key: jax.Array) -> jax.Array:
-  """What a step is given of the run's key: two uint32, drawn from it."""
-  return jax.random.bits(key, (2,), 'uint32')
+def key_bits(key: jax.Array) -> np.ndarray:
+  """The run's key as a step takes it: two uint32."""
+  return np.asarray(jax.random.key_data(key))
 
 
 def epoch_rng(key: jax.Array, epoch: int) -> np.random.Generator:

@@ -44,7 +44,8 @@ def step_fn(
 
   def one(state: types.TrainState, data, indices, constants, key_data):
     batch = {name: _gather(data[name], indices[name]) for name in indices}
-    key = jax.random.wrap_key_data(key_data, impl='threefry2x32')
+    of_run = jax.random.bits(jax.random.wrap_key_data(key_data, impl='threefry2x32'), (2,))
+    key = jax.random.wrap_key_data(of_run, impl='threefry2x32')
     key = jax.random.fold_in(key, state.step)
     at_step = functools.partial(loss_fn, step=state.step) if gives_step else loss_fn
     grad_fn = jax.value_and_grad(at_step, has_aux=True)
