@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
   hparams: dict
   digest_before: str
   digest_after: str
-  values: dict[str, dict[str, float]]
+  metrics: dict[str, dict[str, float]]
   sets: dict[str, types.Dataset]  # what is left
   seconds: float
   streams: int = STREAMS

@@ -53,6 +53,7 @@ def fit_ensemble(
     ValueError: if `models`, `keys` and `subsets` are not equally many, or `mapping` is unknown.
   """
   num_members = _check(models, keys, subsets, mapping)
+  _fit.check_labels(apply_fn, models[0], dataset)
   monitor = monitor or types.Monitor()
   mapping = mapping or ('scan' if jax.default_backend() == 'cpu' else 'vmap')
   subsets = np.tile(np.arange(len(dataset)), (num_members, 1)) if subsets is None else subsets

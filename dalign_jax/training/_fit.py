@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dalign_jax import augmentation, losses, optim, parallel, recipe_optim, types
+from dalign_jax import augmentation, errors, losses, optim, parallel, recipe_optim, types
 from dalign_jax.training import _epochs, _steps
 
 
@@ -135,7 +135,12 @@ def fit(
 
   Returns:
     The trained model, on the host.
+
+  Raises:
+    errors.InputError: if the labels are not those of the network's outputs.
+    NonFiniteLossError: naming epoch and step.
   """
+  check_labels(apply_fn, model, dataset)
   return _minimize(
     ClassificationLoss(apply_fn, 'train', recipe.augmentation, recipe.label_smoothing),
     recipe_optimizer(recipe, len(dataset)),
@@ -147,3 +152,30 @@ def fit(
     devices=devices,
     monitor=monitor or types.Monitor(),
   )
+
+
+def check_labels(apply_fn: types.ApplyFn, model: types.ModelState, dataset: types.Dataset) -> None:
+  """Compares labels with the number of outputs, before any step.
+
+  Raises:
+    errors.InputError: for a label outside of the outputs, or a single output for classes.
+  """
+  images = jax.ShapeDtypeStruct((1, *dataset.images.shape[1:]), jnp.float32)
+  shapes = jax.eval_shape(functools.partial(apply_fn, train=False), model, images)
+  num_outputs, labels = shapes[0].logits.shape[1], dataset.labels
+  if dataset.is_multi_label:
+    if num_outputs != labels.shape[1]:
+      raise errors.InputError(
+        f'labels have {labels.shape[1]} attributes, and the network has {num_outputs} outputs'
+      )
+    return
+  if num_outputs == 1:
+    raise errors.InputError(
+      'labels are classes, and the network has one output: give it one for each class, two for two'
+    )
+  low, high = int(labels.min()), int(labels.max())
+  if low < 0 or high >= num_outputs:
+    hint = '; subtract 1' if low == 1 and high == num_outputs else ''
+    raise errors.InputError(
+      f'labels must be in [0, {num_outputs}), the outputs of the network, got {low} to {high}{hint}'
+    )
