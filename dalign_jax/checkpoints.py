@@ -60,6 +60,23 @@ def restore(
   return types.ModelState(tree['params'], tree['batch_stats']), metadata
 
 
+def read_record(directory: str | pathlib.Path) -> dict:
+  """The metadata of a finished model alone; no weights are read.
+
+  It is a JSON item of the same atomic save as the weights, in folders of earlier versions too.
+
+  Args:
+    directory: where the model was saved.
+
+  Raises:
+    CheckpointError: if there is none, or it cannot be read.
+  """
+  found = _newest(directory, None, with_state=False)
+  if found is None:
+    raise CheckpointError(f'no checkpoint in {directory}')
+  return found[2]
+
+
 def restore_foreign(directory: str | pathlib.Path, template: types.ModelState) -> types.ModelState:
   """Restores a model from an Orbax checkpoint that another program wrote.
 
@@ -138,7 +155,7 @@ def latest_epoch(directory: str | pathlib.Path) -> int | None:
     return manager.latest_step()
 
 
-def _newest(directory, target):
+def _newest(directory, target, *, with_state=True):
   directory = pathlib.Path(directory)
   if not directory.is_dir():
     return None
@@ -146,6 +163,8 @@ def _newest(directory, target):
   with _manager(directory) as manager:
     for step in sorted(manager.all_steps(), reverse=True):
       try:
+        if not with_state:
+          return step, None, manager.restore(step, args=_RECORD_ALONE).metadata
         restored = manager.restore(step, args=_restore_args(target))
         state = jax.tree.map(np.asarray, restored.state)
         if target is not None:
@@ -156,6 +175,9 @@ def _newest(directory, target):
   if error is not None:
     raise CheckpointError(f'unreadable checkpoint in {directory}: {_reason(error)}') from error
   return None
+
+
+_RECORD_ALONE = ocp.args.Composite(metadata=ocp.args.JsonRestore())
 
 
 def _check_equal(directory, tree, target):

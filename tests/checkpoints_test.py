@@ -30,6 +30,16 @@ def test_model_comes_back_with_its_metadata(tmp_path):
   chex.assert_trees_all_equal(checkpoints.restore(tmp_path / 'model')[0], MODEL)
 
 
+def test_record_is_read_without_the_weights(tmp_path):
+  checkpoints.save(tmp_path / 'model', MODEL, {'seed': 3, 'digest': 'abc'})
+  _damage(tmp_path / 'model')
+  with pytest.raises(checkpoints.CheckpointError, match='unreadable'):
+    checkpoints.restore(tmp_path / 'model')
+  assert checkpoints.read_record(tmp_path / 'model') == {'seed': 3, 'digest': 'abc'}
+  with pytest.raises(checkpoints.CheckpointError, match='no checkpoint'):
+    checkpoints.read_record(tmp_path / 'elsewhere')
+
+
 def test_saving_again_replaces(tmp_path):
   other = jax.tree.map(lambda x: x + 1, MODEL)
   for model in (MODEL, other):

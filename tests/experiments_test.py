@@ -141,14 +141,17 @@ def test_report_is_one_self_contained_page(finished):
     assert name in page
 
 
-def test_second_run_does_nothing(finished, capsys):
+def test_second_run_does_nothing_and_restores_no_weights(finished, capsys, monkeypatch):
   config, folder = finished
   before = _files(folder)
+  restored = []
+  monkeypatch.setattr(checkpoints, 'restore', lambda *args: restored.append(args))
   stages.run(config)
   after = _files(folder)
   changed = {p.name for p in after if after[p] != before.get(p) and p.parent.name != 'figures'}
   assert changed <= {'report.html', 'report.md', 'report.csv', 'rows.json', '.lock'}
   assert 'done before' in capsys.readouterr().out
+  assert not restored
 
 
 def test_equal_seeds_give_equal_checkpoints(finished, tmp_path):

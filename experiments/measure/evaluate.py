@@ -80,7 +80,7 @@ def _row(job, group) -> rows_lib.Row:
   if job.config.is_full and _is_group_fresh(job, group):
     found = files.read_json(group.file(job, '.json'))
     arrays |= files.read_arrays(group.file(job, '.npz'))
-  records = [checkpoints.restore(m.checkpoint)[1] for m in group.members]
+  records = [checkpoints.read_record(m.checkpoint) for m in group.members]
   times = {k: float(np.mean([r[k] for r in records])) for k in ('seconds', 'compile_seconds')}
   return rows_lib.Row(
     group.name,
@@ -192,7 +192,7 @@ def _is_readable(path) -> bool:
 def _digest(job, checkpoint) -> str | None:
   """The digest in a model's record; None where there is no model."""
   if checkpoint not in job.digests and checkpoints.exists(checkpoint):
-    job.digests[checkpoint] = checkpoints.restore(checkpoint)[1]['digest']
+    job.digests[checkpoint] = checkpoints.read_record(checkpoint)['digest']
   return job.digests.get(checkpoint)
 
 
