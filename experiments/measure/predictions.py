@@ -1,4 +1,4 @@
-"""Aligned forgetting: what a method expected gold to know, against what gold knows.
+"""Predictions: what a method expected gold to know, against what gold knows.
 
 A method that predicts gold's answers leaves `prediction.npz` beside its model. The evaluation,
 which alone sees gold, writes `reliability.npz` beside it; the report reads that.

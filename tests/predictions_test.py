@@ -1,4 +1,4 @@
-"""Aligned forgetting in the experiments: predictions beside gold, oracles, parts of a class."""
+"""What gold knows, in the experiments: predictions beside gold, oracles, parts of a class."""
 
 import csv
 import dataclasses
@@ -33,7 +33,7 @@ def _config(workdir, **changes):
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-  made = _config(tmp_path_factory.mktemp('aligned'))
+  made = _config(tmp_path_factory.mktemp('predictions'))
   stages.run(made)
   return made, tmp_path_factory.getbasetemp() / made.workdir / made.problem_name()
 
