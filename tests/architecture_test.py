@@ -17,7 +17,7 @@ RANKS = (
   {'augmentation'},
   {'training'},
   {'prediction'},
-  {'evaluation', 'importance', 'objectives', 'watching'},
+  {'evaluation', 'importance', 'objectives', 'recovery', 'watching'},
   {'difficulty'},
   {'twin'},
   {'methods'},

@@ -56,6 +56,7 @@ from dalign_jax.metrics._probes import (
   clustering_scores,
   linear_probe,
 )
+from dalign_jax.metrics._recovery import class_means, nearest_prototype, recovery_gap
 from dalign_jax.metrics._scores import (
   attack_features,
   confidence,
@@ -86,6 +87,7 @@ __all__ = [
   'attack_null_spread',
   'average_gap',
   'balanced_agreement',
+  'class_means',
   'clustering_scores',
   'confidence',
   'cross_entropy_scores',
@@ -105,12 +107,14 @@ __all__ = [
   'match_classes',
   'memorisation_scores',
   'modified_entropy',
+  'nearest_prototype',
   'nomus',
   'one_feature_attack',
   'per_class_accuracy',
   'population_attack',
   'population_scores',
   'prediction_auc',
+  'recovery_gap',
   'reliability_curve',
   'rmia',
   'roc_curve',
