@@ -25,6 +25,12 @@ from dalign_jax.metrics._distributional import (
   klom,
   klom_floor,
 )
+from dalign_jax.metrics._error_rates import (
+  clopper_pearson,
+  column_false_alarms,
+  epsilon_lower_bound,
+  one_run_epsilon,
+)
 from dalign_jax.metrics._features import (
   Alignment,
   AlignmentCurve,
@@ -57,6 +63,7 @@ from dalign_jax.metrics._probes import (
   linear_probe,
 )
 from dalign_jax.metrics._recovery import class_means, nearest_prototype, recovery_gap
+from dalign_jax.metrics._sample_tests import SampleTest, holm, nearer_to_gold, unlike_gold
 from dalign_jax.metrics._scores import (
   attack_features,
   confidence,
@@ -65,6 +72,7 @@ from dalign_jax.metrics._scores import (
   logit_scaled_confidence,
   modified_entropy,
 )
+from dalign_jax.metrics._two_models import update_features, update_floor, update_leakage
 
 __all__ = [
   'Alignment',
@@ -77,6 +85,7 @@ __all__ = [
   'PredictionAuc',
   'ProbeResult',
   'ReliabilityCurve',
+  'SampleTest',
   'accuracy',
   'activation_distance',
   'agreement',
@@ -88,15 +97,19 @@ __all__ = [
   'average_gap',
   'balanced_agreement',
   'class_means',
+  'clopper_pearson',
   'clustering_scores',
+  'column_false_alarms',
   'confidence',
   'cross_entropy_scores',
   'dimensional_alignment',
   'dimensional_alignment_from_moments',
   'entropy',
+  'epsilon_lower_bound',
   'forgetting_quality',
   'forgetting_quality_floor',
   'forgetting_score',
+  'holm',
   'js_divergence',
   'klom',
   'klom_floor',
@@ -107,9 +120,11 @@ __all__ = [
   'match_classes',
   'memorisation_scores',
   'modified_entropy',
+  'nearer_to_gold',
   'nearest_prototype',
   'nomus',
   'one_feature_attack',
+  'one_run_epsilon',
   'per_class_accuracy',
   'population_attack',
   'population_scores',
@@ -123,5 +138,9 @@ __all__ = [
   'svc_attack',
   'tug_of_war',
   'u_lira',
+  'unlike_gold',
+  'update_features',
+  'update_floor',
+  'update_leakage',
   'zrf',
 ]
