@@ -18,7 +18,7 @@ RANKS = (
   {'training'},
   {'prediction'},
   {'evaluation', 'importance', 'objectives', 'recovery', 'watching'},
-  {'difficulty'},
+  {'difficulty', 'influence'},
   {'twin'},
   {'methods'},
   {'hparams', 'store'},

@@ -40,6 +40,13 @@ from dalign_jax.metrics._features import (
   spectrum,
   subspace_overlap,
 )
+from dalign_jax.metrics._groups import (
+  GroupValues,
+  by_group,
+  group_accuracy,
+  group_attack,
+  group_gaps,
+)
 from dalign_jax.metrics._lira import lira, rmia, u_lira
 from dalign_jax.metrics._membership import (
   attack_efficacy,
@@ -72,7 +79,14 @@ from dalign_jax.metrics._scores import (
   logit_scaled_confidence,
   modified_entropy,
 )
+from dalign_jax.metrics._strata import entanglement_distances, strata
 from dalign_jax.metrics._two_models import update_features, update_floor, update_leakage
+from dalign_jax.metrics._without_gold import (
+  mixture_share,
+  rank_correlation,
+  rf_jsd,
+  short_training_gap,
+)
 
 __all__ = [
   'Alignment',
@@ -80,6 +94,7 @@ __all__ = [
   'AttackResult',
   'ClusteringScores',
   'ForgettingQuality',
+  'GroupValues',
   'Klom',
   'NullSpread',
   'PredictionAuc',
@@ -96,6 +111,7 @@ __all__ = [
   'attack_null_spread',
   'average_gap',
   'balanced_agreement',
+  'by_group',
   'class_means',
   'clopper_pearson',
   'clustering_scores',
@@ -104,11 +120,15 @@ __all__ = [
   'cross_entropy_scores',
   'dimensional_alignment',
   'dimensional_alignment_from_moments',
+  'entanglement_distances',
   'entropy',
   'epsilon_lower_bound',
   'forgetting_quality',
   'forgetting_quality_floor',
   'forgetting_score',
+  'group_accuracy',
+  'group_attack',
+  'group_gaps',
   'holm',
   'js_divergence',
   'klom',
@@ -119,6 +139,7 @@ __all__ = [
   'logit_scaled_confidence',
   'match_classes',
   'memorisation_scores',
+  'mixture_share',
   'modified_entropy',
   'nearer_to_gold',
   'nearest_prototype',
@@ -129,11 +150,15 @@ __all__ = [
   'population_attack',
   'population_scores',
   'prediction_auc',
+  'rank_correlation',
   'recovery_gap',
   'reliability_curve',
+  'rf_jsd',
   'rmia',
   'roc_curve',
+  'short_training_gap',
   'spectrum',
+  'strata',
   'subspace_overlap',
   'svc_attack',
   'tug_of_war',
