@@ -176,35 +176,38 @@ def test_klom_invariances():
 
 
 def _epsilon_by_hand(unlearned, gold, delta):
-  """Loop over thresholds, directions and the two scores."""
-  median = np.median(np.concatenate([unlearned, gold]))
+  """Loops over both families of attacks, for scores that are multiples of .1."""
+  u, g = np.rint(20 * unlearned).astype(int), np.rint(20 * gold).astype(int)  # even numbers
+  higher, lower = (g, u) if np.median(g) > np.median(u) else (u, g)
+  peaked, wide = (g, u) if np.ptp(u) >= np.ptp(g) else (u, g)
+  pairs = [(np.mean(lower >= t), np.mean(higher < t)) for t in np.concatenate([u, g])]
+  for right in range(peaked.max() - 40, peaked.max() + 41):
+    for left in range(right - np.ptp(peaked) - 40, right - np.ptp(peaked) + 41):
+      hit = lambda x, a=left, b=right: np.mean((a <= x) & (x <= b))
+      pairs.append((hit(wide), 1 - hit(peaked)))
   best = 0.0
-  for u, g in ((unlearned, gold), (abs(unlearned - median), abs(gold - median))):
-    for threshold in np.concatenate([u, g]):
-      for sign in (1, -1):
-        fpr = np.mean(g > threshold) if sign > 0 else np.mean(g <= threshold)
-        fnr = np.mean(u <= threshold) if sign > 0 else np.mean(u > threshold)
-        if fpr == 0 and fnr == 0:
-          return 50.0
-        if fpr == 0 or fnr == 0:
-          continue
-        for a, b in ((fpr, fnr), (fnr, fpr)):
-          if 1 - delta - a > 0:
-            best = max(best, math.log(1 - delta - a) - math.log(b))
+  for fpr, fnr in pairs:
+    if fpr < 1e-12 and fnr < 1e-12:
+      return 50.0
+    for a, b in ((fpr, fnr), (fnr, fpr)):
+      if min(fpr, fnr) > 1e-12 and 1 - delta - a > 1e-12:
+        best = max(best, math.log(1 - delta - a) - math.log(b))
   return min(best, 50.0)
 
 
-@pytest.mark.parametrize('digits', [1, 9])
-def test_forgetting_quality_equals_a_loop_over_thresholds(digits):
+def test_forgetting_quality_equals_a_loop_over_attacks():
   rng = np.random.default_rng(0)
-  unlearned = rng.normal(0.5, 1.5, size=(20, 15)).round(digits)  # one digit: many ties
-  gold = rng.normal(size=(30, 15)).round(digits)
+  unlearned = rng.normal(0.5, 1.5, size=(14, 4)).round(1)
+  gold = rng.normal(size=(20, 4)).round(1)
   unlearned[:, 0] += 50
   value, epsilons = metrics.forgetting_quality(unlearned, gold)
   expected = [_epsilon_by_hand(u, g, 1e-5) for u, g in zip(unlearned.T, gold.T, strict=True)]
   np.testing.assert_allclose(epsilons, expected, rtol=1e-9)
   assert epsilons[0] == 50
-  assert value == pytest.approx(np.mean([2.0 ** -(e // 0.5) for e in expected]))
+  assert value == pytest.approx(np.mean([2.0 ** -(e // 0.5) * (e < 3) for e in expected]))
+  equal = np.zeros((9, 2))
+  assert metrics.forgetting_quality(equal, equal).value == 1
+  assert metrics.forgetting_quality(equal, equal + 1).value == 0
 
 
 def test_forgetting_quality_floor_and_order():
