@@ -110,6 +110,37 @@ def test_rmia_finds_a_planted_leak_only(leak, low, high):
   assert low < metrics.attack_figures(scores[:300], scores[300:], seed=0).auc <= high
 
 
+def test_u_lira_pools_variances_where_models_are_few():
+  rng = np.random.default_rng(0)
+  for models, is_pooled in ((30, True), (32, False)):
+    margins, unlearned = rng.normal(size=(models, 20)), np.arange(models)[:, None] % 2 > 0
+    unlearned = np.broadcast_to(unlearned, margins.shape)
+    sides = (margins[0], margins, unlearned, ~unlearned)
+    assert metrics.needs_pooled_variance(unlearned, ~unlearned) == is_pooled
+    got = metrics.u_lira(*sides)
+    np.testing.assert_array_equal(got, metrics.u_lira(*sides, pooled_variance=is_pooled))
+    assert np.abs(got - metrics.u_lira(*sides, pooled_variance=not is_pooled)).max() > 0.01
+
+
+def test_tuned_a_is_the_best_of_the_grid():
+  rng = np.random.default_rng(0)
+  log_p = lambda margins: -np.logaddexp(0, -margins)
+  level, members = rng.normal(0, 3, size=300), np.arange(300) < 100
+  target = log_p(level + rng.normal(size=300) + 1.5 * members)
+  other = log_p(level + rng.normal(size=(1, 300)))
+  rest = (other[:, :200], target[200:], other[:, 200:])
+  best = metrics.tune_offline_a(target[:200], members[:200], *rest, gamma=1.0)
+
+  def auc(a):
+    scores = metrics.rmia(target[:200], *rest, gamma=1.0, offline_a=a)
+    return metrics.attack_figures(scores[:100], scores[100:], seed=0, num_bootstrap=1).auc
+
+  aucs = [auc(tenths / 10) for tenths in range(11)]
+  assert auc(best) == max(aucs) > min(aucs)
+  with pytest.raises(ValueError, match='target_members must hold a member and a non-member'):
+    metrics.tune_offline_a(target[:200], members[:200] | True, *rest)
+
+
 def test_rmia_at_extreme_probabilities():
   x, z = np.array([0.0, -2e4]), np.array([-1.0, -3e4])
   got = metrics.rmia(x, np.array([[-2e4, 0.0]]), z, np.array([[-1.0, -3e4]]))

@@ -47,7 +47,7 @@ from dalign_jax.metrics._groups import (
   group_attack,
   group_gaps,
 )
-from dalign_jax.metrics._lira import lira, rmia, u_lira
+from dalign_jax.metrics._lira import lira, needs_pooled_variance, rmia, tune_offline_a, u_lira
 from dalign_jax.metrics._membership import (
   attack_efficacy,
   match_classes,
@@ -143,6 +143,7 @@ __all__ = [
   'modified_entropy',
   'nearer_to_gold',
   'nearest_prototype',
+  'needs_pooled_variance',
   'nomus',
   'one_feature_attack',
   'one_run_epsilon',
@@ -162,6 +163,7 @@ __all__ = [
   'subspace_overlap',
   'svc_attack',
   'tug_of_war',
+  'tune_offline_a',
   'u_lira',
   'unlike_gold',
   'update_features',
