@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import numpy as np
 
 from dalign_jax import importance, losses, parallel, prediction, training, types
 
@@ -15,7 +16,7 @@ def influence_scores(
   *,
   batch_size: int = 256,
   devices: parallel.Devices = None,
-):
+) -> np.ndarray:
   r"""Dot product of each example's loss gradient with that of the validation loss.
 
   .. math:: s_i = \nabla_\theta L(y_i, f_\theta(x_i)) \cdot
@@ -42,12 +43,18 @@ def influence_scores(
 
   Deviation: at the final model alone, without a sum over checkpoints.
   """
-  options = {'batch_size': batch_size, 'devices': devices}
   direction = importance.mean_gradient(
-    apply_fn, model, validation, loss_fn=losses.label_loss, **options
+    apply_fn,
+    model,
+    validation,
+    loss_fn=losses.label_loss,
+    batch_size=batch_size,
+    devices=devices,
   )
   fields = {'images': dataset.images, 'labels': dataset.labels}
-  return prediction.map_examples(_along(apply_fn), (model, direction), fields, **options)
+  return prediction.map_examples(
+    _along(apply_fn), (model, direction), fields, batch_size=batch_size, devices=devices
+  )
 
 
 @functools.lru_cache(maxsize=8)

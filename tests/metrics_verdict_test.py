@@ -69,6 +69,8 @@ def test_verdicts_of_planted_models():
   assert near < 0.05 < unlike
   near, unlike = run(sample(3, 2))
   assert near > 0.5 and unlike < 0.05
+  apart = metrics.unlike_gold(sample(3, 9), gold[:3], seed=0)
+  assert apart.p_value == apart.smallest_p == pytest.approx(2 / 20)
   two = metrics.nearer_to_gold(sample(1, 0), gold[:2], original[:2], seed=0)
   assert two.smallest_p == pytest.approx(1 / 6)  # so few models decide nothing
 

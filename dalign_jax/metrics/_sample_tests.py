@@ -147,7 +147,10 @@ def unlike_gold(
     return inside - 2 * form(is_unlearned, is_gold) / (len(x) * len(y))
 
   kernels = _kernels(np.concatenate([x, y]), pool_examples)
-  return _permute(kernels, statistic, len(x), count, seed, num_permutations, sign=1)
+  test = _permute(kernels, statistic, len(x), count, seed, num_permutations, sign=1)
+  if len(x) == len(y) and len(kernels) == 1:  # exchanging both sides gives the same statistic
+    test = test._replace(smallest_p=max(test.smallest_p, 2 / math.comb(count, len(x))))
+  return test
 
 
 def _samples(**arrays):
