@@ -119,3 +119,17 @@ def test_rf_jsd_bounds_and_bad_input():
     metrics.rf_jsd(2 * p, labels, p, labels)
   with pytest.raises(errors.InputError, match='unseen_labels must share a class'):
     metrics.rf_jsd(p[:1], labels[:1], p[1:2], labels[1:2])
+
+
+def test_completeness_orders_hidden_and_forgotten():
+  rng = np.random.default_rng(0)
+  shadow, original = rng.normal(size=(8, 30)), np.full(30, 6.0)
+  kept = metrics.completeness_scores(original, original, shadow)
+  gone = metrics.completeness_scores(rng.normal(size=30), original, shadow)
+  assert kept.max() < 0.05 and gone.min() > 0.5
+  moved = metrics.completeness_scores(2 * original + 1, 2 * original + 1, 2 * shadow + 1)
+  np.testing.assert_allclose(moved, kept, atol=1e-12)
+  same = metrics.completeness_scores(np.ones(2), np.ones(2), np.ones((3, 2)))
+  np.testing.assert_allclose(same, 0.5)
+  with pytest.raises(errors.InputError, match='shadow must have two models or more'):
+    metrics.completeness_scores(original, original, shadow[:1])

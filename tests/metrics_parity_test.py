@@ -77,6 +77,22 @@ def test_one_feature_attack_within_the_spread_of_splits(stored, case):
   assert abs(np.mean(ours) - np.mean(theirs)) <= 2 * spread
 
 
+@pytest.mark.parametrize('kind', ['own_2', 'own_100', 'fixed_100', 'one_shadow_100'])
+def test_completeness_scores(stored, kind):
+  unlearned, original, shadow = (
+    stored[f'iam__signal_{name}'] for name in ('unlearned', 'original', 'shadow')
+  )
+  shadow = shadow[:1] if kind.startswith('one') else shadow
+  got = metrics.completeness_scores(
+    unlearned,
+    original,
+    shadow,
+    num_points=int(kind.split('_')[-1]),
+    shared_deviation=not kind.startswith('own'),
+  )
+  np.testing.assert_allclose(got, stored[f'iam__score_norm_{kind}points'], atol=1e-12)
+
+
 def test_rf_jsd_is_the_mean_over_classes_and_not_the_release(stored):
   get = lambda name: stored[f'rf_jsd__{name}']
   got = metrics.rf_jsd(

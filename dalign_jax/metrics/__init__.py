@@ -8,6 +8,7 @@ from dalign_jax.metrics._calibration import (
   prediction_auc,
   reliability_curve,
 )
+from dalign_jax.metrics._completeness import completeness_scores
 from dalign_jax.metrics._curves import AttackResult, attack_figures, roc_curve
 from dalign_jax.metrics._distances import (
   activation_distance,
@@ -116,6 +117,7 @@ __all__ = [
   'clopper_pearson',
   'clustering_scores',
   'column_false_alarms',
+  'completeness_scores',
   'confidence',
   'cross_entropy_scores',
   'dimensional_alignment',
