@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from dalign_jax import errors, parallel
 
-AUGMENTATIONS = ('none', 'crop', 'crop_flip')
+AUGMENTATIONS = ('none', 'crop', 'crop_flip', 'shift_flip')
 
 
 def augment(images, key, kind: str):
@@ -14,7 +14,8 @@ def augment(images, key, kind: str):
   Args:
     images: `[B, H, W, C]` float.
     key: the step's key, equal on all devices.
-    kind: 'none'; 'crop' (zero-pad 1/8 of the side, crop at random); 'crop_flip' (and mirror).
+    kind: 'none'; 'crop' (zero-pad 1/8 of the side, crop at random); 'crop_flip' (and mirror);
+      'shift_flip' (pad 1/16 of the side by reflection, crop at random, mirror).
 
   Returns:
     `[B, H, W, C]`.
@@ -33,7 +34,7 @@ def augment_each(images, keys, kind: str):
   _check(kind)
   if kind == 'none':
     return images
-  return jax.vmap(lambda image, key: _crop(image, key, flip=kind == 'crop_flip'))(images, keys)
+  return jax.vmap(lambda image, key: _crop(image, key, kind))(images, keys)
 
 
 def _check(kind):
@@ -41,13 +42,14 @@ def _check(kind):
     raise errors.InputError(f'augmentation must be one of {", ".join(AUGMENTATIONS)}, got {kind!r}')
 
 
-def _crop(image, key, *, flip):
+def _crop(image, key, kind):
   height, width, channels = image.shape
   crop_key, flip_key = jax.random.split(key)
-  pad_h, pad_w = height // 8, width // 8
-  padded = jnp.pad(image, ((pad_h, pad_h), (pad_w, pad_w), (0, 0)))
+  part, mode = (16, 'reflect') if kind == 'shift_flip' else (8, 'constant')
+  pad_h, pad_w = height // part, width // part
+  padded = jnp.pad(image, ((pad_h, pad_h), (pad_w, pad_w), (0, 0)), mode=mode)
   offset = jax.random.randint(crop_key, (2,), 0, jnp.array([2 * pad_h + 1, 2 * pad_w + 1]))
   cropped = jax.lax.dynamic_slice(padded, (*offset, 0), (height, width, channels))
-  if not flip:
+  if kind == 'crop':
     return cropped
   return jnp.where(jax.random.bernoulli(flip_key), cropped[:, ::-1], cropped)

@@ -6,6 +6,7 @@ for harder examples.
 """
 
 from collections.abc import Sequence
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -94,19 +95,7 @@ def adversarial_loss(
 
   Deviation: released code takes raw logits for targets, where a distribution is meant.
   """
-
-  def loss_of(model, batch):
-    clean_images = training.to_float(batch['images'])
-    logits_of = lambda x: apply_fn(model, x, train=False)[0].logits
-    clean = jax.nn.softmax(logits_of(clean_images))
-    loss = lambda x: -jnp.sum(clean * jax.nn.log_softmax(logits_of(x)), axis=1)
-    # at the image itself the gradient is that of the entropy, which is almost flat: start beside it
-    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(batch['number'])
-    moved = adversarial.pgd(
-      loss, clean_images, epsilon=epsilon, step_size=epsilon / 2, num_steps=num_steps, keys=keys
-    )
-    return loss(moved)
-
+  loss_of = _AdversarialLoss(apply_fn, epsilon, num_steps)
   fields = {'images': images, 'number': np.arange(len(images), dtype=np.int32)}
   return prediction.map_examples(loss_of, model, fields, devices=devices)
 
@@ -135,17 +124,7 @@ def instability(
   Returns:
     `[N]` nats.
   """
-
-  def loss_of(model, batch):
-    clean = training.to_float(batch['images'])
-
-    def draw(index):
-      keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(index), i))(batch['number'])
-      outputs, _ = apply_fn(model, augmentation.augment_each(clean, keys, kind), train=False)
-      return losses.cross_entropy(batch['labels'], outputs.logits)
-
-    return jnp.mean(jax.lax.map(draw, jnp.arange(num_draws)), axis=0)
-
+  loss_of = _Instability(apply_fn, kind, num_draws)
   numbers = np.arange(len(images), dtype=np.int32)
   fields = {'images': images, 'labels': labels, 'number': numbers}
   return prediction.map_examples(loss_of, model, fields, devices=devices)
@@ -181,7 +160,7 @@ def measure(
   check(names)
   outputs = lambda state, images: prediction.predict(apply_fn, state, images, devices=devices)
   own = outputs(model, examples.images)
-  loss = lambda logits: np.asarray(losses.cross_entropy(examples.labels, logits))
+  loss = lambda logits: np.asarray(_cross_entropy(examples.labels, logits))
   columns = {
     'distance': lambda: neighbour_distance(
       own.features, examples.labels, outputs(model, kept.images).features, kept.labels
@@ -196,6 +175,9 @@ def measure(
   return np.stack([np.asarray(columns[name](), np.float64) for name in names], axis=1)
 
 
+_cross_entropy = jax.jit(losses.cross_entropy)
+
+
 def check(names: Sequence[str]) -> None:
   """Raises ValueError unless these are names of features, each once, and at least one."""
   if not names or set(names) - set(FEATURES) or len(set(names)) < len(names):
@@ -208,3 +190,42 @@ def _margin(logits, labels):
   others = np.array(logits)
   others[rows, labels] = -np.inf
   return logits[rows, labels] - others.max(axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _AdversarialLoss:
+  """What `adversarial_loss` maps."""
+
+  apply_fn: types.ApplyFn
+  epsilon: float
+  num_steps: int
+
+  def __call__(self, model, batch):
+    clean_images = training.to_float(batch['images'])
+    logits_of = lambda x: self.apply_fn(model, x, train=False)[0].logits
+    clean = jax.nn.softmax(logits_of(clean_images))
+    loss = lambda x: -jnp.sum(clean * jax.nn.log_softmax(logits_of(x)), axis=1)
+    # at the image itself the gradient is that of the entropy, which is almost flat: start beside it
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(batch['number'])
+    ball = {'epsilon': self.epsilon, 'step_size': self.epsilon / 2, 'num_steps': self.num_steps}
+    return loss(adversarial.pgd(loss, clean_images, keys=keys, **ball))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Instability:
+  """What `instability` maps."""
+
+  apply_fn: types.ApplyFn
+  kind: str
+  num_draws: int
+
+  def __call__(self, model, batch):
+    clean = training.to_float(batch['images'])
+
+    def draw(index):
+      keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(index), i))(batch['number'])
+      images = augmentation.augment_each(clean, keys, self.kind)
+      outputs, _ = self.apply_fn(model, images, train=False)
+      return losses.cross_entropy(batch['labels'], outputs.logits)
+
+    return jnp.mean(jax.lax.map(draw, jnp.arange(self.num_draws)), axis=0)

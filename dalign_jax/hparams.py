@@ -108,7 +108,7 @@ def _value(setting, name, text, annotation):
   allowed = get_args(annotation) or (annotation,)
   try:
     value = ast.literal_eval(text)
-  except (ValueError, SyntaxError):
+  except (ValueError, SyntaxError, RecursionError, MemoryError):
     value = text
   if str in allowed and not isinstance(value, str) and value is not None:
     value = text
@@ -117,6 +117,34 @@ def _value(setting, name, text, annotation):
   if type(value) not in allowed:
     names = ' or '.join(t.__name__.replace('NoneType', 'None') for t in allowed)
     raise errors.InputError(f'{setting!r}: {name} must be {names}, got {text!r}', argument='hparam')
-  if type(value) is int and value < 0:
-    raise errors.InputError(f'{setting!r}: {name} must not be negative', argument='hparam')
+  allowed_values = methods.VALID.get(name)
+  if allowed_values is not None and value is not None and value not in allowed_values:
+    raise errors.InputError(
+      f'{setting!r}: {name} must be {allowed_values}, got {text}', argument='hparam'
+    )
   return value
+
+
+def help_text(topic: str) -> str:
+  """What `--help=topic` prints: the methods, or the hyper-parameters of one.
+
+  Raises:
+    errors.InputError: if the topic is neither `methods` nor a method.
+  """
+  if topic == 'methods':
+    width = max(map(len, methods.METHODS))
+    return '\n'.join(f'{name:<{width}}  {_first_line(name)}' for name in sorted(methods.METHODS))
+  if topic not in methods.METHODS:
+    known = ', '.join(sorted(methods.METHODS))
+    raise errors.InputError(f'must be methods or one of {known}, got {topic!r}', argument='help')
+  values = defaults(topic)
+  seen = methods.in_words(methods.sees(topic, values, has_unseen=True))
+  lines = [f'{topic}: {_first_line(topic)}', f'It sees: {seen}.', '']
+  for name, value in values.items():
+    allowed = f'  ({methods.VALID[name]})' if name in methods.VALID else ''
+    lines.append(f'  --hparam={topic}.{name}={value}{allowed}')
+  return '\n'.join(lines)
+
+
+def _first_line(name) -> str:
+  return inspect.getdoc(methods.METHODS[name].make).partition('\n')[0]

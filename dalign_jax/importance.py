@@ -5,6 +5,7 @@ network is in evaluation mode, so that examples do not see each other.
 """
 
 from collections.abc import Callable
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -81,16 +82,7 @@ def mean_gradient(
   devices: parallel.Devices = None,
 ) -> types.PyTree:
   """Gradient of the mean loss of a set; arguments as in `squared_gradients`."""
-
-  def summed(model, batch, weights):
-    def loss(params):
-      outputs, _ = apply_fn(
-        model._replace(params=params), training.to_float(batch['images']), train=False
-      )
-      return jnp.sum(weights * loss_fn(batch['labels'], outputs.logits))
-
-    return jax.grad(loss)(model.params)
-
+  summed = _GradientSum(apply_fn, loss_fn)
   fields = {'images': dataset.images, 'labels': dataset.labels}
   total = prediction.sum_examples(summed, model, fields, batch_size=batch_size, devices=devices)
   return jax.tree.map(lambda t: t / len(dataset), total)
@@ -116,19 +108,7 @@ def fisher_product(
   Returns:
     A function from a pytree like `model.params` to another, on the host.
   """
-
-  def summed(constants, batch, weights):
-    model, vector = constants
-
-    def example_losses(params):
-      images = training.to_float(batch['images'])
-      outputs, _ = apply_fn(model._replace(params=params), images, train=False)
-      return loss_fn(batch['labels'], outputs.logits)
-
-    values, pull_back = jax.vjp(example_losses, model.params)
-    _, transposed = jax.vjp(lambda u: pull_back(u)[0], jnp.zeros_like(values))
-    return pull_back(weights * transposed(vector)[0])[0]
-
+  summed = _FisherProductSum(apply_fn, loss_fn)
   fields = {'images': dataset.images, 'labels': dataset.labels}
 
   def product(vector):
@@ -148,30 +128,75 @@ def _mean(
   for name, value in (('batch_size', batch_size), ('microbatch_size', microbatch_size)):
     if value < 1:
       raise errors.InputError(f'{name} must be 1 or more, got {value}')
+  summed = _StatisticSum(statistic, apply_fn, loss_fn, microbatch_size)
+  fields = {'images': dataset.images, 'labels': dataset.labels}
+  total = prediction.sum_examples(summed, model, fields, batch_size=batch_size, devices=devices)
+  return jax.tree.map(lambda t: t / len(dataset), total)
 
-  def summed(model, batch, weights):
+
+@dataclasses.dataclass(frozen=True)
+class _GradientSum:
+  """Gradient of the summed loss of a batch."""
+
+  apply_fn: types.ApplyFn
+  loss_fn: ExampleLoss
+
+  def __call__(self, model, batch, weights):
+    def loss(params):
+      images = training.to_float(batch['images'])
+      outputs, _ = self.apply_fn(model._replace(params=params), images, train=False)
+      return jnp.sum(weights * self.loss_fn(batch['labels'], outputs.logits))
+
+    return jax.grad(loss)(model.params)
+
+
+@dataclasses.dataclass(frozen=True)
+class _FisherProductSum:
+  """Sum over a batch of the products of single gradients' outer squares with a vector."""
+
+  apply_fn: types.ApplyFn
+  loss_fn: ExampleLoss
+
+  def __call__(self, constants, batch, weights):
+    model, vector = constants
+
+    def example_losses(params):
+      images = training.to_float(batch['images'])
+      outputs, _ = self.apply_fn(model._replace(params=params), images, train=False)
+      return self.loss_fn(batch['labels'], outputs.logits)
+
+    values, pull_back = jax.vjp(example_losses, model.params)
+    _, transposed = jax.vjp(lambda u: pull_back(u)[0], jnp.zeros_like(values))
+    return pull_back(weights * transposed(vector)[0])[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class _StatisticSum:
+  """Sum over a batch of `statistic(gradient)`, in micro-batches of single gradients."""
+
+  statistic: Callable
+  apply_fn: types.ApplyFn
+  loss_fn: ExampleLoss
+  microbatch_size: int
+
+  def __call__(self, model, batch, weights):
     def gradient(row):
       def loss(params):
         image = training.to_float(row['images'])[None]
-        outputs, _ = apply_fn(model._replace(params=params), image, train=False)
-        return loss_fn(row['labels'][None], outputs.logits)[0]
+        outputs, _ = self.apply_fn(model._replace(params=params), image, train=False)
+        return self.loss_fn(row['labels'][None], outputs.logits)[0]
 
       return jax.grad(loss)(model.params)
 
     def body(total, rows):
-      statistics = jax.tree.map(statistic, jax.vmap(gradient)(rows['batch']))
+      statistics = jax.tree.map(self.statistic, jax.vmap(gradient)(rows['batch']))
       part = jax.tree.map(lambda s: jnp.tensordot(rows['weights'], s, 1), statistics)
       return jax.tree.map(jnp.add, total, part), None
 
-    rows = jax.tree.map(
-      lambda x: _cut(x, min(microbatch_size, len(weights))), {'batch': batch, 'weights': weights}
-    )
+    size = min(self.microbatch_size, len(weights))
+    rows = jax.tree.map(lambda x: _cut(x, size), {'batch': batch, 'weights': weights})
     zeros = jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), jnp.float32), model.params)
     return jax.lax.scan(body, zeros, rows)[0]
-
-  fields = {'images': dataset.images, 'labels': dataset.labels}
-  total = prediction.sum_examples(summed, model, fields, batch_size=batch_size, devices=devices)
-  return jax.tree.map(lambda t: t / len(dataset), total)
 
 
 def _cut(values, size):

@@ -1,6 +1,7 @@
 """Loss functions for `training.make_step`, and a stop rule, that several methods share."""
 
 from collections.abc import Callable
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -9,57 +10,100 @@ import numpy as np
 from dalign_jax import augmentation, losses, parallel, prediction, types
 
 
-def mean_loss(
-  apply_fn: types.ApplyFn, name: str, example_loss: Callable, *, train: bool = False
-) -> Callable:
+@dataclasses.dataclass(frozen=True)
+class MeanLoss:
   """A mean loss on the unaugmented images of one set.
 
-  Args:
+  Attributes:
     apply_fn: the network.
     name: the set.
-    example_loss: `({field: rows}, logits [B, C]) -> [B]`.
+    example_loss: `({field: rows}, logits [B, C]) -> [B]`, a module-level function or a frozen
+      dataclass.
     train: whether batch norm uses and learns the batch's statistics. Without, the running ones
       stay as they are: the right choice for batches of forget data alone, whose statistics say
       little about the images that remain.
   """
 
-  def loss_fn(params, batch_stats, batch, constants, key):
-    del constants, key
-    rows = batch[name]
-    model = types.ModelState(params, batch_stats)
-    outputs, batch_stats = apply_fn(model, rows['images'], train=train)
-    return jnp.mean(example_loss(rows, outputs.logits)), batch_stats
+  apply_fn: types.ApplyFn
+  name: str
+  example_loss: Callable
+  train: bool = False
 
-  return loss_fn
+  def __call__(self, params, batch_stats, batch, constants, key):
+    del constants, key
+    rows = batch[self.name]
+    model = types.ModelState(params, batch_stats)
+    outputs, batch_stats = self.apply_fn(model, rows['images'], train=self.train)
+    return jnp.mean(self.example_loss(rows, outputs.logits)), batch_stats
+
+
+@dataclasses.dataclass(frozen=True)
+class Distillation:
+  """`weight * losses.distillation` from the rows' `teacher_logits`, for `MeanLoss`."""
+
+  temperature: float
+  weight: float = 1.0
+
+  def __call__(self, rows, logits) -> jax.Array:
+    teacher_logits = rows['teacher_logits']
+    return self.weight * losses.distillation(teacher_logits, logits, temperature=self.temperature)
+
+
+@dataclasses.dataclass(frozen=True)
+class PooledLoss:
+  """Mean `losses.label_loss` on rows of several sets in one batch, which share its statistics."""
+
+  apply_fn: types.ApplyFn
+  names: tuple[str, ...]
+
+  def __call__(self, params, batch_stats, batch, constants, key):
+    del constants, key
+    images, labels = (
+      jnp.concatenate([batch[name][field] for name in self.names]) for field in ('images', 'labels')
+    )
+    model = types.ModelState(params, batch_stats)
+    outputs, batch_stats = self.apply_fn(model, images, train=True)
+    return jnp.mean(losses.label_loss(labels, outputs.logits)), batch_stats
 
 
 def cross_entropy(rows, logits) -> jax.Array:
-  """`losses.label_loss` with the rows' labels, for `mean_loss`."""
+  """`losses.label_loss` with the rows' labels, for `MeanLoss`."""
   return losses.label_loss(rows['labels'], logits)
 
 
-def random_labels(problem: types.Problem) -> tuple[Callable, dict[str, types.Dataset], dict]:
+def random_labels(
+  problem: types.Problem,
+) -> tuple[types.LossFn, dict[str, types.Dataset], dict]:
   """Cross-entropy on all training data, forget rows with a random *other* label at each step.
 
   Returns:
     The loss, its data sets and their extra fields, as `training.minimize` takes them.
   """
+  is_forget = np.repeat(np.array([0, 1], np.int32), [len(problem.retain), len(problem.forget)])
+  datasets = {'train': types.concatenate(problem.retain, problem.forget)}
+  loss_fn = _RandomLabels(problem.apply_fn, problem.num_classes, problem.recipe.augmentation)
+  return loss_fn, datasets, {'train': {'is_forget': is_forget}}
 
-  def loss_fn(params, batch_stats, batch, constants, key):
+
+@dataclasses.dataclass(frozen=True)
+class _RandomLabels:
+  """The loss of `random_labels`."""
+
+  apply_fn: types.ApplyFn
+  num_classes: int
+  augmentation: str
+
+  def __call__(self, params, batch_stats, batch, constants, key):
     del constants
     rows = batch['train']
     label_key, augmentation_key = jax.random.split(key)
     keys = parallel.example_keys(label_key, len(rows['labels']))
-    shift = jax.vmap(lambda k: jax.random.randint(k, (), 1, problem.num_classes))(keys)
-    labels = (rows['labels'] + rows['is_forget'] * shift) % problem.num_classes
+    shift = jax.vmap(lambda k: jax.random.randint(k, (), 1, self.num_classes))(keys)
+    labels = (rows['labels'] + rows['is_forget'] * shift) % self.num_classes
     model = types.ModelState(params, batch_stats)
-    images = augmentation.augment(rows['images'], augmentation_key, problem.recipe.augmentation)
-    outputs, batch_stats = problem.apply_fn(model, images, train=True)
+    images = augmentation.augment(rows['images'], augmentation_key, self.augmentation)
+    outputs, batch_stats = self.apply_fn(model, images, train=True)
     return jnp.mean(losses.cross_entropy(labels, outputs.logits)), batch_stats
-
-  is_forget = np.repeat(np.array([0, 1], np.int32), [len(problem.retain), len(problem.forget)])
-  datasets = {'train': types.concatenate(problem.retain, problem.forget)}
-  return loss_fn, datasets, {'train': {'is_forget': is_forget}}
 
 
 def is_forgotten(problem: types.Problem, accuracy: float) -> Callable[[types.ModelState], bool]:

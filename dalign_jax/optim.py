@@ -1,9 +1,11 @@
 """Optimizers: SGD as in the papers, its schedule, and one that alternates between phases."""
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from dalign_jax import errors, types
@@ -16,6 +18,7 @@ class AlternatingState(NamedTuple):
   inner: dict[str, optax.OptState]
 
 
+@functools.lru_cache(maxsize=64)
 def alternating(
   *, reset_on_switch: bool = True, **transforms: optax.GradientTransformation
 ) -> optax.GradientTransformationExtraArgs:
@@ -78,7 +81,7 @@ def alternating(
     new_updates, states = jax.lax.switch(phase, [branch(name) for name in names], state.inner)
     return new_updates, AlternatingState(phase, states)
 
-  return optax.GradientTransformationExtraArgs(init, update)
+  return optax.GradientTransformationExtraArgs(jax.jit(init), update)
 
 
 class RestrictedState(NamedTuple):
@@ -111,19 +114,53 @@ def restricted(
     >>> (params['w'] + updates['w']).tolist()
     [0.0, 1.0]
   """
-  tx = optax.with_extra_args_support(tx)
 
   def init(params):
-    return RestrictedState(jax.tree.map(jnp.asarray, mask), tx.init(params))
+    return RestrictedState(jax.tree.map(np.asarray, mask), tx.init(params))
+
+  return optax.GradientTransformationExtraArgs(init, _restricted_update(tx))
+
+
+@functools.lru_cache(maxsize=64)
+def _restricted_update(tx):
+  """The update of `restricted`, equal for all masks: it reads the mask from the state."""
+  tx = optax.with_extra_args_support(tx)
 
   def update(updates, state, params=None, **extra_args):
     updates, inner = tx.update(updates, state.inner, params, **extra_args)
     updates = jax.tree.map(lambda m, u: jnp.where(m, u, 0.0), state.mask, updates)
     return updates, RestrictedState(state.mask, inner)
 
-  return optax.GradientTransformationExtraArgs(init, update)
+  return update
 
 
+@functools.lru_cache(maxsize=64)
+def frozen(
+  tx: optax.GradientTransformation, is_frozen: tuple[bool, ...], structure: jax.tree_util.PyTreeDef
+) -> optax.GradientTransformation:
+  """Updates of whole leaves; those frozen stay as they are and have no optimizer state.
+
+  Args:
+    tx: any transformation.
+    is_frozen: for each leaf of the parameters.
+    structure: of the parameters.
+  """
+  mask = jax.tree.unflatten(structure, is_frozen)
+  return compiled(optax.transforms.selective_transform(tx, freeze_mask=mask))
+
+
+def compiled(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+  """The same transformation, whose `init` is one program."""
+  return tx._replace(init=jax.jit(tx.init))
+
+
+@functools.lru_cache(maxsize=64)
+def adam(learning_rate: float) -> optax.GradientTransformation:
+  """optax's Adam; equal settings give the same transformation."""
+  return compiled(optax.adam(learning_rate))
+
+
+@functools.lru_cache(maxsize=64)
 def sgd(
   learning_rate: optax.ScalarOrSchedule,
   *,
@@ -131,10 +168,15 @@ def sgd(
   weight_decay: float = 0.0,
   nesterov: bool = False,
 ) -> optax.GradientTransformation:
-  """SGD with weight decay added to the gradient, before momentum, as in PyTorch."""
-  return optax.chain(
-    optax.add_decayed_weights(weight_decay),
-    optax.sgd(learning_rate, momentum=momentum or None, nesterov=nesterov and bool(momentum)),
+  """SGD with weight decay added to the gradient, before momentum, as in PyTorch.
+
+  Equal settings give the same transformation, so that steps with it are compiled once.
+  """
+  return compiled(
+    optax.chain(
+      optax.add_decayed_weights(weight_decay),
+      optax.sgd(learning_rate, momentum=momentum or None, nesterov=nesterov and bool(momentum)),
+    )
   )
 
 

@@ -46,7 +46,7 @@ def second_moment(
   *,
   batch_size: int = 256,
   devices: parallel.Devices = None,
-) -> jax.Array:
+) -> np.ndarray:
   """Uncentred second moment of a set's features, streamed: `[N, D]` is never held.
 
   Args:
@@ -63,7 +63,7 @@ def second_moment(
   total = sum_examples(
     _moment(apply_fn), model, {'images': images}, batch_size=batch_size, devices=devices
   )
-  return jnp.asarray(total) / len(images)
+  return total / np.float32(len(images))
 
 
 def map_examples(
@@ -78,7 +78,8 @@ def map_examples(
 
   Args:
     fn: `(constants, {field: [B, ...]}) -> pytree of [B, ...]`; a row of the result must depend on
-      that row alone. It is compiled once for each function object.
+      that row alone. Equal functions are
+      compiled once: pass a module-level function, or a frozen dataclass without data.
     constants: host pytree, a model say.
     fields: host arrays `[N, ...]`, N >= 1.
     batch_size: rows per call and device.
@@ -109,7 +110,8 @@ def sum_examples(
 
   Args:
     fn: `(constants, {field: [B, ...]}, weights [B]) -> pytree`, the sum over the rows it is given;
-      padded rows have weight 0. It is compiled once for each function object.
+      padded rows have weight 0. Equal functions are
+      compiled once: pass a module-level function, or a frozen dataclass without data.
     constants: host pytree, a model say.
     fields: host arrays `[N, ...]`, N >= 1.
     batch_size: rows per call and device.
@@ -148,13 +150,13 @@ def _padded_batches(
     yield batch, weights.reshape(num_devices, per_device)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=32)
 def _mapped(fn, devices, mapping):
   del mapping  # the one in use, by which `spmd` maps
   return parallel.spmd(fn, devices=devices)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=32)
 def _summed(fn, devices, mapping):
   del mapping  # the one in use, by which `spmd` maps
 

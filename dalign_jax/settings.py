@@ -113,6 +113,9 @@ class Settings:
     section='Data',
     valid=valid_lib.Between(0, 4096),
   )
+  skip_unreadable: bool = problem_setting(
+    False, 'Leave out pictures that cannot be read, and list them.', section='Data'
+  )
   split_seed: int = problem_setting(
     0, 'Seed of subset, splits and random forget sets.', section='Data', valid=valid_lib.SEED
   )
@@ -169,9 +172,45 @@ class Settings:
   )
   augmentation: str = problem_setting(
     'none',
-    'Augmentation of training: none, crop or crop_flip.',
+    'Augmentation of training: none, crop, crop_flip or shift_flip.',
     section='Training',
-    valid=valid_lib.OneOf(('none', 'crop', 'crop_flip')),
+    valid=valid_lib.OneOf(('none', 'crop', 'crop_flip', 'shift_flip')),
+  )
+  label_smoothing: float = problem_setting(
+    0.0,
+    'Label smoothing of original and gold; not for attributes.',
+    section='Training',
+    valid=valid_lib.Between(0, 1, open_high=True),
+  )
+  schedule: str = problem_setting(
+    'cosine',
+    'Learning rate after the warm-up: cosine or triangular.',
+    section='Training',
+    valid=valid_lib.OneOf(('cosine', 'triangular')),
+  )
+  norm_learning_rate: float = problem_setting(
+    1.0,
+    'Factor of the learning rate for parameters of normalisation layers.',
+    section='Training',
+    valid=valid_lib.Between(0, 10**4, open_low=True),
+  )
+  whitening_epochs: int = problem_setting(
+    0,
+    'Epochs in which the bias of a whitening layer is trained; 0: in all.',
+    section='Training',
+    valid=valid_lib.COUNT_OR_ZERO,
+  )
+  lookahead_steps: int = problem_setting(
+    0,
+    'Steps after which the weights return to their running average; 0: never.',
+    section='Training',
+    valid=valid_lib.COUNT_OR_ZERO,
+  )
+  lookahead_decay: float = problem_setting(
+    0.95,
+    'Decay of that average at the end of training, per step.',
+    section='Training',
+    valid=valid_lib.Between(0, 1),
   )
   gold_seed: int = problem_setting(
     100,

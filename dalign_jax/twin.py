@@ -14,7 +14,7 @@ import warnings
 import jax
 import numpy as np
 
-from dalign_jax import difficulty, errors, objectives, optim, training, types
+from dalign_jax import difficulty, errors, fresh, objectives, optim, training, types
 
 PREDICTORS = ('logistic', 'mlp')
 _FOLDS = 5
@@ -94,7 +94,7 @@ def predict(
   held_out_easy = objectives.original_logits(problem, held_out).argmax(axis=1) == held_out.labels
   _check_counts(held_out_easy)
   trained = types.concatenate(problem.retain, problem.forget)
-  twin_key, curriculum_key, reference_key = jax.random.split(key, 3)
+  twin_key, curriculum_key, reference_key = training.split(key, 3)
   twin = _twin(problem, trained, twin_key, max_epochs, learning_rate)
   curricula = [
     _curriculum(problem, dataset, curriculum_key, curriculum_epochs)
@@ -153,14 +153,13 @@ def _twin(problem, trained, key, max_epochs, learning_rate) -> types.ModelState:
   target = objectives.accuracy_on(problem, problem.original, problem.forget)
   recipe = problem.recipe
   return training.minimize(
-    training.classification_loss(problem.apply_fn, 'train', recipe.augmentation),
+    dataclasses.replace(problem, monitor=types.Monitor()),
+    training.ClassificationLoss(problem.apply_fn, 'train', recipe.augmentation),
     optim.sgd(learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay),
-    problem.original,
     {'train': types.concatenate(trained, held_out)},
     key,
     num_epochs=max_epochs,
     batch_size=recipe.batch_size,
-    devices=problem.devices,
     stop_fn=lambda model: objectives.accuracy_on(problem, model, held_out) >= target,
   )
 
@@ -168,8 +167,8 @@ def _twin(problem, trained, key, max_epochs, learning_rate) -> types.ModelState:
 def _curriculum(problem, dataset, key, num_epochs) -> types.ModelState:
   """A network from scratch that has seen the data for a short time: it knows the easy examples."""
   recipe = dataclasses.replace(problem.recipe, num_epochs=num_epochs, warmup_epochs=0.0)
-  init_key, fit_key = jax.random.split(key)
-  model = problem.init_fn(init_key)
+  init_key, fit_key = training.split(key)
+  model = fresh.model(problem.init_fn, init_key, dataset)
   return training.fit(problem.apply_fn, model, dataset, recipe, fit_key, devices=problem.devices)
 
 

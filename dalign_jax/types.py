@@ -121,7 +121,7 @@ def concatenate(first: Dataset, second: Dataset) -> Dataset:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-  """How original and gold are trained: SGD with momentum and a warm-up + cosine schedule.
+  """How original and gold are trained: SGD with momentum and a schedule.
 
   Attributes:
     num_epochs: passes over the training set.
@@ -130,7 +130,15 @@ class Recipe:
     momentum: heavy-ball momentum, Nesterov form.
     weight_decay: L2 coefficient added to the gradient (as in PyTorch's SGD).
     warmup_epochs: length of the linear warm-up, in epochs.
-    augmentation: 'none', 'crop' (pad 1/8 of the side, random crop) or 'crop_flip' (+ mirror).
+    augmentation: 'none', 'crop' (pad 1/8 of the side, random crop), 'crop_flip' (+ mirror) or
+      'shift_flip' (reflect 1/16 of the side, random shift, mirror).
+    label_smoothing: s of `losses.cross_entropy`, in [0, 1); not for binary attributes.
+    schedule: 'cosine' (to 0) or 'triangular' (from 0.2 of the peak, linearly to 0.07 of it).
+    norm_learning_rate: factor of the learning rate, not of the decay, for the parameters of
+      normalisation layers.
+    whitening_epochs: epochs in which the bias of a whitening layer is trained; 0: in all.
+    lookahead_steps: steps after which the weights return to their running average; 0: never.
+    lookahead_decay: decay of that average at the end of training, per step.
   """
 
   num_epochs: int = 10
@@ -140,6 +148,12 @@ class Recipe:
   weight_decay: float = 5e-4
   warmup_epochs: float = 1.0
   augmentation: str = 'none'
+  label_smoothing: float = 0.0
+  schedule: str = 'cosine'
+  norm_learning_rate: float = 1.0
+  whitening_epochs: int = 0
+  lookahead_steps: int = 0
+  lookahead_decay: float = 0.95
 
 
 class Monitor:
@@ -172,7 +186,8 @@ class Problem:
 
   Attributes:
     apply_fn: the network.
-    init_fn: `key -> ModelState`, a fresh initialisation.
+    init_fn: `key -> ModelState`, a fresh initialisation; use it through `dalign_jax.fresh.model`,
+      which adds what a network computes from its training images.
     original: the model to unlearn from.
     retain: training data to keep.
     forget: training data to forget.
@@ -210,6 +225,18 @@ class Problem:
         f'{method} forgets whole classes, but every class has retain examples'
       )
     return forgotten
+
+
+class LossFn(Protocol):
+  """A loss of one training step; see `training.make_step`.
+
+  A module-level function, or a frozen dataclass whose fields are the network and
+  hyper-parameters: equal losses share one compiled step. Data come in through the arguments.
+  """
+
+  def __call__(
+    self, params: PyTree, batch_stats: PyTree, batch: Mapping, constants: PyTree, key: jax.Array
+  ) -> tuple[jax.Array, PyTree]: ...
 
 
 class UnlearnFn(Protocol):

@@ -9,6 +9,7 @@ import numpy as np
 from dalign_jax import (
   checkpoints,
   errors,
+  fresh,
   from_settings,
   hparams,
   methods,
@@ -64,7 +65,7 @@ def prepare(config: config_lib.Config, folder: pathlib.Path) -> preparation.Job:
   """The problem of a configuration; finds out first what is memorised, where that is asked for."""
   with errors.blame('forget'):
     kind = data_lib.parse_forget(config.forget).kind
-  if kind != 'memorised':
+  if kind not in data_lib.SCENARIOS or not data_lib.SCENARIOS[kind].needs_scores:
     return preparation.prepare(config, folder)
   scores = memorisation.scores(config)
   job = preparation.prepare(config, folder, scores.values)
@@ -87,6 +88,7 @@ class Run:
   label: str
   folders: list[pathlib.Path]  # for each original
   shadow_folders: list[pathlib.Path]
+  sees: frozenset[str]
 
   @property
   def method(self) -> str:
@@ -95,7 +97,7 @@ class Run:
   @property
   def is_oracle(self) -> bool:
     """Whether it asks for what no method can have: a control, to see what could be reached."""
-    return self.hparams.get('easy') == 'oracle'
+    return methods.GOLD in self.sees
 
   @classmethod
   def of(cls, job: preparation.Job, name: str, values: dict) -> 'Run':
@@ -116,16 +118,22 @@ class Run:
       from_settings.check_batch_size(f'hparam={name}.batch_size', values['batch_size'], job.devices)
     label = hparams.label(name, values)
     return cls(
-      name, values, unlearn_fn, label, job.run_folders(label), job.run_shadow_folders(label)
+      name,
+      values,
+      unlearn_fn,
+      label,
+      job.run_folders(label),
+      job.run_shadow_folders(label),
+      methods.sees(method, values, has_unseen=job.watched is not None),
     )
 
 
 def train_original(job: preparation.Job) -> None:
   """Trains the models that will have to forget, on retain and forget; the shadows on half of it."""
   dataset = job.training_set
-  seeds = {seed: job.original_folder(seed) for seed in job.original_seeds}
-  everything = {seed: np.arange(len(dataset)) for seed in seeds}
-  _train(job, 'original', seeds, dataset, everything)
+  originals = {seed: job.original_folder(seed) for seed in job.original_seeds}
+  everything = {seed: np.arange(len(dataset)) for seed in originals}
+  _train(job, 'original', originals, dataset, everything)
   kept = np.arange(len(job.sets['retain']))
   shadows = {index: job.shadow_folder(index) for index in range(job.config.shadows)}
   halves = {k: np.concatenate([kept, len(kept) + job.shadow_forget_rows(k)]) for k in shadows}
@@ -149,10 +157,11 @@ def _train(job, role, folders, dataset, subsets):
 
     def compute(monitor, seed=seed):
       init_key, fit_key = jax.random.split(keys[seed])
+      training_set = dataset.take(subsets[seed])
       return training.fit(
         job.apply_fn,
-        job.init_fn(init_key),
-        dataset.take(subsets[seed]),
+        fresh.model(job.init_fn, init_key, training_set),
+        training_set,
         job.recipe,
         fit_key,
         devices=job.devices,
@@ -178,7 +187,6 @@ def unlearn(job: preparation.Job, run: Run) -> None:
     start, folder = job.shadow_folder(index), run.shadow_folders[index]
     _unlearn(job, run, start, shadow_forget, folder, _FIRST_SHADOW + index)
   others = len(job.members) - 1 + shadows
-  jax.clear_caches()  # programs that no other method shares; hundreds of them fill the memory
   if others:
     progress.say(f'unlearn: {run.label}: from {others} more originals and shadows')
 
@@ -194,12 +202,11 @@ def _unlearn(job, run, start, forget, folder, number):
     'hparams': run.hparams,
     'seed': job.config.unlearn_seed,
     'original': start_record['digest'],
-    'sees': methods.sees(run.method, run.hparams, has_unseen=job.watched is not None),
+    'sees': methods.in_words(run.sees),
   }
   known_to_gold = None
   if run.is_oracle:
     known_to_gold, record['gold'] = _known_to_gold(job, forget, number)
-    record['sees'] = f'{record["sees"]}, gold: an oracle'
   key = seeds.stream(job.config.unlearn_seed, 'unlearn', number)
 
   def compute(monitor):
@@ -235,6 +242,9 @@ def _announce(job):
   sizes = ', '.join(f'{name} {len(d)}' for name, d in job.sets.items())
   devices = parallel.num_devices(job.devices)
   progress.say(f'{job.folder}: {sizes}; {devices} x {jax.devices()[0].device_kind}')
+  for taken in job.taken:
+    for line in taken.lines():
+      progress.say(f'  {line}')
   for note in job.notes:
     progress.say(f'  {note}')
 

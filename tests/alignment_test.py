@@ -131,7 +131,7 @@ def test_part_of_a_class_as_a_problem(tmp_path):
     ('class:3:9999', 'the class has .* training rows; give fewer'),
     ('class:33:0.1', "there is no class '33'"),
   ):
-    with pytest.raises(errors.InputError, match=f'--forget={forget}.*{message}'):
+    with pytest.raises(errors.InputError, match=f'forget: {forget}: {message}'):
       stages.run(_config(tmp_path, forget=forget))
 
 

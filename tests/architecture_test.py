@@ -14,7 +14,7 @@ RANKS = (
   {'dalign_jax.types', 'settings', 'seeds'},
   {'losses', 'metrics', 'data', 'models', 'optim', 'parallel', 'checkpoints'}
   | {'adapters', 'adversarial', 'depth'},
-  {'augmentation'},
+  {'augmentation', 'fresh', 'recipe_optim'},
   {'training'},
   {'prediction'},
   {'evaluation', 'importance', 'objectives', 'recovery', 'watching'},

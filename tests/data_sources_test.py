@@ -171,16 +171,16 @@ def test_npz_leaves_out_unknown_labels_and_makes_ids(tmp_path):
   source = data.load(_save_npz(tmp_path / 'a.npz', labels=np.array([1, -1, 0, 1], np.int8)))
   assert source.dataset.ids.tolist() == ['row_00000', 'row_00002', 'row_00003']
   np.testing.assert_array_equal(source.dataset.images[..., 0], _image(0, 4, 5, 5)[[0, 2, 3]])
-  assert source.notes == ('1 of 4 rows with labels -1 (unknown) left out',)
+  assert source.notes == ('1 of 4 rows with labels -1 (unknown) left out, such as row_00001',)
 
 
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
     ({'images': None}, 'arrays images and labels.*it has: labels'),
-    ({'images': np.zeros((4, 5, 5))}, r'images must be uint8 .*got float64 \[4, 5, 5\]'),
+    ({'images': np.full((4, 5, 5), 7.5)}, r'images must be uint8 .*got float64 \[4, 5, 5\]'),
     ({'images': _image(0, 4, 5)}, r'images must be uint8 \[N, H, W, C\].*got uint8 \[4, 5\]'),
-    ({'labels': np.zeros(4)}, r'labels must be integers \[4\] like images, got float64'),
+    ({'labels': np.full(4, 0.5)}, r'labels must be integers \[4\] like images, got float64'),
     ({'labels': np.zeros(3, int)}, r'labels must be integers \[4\] like images, got int64 \[3\]'),
     ({'labels': np.full(4, -1)}, "no labelled row in split 'train'"),
     ({'ids': np.array(list('abca'))}, "ids must be unique, 1 occur more than once, such as 'a'"),
@@ -212,7 +212,8 @@ def test_folder_reads_sorted_classes(image_folder):
   assert source.dataset.ids.tolist() == ['cat/deep/c.png', 'owl/a.png', 'owl/b.png']
   for row, seed in enumerate((3, 2, 1)):
     np.testing.assert_array_equal(source.dataset.images[row], _image(seed, 6, 5, 3))
-  assert source.notes == ('1 files that are not images left out',)
+  what = '1 files that are not images left out, such as '
+  assert source.notes == (f'{what}{image_folder / "owl" / "notes.txt"}',)
 
 
 def test_folder_with_splits_and_class_names(image_folder, tmp_path):
@@ -236,7 +237,7 @@ def test_folder_with_splits_and_class_names(image_folder, tmp_path):
 
 def test_folder_mixed_shapes_and_colours(image_folder):
   (image_folder / 'cat' / 'wide.png').write_bytes(_png(_image(4, 6, 9)))
-  with pytest.raises(ValueError, match=r'wide.png is \[6, 9, 3\].*before it \[6, 5, 3\].*--image_'):
+  with pytest.raises(ValueError, match=r'wide.png is \[6, 9, 3\].*before .* \[6, 5, 3\].*image_si'):
     data.load(f'folder:{image_folder}')
   images = data.load(f'folder:{image_folder}', image_size=4).dataset.images
   assert images.shape == (4, 4, 4, 3)
@@ -253,9 +254,6 @@ def test_folder_of_grey_images_has_one_channel(tmp_path):
 
 def test_folder_errors(image_folder):
   name = f'folder:{image_folder}'
-  PIL.Image.fromarray(np.zeros((6, 5), np.uint16)).save(image_folder / 'cat' / 'deep16.png')
-  with pytest.raises(ValueError, match=r'images must have 8 bits, .*deep16.png is I;16'):
-    data.load(name)
   (image_folder / 'cat' / 'deep16.png').write_bytes(b'no image')
   with pytest.raises(ValueError, match=r'deep16.png is not a readable image'):
     data.load(name)
@@ -277,7 +275,7 @@ def test_tfds_reads_its_own_array_record_without_tensorflow(tfds_dir):
   assert source.dataset.ids.tolist() == [f'train_{row:05d}' for row in range(5)]
   assert source.group_names == ('ann', 'bob', 'eve')
   assert source.dataset.group.tolist() == [0, 1, 0, 2, 1]
-  assert source.notes == ('1 of 6 rows with label -1 (unknown) left out',)
+  assert source.notes == ('1 of 6 rows with label -1 (unknown) left out, such as train_00005',)
   for row in range(5):
     np.testing.assert_array_equal(source.dataset.images[row], _image(row, 8, 8, 3))
 
@@ -297,17 +295,17 @@ def test_tfds_keys_and_splits(tfds_dir):
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    ({'label_key': 'lable'}, '--label_key=lable is not a feature .*attributes/glasses'),
-    ({'label_key': 'name'}, '--label_key=name must name .* integer a row; .*: label, age, attr'),
-    ({'group_key': 'people'}, '--group_key=people is not a feature of tiny_faces; it has: name'),
-    ({'id_key': 'uid'}, '--id_key=uid is not a feature'),
-    ({'image_key': 'picture'}, '--image_key=picture is not a feature'),
-    ({'image_key': 'varied'}, r'train_00001 is \[6, 4, 1\].*before it \[5, 4, 1\].*--image_size=N'),
+    ({'label_key': 'lable'}, "label_key: 'lable' is not a feature .*attributes/glasses"),
+    ({'label_key': 'name'}, "label_key: 'name' must name .* integer a row; .*: label, age, attr"),
+    ({'group_key': 'people'}, "group_key: 'people' is not a feature of tiny_faces; it has: name"),
+    ({'id_key': 'uid'}, "id_key: 'uid' is not a feature"),
+    ({'image_key': 'picture'}, "image_key: 'picture' is not a feature"),
+    ({'image_key': 'varied'}, r'train_00001 is \[6, 4, 1\].*before it \[5, 4, 1\].*; image_size=N'),
     ({'image_key': 'floats'}, r'must be uint8 \[H, W, C\], train_00000 is float32 \[4, 4, 1\]'),
     ({'id_key': 'person'}, 'ids must be unique, 2 occur more than once'),
     ({'split': 'valid'}, "has no split 'valid'; it has: train, test"),
     ({'split': 'train[x]'}, 'splits look like train'),
-    ({'image_size': 0}, '--image_size=0 must be a number of pixels, 1 or more'),
+    ({'image_size': 0}, 'image_size: must be a number of pixels, 1 or more, got 0'),
   ],
 )
 def test_tfds_errors(tfds_dir, arguments, message):
@@ -324,26 +322,26 @@ def test_tfds_data_that_cannot_be_read(tfds_dir, tmp_path):
     data.load('tiny_faces', data_dir=tmp_path / 'copy')
   info = json.loads((folder / 'dataset_info.json').read_text())
   (folder / 'dataset_info.json').write_text(json.dumps(info | {'fileFormat': 'tfrecord'}))
-  with pytest.raises(ValueError, match=r'as tfrecord, which needs TensorFlow.*--data_dir'):
+  with pytest.raises(ValueError, match=r'as tfrecord, which needs TensorFlow.*as data_dir'):
     data.load('tiny_faces', data_dir=tmp_path / 'copy')
   (folder / 'dataset_info.json').write_text('{')
-  with pytest.raises(ValueError, match='cannot open --dataset=tiny_faces with TFDS'):
+  with pytest.raises(ValueError, match='cannot open tiny_faces with TFDS'):
     data.load('tiny_faces', data_dir=tmp_path / 'copy')
 
 
 def test_tfds_data_that_cannot_be_prepared(tfds_dir, tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(TinyFaces, '_rows', lambda *_: 1 / 0)
-    with pytest.raises(ValueError, match=r'could not be prepared .*division by zero.*--data_dir'):
+    with pytest.raises(ValueError, match=r'could not be prepared .*division by zero.*as data_dir'):
       data.load('tiny_faces', data_dir=tmp_path)
   monkeypatch.setitem(sys.modules, 'tensorflow', None)  # also where it is installed
-  with pytest.raises(ValueError, match=r'not prepared .*tiny_faces. Name .*--data_dir.*tensorflow'):
+  with pytest.raises(ValueError, match=r'not prepared .*tiny_faces. Name .*data_dir.*tensorflow'):
     data.load('mnist', data_dir=tfds_dir)
 
 
 @pytest.mark.parametrize('name', ['cifar11', 'CIFAR-10', '', 'digits:1'])
 def test_unknown_names_list_what_there_is(name, tfds_dir):
-  message = 'unknown --dataset=.*mnist5k, digits or a TFDS name, npz:PATH, folder:PATH.*tiny_faces'
+  message = 'unknown data set .*mnist5k, digits or a TFDS name, npz:PATH, folder:PATH.*tiny_faces'
   with pytest.raises(ValueError, match=message):
     data.load(name, data_dir=tfds_dir)
 
@@ -351,13 +349,13 @@ def test_unknown_names_list_what_there_is(name, tfds_dir):
 @pytest.mark.parametrize(
   ('name', 'arguments', 'message'),
   [
-    ('npz:', {}, '--dataset=npz: needs a name or path: npz:PATH'),
+    ('npz:', {}, 'npz: needs a name or path: npz:FILE'),
     ('npz:/nowhere.npz', {}, 'there is no file /nowhere.npz'),
     ('folder:/nowhere', {}, 'there is no folder /nowhere'),
-    ('mnist5k', {'split': 'test'}, "--dataset=mnist5k has no split 'test'; it has: train"),
-    ('digits', {'split': 'train[:9]'}, r"--dataset=digits has no split 'train\[:9\]'"),
-    ('digits', {'group_key': 'writer'}, '--group_key=writer names a feature of a TFDS data set'),
-    ('digits', {'label_key': 'parity'}, '--label_key=parity names a feature of a TFDS data set'),
+    ('mnist5k', {'split': 'test'}, "mnist5k has no split 'test'; it has: train"),
+    ('digits', {'split': 'train[:9]'}, r"digits has no split 'train\[:9\]'"),
+    ('digits', {'group_key': 'writer'}, "group_key: 'writer' names a feature of a TFDS data set"),
+    ('digits', {'label_key': 'parity'}, "label_key: 'parity' names a feature of a TFDS data set"),
   ],
 )
 def test_errors_before_reading(name, arguments, message):
@@ -470,7 +468,7 @@ def test_racing_readers_all_succeed(tmp_path, damaged):
 
 def test_cache_that_cannot_be_written(tmp_path):
   (tmp_path / 'file').write_text('')
-  with pytest.raises(ValueError, match=r'cannot write the decoded images to .*--cache_dir'):
+  with pytest.raises(ValueError, match=r'cache_dir: cannot write the decoded images to'):
     data.load('digits', cache_dir=tmp_path / 'file' / 'cache')
 
 
@@ -498,6 +496,6 @@ class TestSharedData:
   def test_orl_faces_are_forgotten_whole(self):
     source = data.load('orl_faces', data_dir=_SHARED, group_key='identity')
     split = data.split_dataset(
-      source.dataset, validation_fraction=0.1, test_fraction=0.2, forget='group:3', seed=0
+      source.dataset, validation_fraction=0.1, test_fraction=0.2, forget='people:3', seed=0
     )
     assert len(split.forget) == 30 and len(np.unique(source.dataset.group[split.forget])) == 3

@@ -196,7 +196,7 @@ def test_bad_settings_are_refused(run, chain, tmp_path):
     ({'method': 'scrubb', 'hparam': ()}, "method: unknown method 'scrubb'"),
     ({'method': 'head_only', 'hparam': ()}, 'method: head_only forgets whole classes'),
     ({'data': 'mnist5k'}, 'data: mnist5k is not what .* was trained on'),
-    ({'compare_gold': 3}, 'compare_gold: must be 0, 1 or 2'),
+    ({'compare_gold': 3}, 'compare_gold: must be one of 0, 1, 2'),
     ({'hparam': ('muda.energy=2',)}, 'hparam.*energy'),
   ):
     with pytest.raises(errors.InputError, match=message):

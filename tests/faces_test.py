@@ -133,8 +133,22 @@ def test_celeba_reads_its_partition(tmp_path):
   assert train.class_names == ('not Male', 'Male') and train.dataset.labels.tolist() == [0, 1, 0]
   assert train.group_names == ('7', '8') and train.dataset.group.tolist() == [0, 0, 1]
   assert train.splits == ('train', 'validation', 'test')
-  with pytest.raises(ValueError, match=r"label_key=Beard.*no 'Beard'.*Male"):
+  with pytest.raises(ValueError, match=r"label_key: Beard.*no 'Beard'.*Male"):
     data.load(f'celeba:{root}', label_key='Beard')
+
+
+def test_celeba_in_the_edition_of_kaggle(tmp_path):
+  files = [f'{k:06d}.jpg' for k in range(1, 5)]
+  for k, file in enumerate(files):
+    _save(tmp_path / 'img_align_celeba' / 'img_align_celeba' / file, k)
+  lines = [f'{file},{male},-1' for file, male in zip(files, (1, -1, 1, -1), strict=True)]
+  (tmp_path / 'list_attr_celeba.csv').write_text('\n'.join(['image_id,Male,Young', *lines]))
+  lines = [f'{file},{part}' for file, part in zip(files, (0, 0, 2, 1), strict=True)]
+  (tmp_path / 'list_eval_partition.csv').write_text('\n'.join(['image_id,partition', *lines]))
+  train = data.load(f'celeba:{tmp_path}')
+  assert train.dataset.ids.tolist() == files[:2] and train.dataset.labels.tolist() == [1, 0]
+  assert train.dataset.group is None and 'no people' in train.notes[0]
+  assert data.load(f'celeba:{tmp_path}', split='valid').dataset.ids.tolist() == files[3:]
 
 
 @pytest.fixture
@@ -155,14 +169,16 @@ def test_lfw_people_and_genders(lfw):
   gender = data.load(f'lfw:{lfw}', label_key='gender')
   assert gender.class_names == ('female', 'male')
   assert gender.dataset.labels.tolist() == [0, 0, 0, 1, 1]
-  assert gender.notes == ('1 of 6 rows with gender -1 (unknown) left out',)
+  assert gender.notes == (
+    '1 of 6 rows with gender -1 (unknown) left out, such as Eve_C/Eve_C_0001.jpg',
+  )
 
 
 def test_what_is_missing_is_named(mufac, mucac, lfw, tmp_path):
   cases = [
     (f'mufac:{tmp_path}/none', {}, r'there is no folder .*give mufac:PATH'),
     (f'mufac:{lfw}', {}, r'cannot read .*custom_train_dataset.csv'),
-    (f'mufac:{mufac}', {'label_key': 'age'}, '--label_key=age'),
+    (f'mufac:{mufac}', {'label_key': 'age'}, "label_key: 'age'"),
     (f'lfw:{lfw}', {'label_key': 'gender'}, r'cannot read .*female_names.txt'),
     (f'lfw:{lfw}', {'label_key': 'age'}, 'has identity and gender'),
     (f'mucac:{mucac}', {'split': 'test'}, "has no split 'test'"),

@@ -6,13 +6,13 @@ from xml.etree import ElementTree
 import numpy as np
 
 from dalign_jax.store import files
-from experiments.measure import evaluate
+from experiments.measure import rows as rows_lib
 from experiments.report import figures, plot_style, plots
 
 
 def _row(name, kind, folder, **values):
   seeds = tuple({'test_accuracy': 0.9 - 0.1 * i, **values} for i in range(2))
-  return evaluate.Row(name, kind, seeds, {}, {}, pathlib.Path(folder))
+  return rows_lib.Row(name, kind, seeds, {}, {}, pathlib.Path(folder))
 
 
 def _texts(svg):
@@ -24,13 +24,13 @@ def _texts(svg):
 
 def test_trade_off_names_every_model_and_prefers_the_forgetting_score(tmp_path):
   rows = [
-    _row('original', 'original', tmp_path, mia=0.7, forgetting_score=0.2),
-    _row('gold', 'gold', tmp_path, mia=0.5, forgetting_score=0.01),
+    _row('original', 'original', tmp_path, attack=0.7, forgetting_score=0.2),
+    _row('gold', 'gold', tmp_path, attack=0.5, forgetting_score=0.01),
   ]
-  (figure,) = figures._trade_off(rows)
+  (figure,) = figures._trade_off(rows_lib.Results(rows))
   assert {'original', 'gold', 'test accuracy (%)'} <= _texts(figure.svg)
   assert any(text.startswith('forgetting score') for text in _texts(figure.svg))
-  without = [_row(r.name, r.kind, tmp_path, mia=0.5) for r in rows]
+  without = [_row(r.name, r.kind, tmp_path, attack=0.5) for r in rows]
   (figure,) = figures._trade_off(without)
   assert any(text.startswith('accuracy of the attack') for text in _texts(figure.svg))
   assert figures._trade_off([*without, _row('small', 'unlearned', tmp_path)]) == []
@@ -68,7 +68,7 @@ def test_each_method_is_drawn_beside_original_and_gold(tmp_path):
     sides = {f'margin_{name}': rng.normal(size=40) for name in ('forget', 'unseen')}
     curve = np.linspace(0.5, 0.9, 5)
     row.arrays.update(sides | {'energies': curve, 'alignment': curve})
-  drawn = figures._methods(rows)
+  drawn = figures._methods(rows_lib.Results(rows))
   assert [f.name for f in drawn] == ['method_salun', 'method_tmu:oracle']
   words = {'original', 'gold', 'salun', 'forget images', 'unseen images', 'features'}
   assert words <= _texts(drawn[0].svg)

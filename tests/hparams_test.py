@@ -106,5 +106,5 @@ def test_class_only_methods_and_batches_are_checked_for_variants(tmp_path):
   with pytest.raises(errors.InputError, match='head_only forgets whole classes'):
     stages.run(config)
   config = _config(tmp_path, methods=('muda:x',), hparam=('muda:x.batch_size=0',))
-  with pytest.raises(errors.InputError, match=r'hparam=muda:x\.batch_size'):
+  with pytest.raises(errors.InputError, match=r'muda:x\.batch_size=0'):
     stages.run(config)

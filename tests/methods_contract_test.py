@@ -122,7 +122,7 @@ def test_typo_in_a_hyper_parameter_fails():
 def test_what_a_method_sees_follows_its_hyper_parameters(name, changes, has_unseen, seen):
   parameters = inspect.signature(methods.METHODS[name].make).parameters
   hparams = {key: parameter.default for key, parameter in parameters.items()} | changes
-  assert methods.sees(name, hparams, has_unseen=has_unseen) == seen
+  assert methods.in_words(methods.sees(name, hparams, has_unseen=has_unseen)) == seen
 
 
 def test_planted_leak_anneals_over_its_own_epochs(tiny_problem, monkeypatch):

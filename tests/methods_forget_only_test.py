@@ -173,16 +173,15 @@ def test_stop_rule_is_asked_before_each_epoch(tiny_problem):
     asked.append(model)
     return len(asked) > 2
 
-  loss_fn = objectives.mean_loss(tiny.apply_fn, 'forget', objectives.cross_entropy)
+  loss_fn = objectives.MeanLoss(tiny.apply_fn, 'forget', objectives.cross_entropy)
   result = training.minimize(
+    tiny_problem,
     loss_fn,
     optim.sgd(0.1),
-    tiny_problem.original,
     {'forget': tiny_problem.forget},
     KEY,
     num_epochs=4,
     batch_size=64,
-    devices=tiny_problem.devices,
     stop_fn=stop_fn,
   )
   assert len(asked) == 4

@@ -44,7 +44,7 @@ def test_lira_pooled_takes_each_spread_from_its_own_side():
 def test_lira_finds_a_planted_leak_that_the_population_attack_misses():
   target, truth, shadow, members = _shadows(examples=600, leak=2.0)
   scores = metrics.lira(target, shadow, members)
-  figures = metrics.attack_figures(scores[truth], scores[~truth], seed=0)
+  figures = metrics.attack_metrics(scores[truth], scores[~truth], seed=0)
   population = metrics.population_attack(target[truth], target[~truth], seed=0)
   assert figures.auc > 0.88
   assert figures.balanced_accuracy > 0.8
@@ -55,7 +55,7 @@ def test_lira_finds_a_planted_leak_that_the_population_attack_misses():
 def test_lira_without_a_leak_is_blind():
   target, truth, shadow, members = _shadows(examples=600, leak=0.0)
   scores = metrics.lira(target, shadow, members)
-  assert 0.43 < metrics.attack_figures(scores[truth], scores[~truth], seed=0).auc < 0.57
+  assert 0.43 < metrics.attack_metrics(scores[truth], scores[~truth], seed=0).auc < 0.57
 
 
 @pytest.mark.parametrize('leak, low, high', [(0.0, 0.43, 0.57), (3.0, 0.93, 1.0)])
@@ -68,7 +68,7 @@ def test_u_lira_tells_unlearned_from_unseen_only_by_a_leak(leak, low, high):
   got = metrics.u_lira(targets, margins[4:], role[4:] == 0, role[4:] == 1)
   assert got.shape == (4, 400)
   assert ((got >= 0) & (got <= 1)).all()
-  assert low < metrics.attack_figures(got[truth == 0], got[truth == 1], seed=0).auc <= high
+  assert low < metrics.attack_metrics(got[truth == 0], got[truth == 1], seed=0).auc <= high
   # A score in [0, 1] with threshold .5.
   if leak:
     single = metrics.u_lira(targets[0], margins[4:], role[4:] == 0, role[4:] == 1)
@@ -107,7 +107,7 @@ def test_rmia_finds_a_planted_leak_only(leak, low, high):
   scores = metrics.rmia(
     log_p(target)[x], reference[:, x], log_p(target)[z], reference[:, z], gamma=1, offline_a=1.0
   )
-  assert low < metrics.attack_figures(scores[:300], scores[300:], seed=0).auc <= high
+  assert low < metrics.attack_metrics(scores[:300], scores[300:], seed=0).auc <= high
 
 
 def test_u_lira_pools_variances_where_models_are_few():
@@ -133,7 +133,7 @@ def test_tuned_a_is_the_best_of_the_grid():
 
   def auc(a):
     scores = metrics.rmia(target[:200], *rest, gamma=1.0, offline_a=a)
-    return metrics.attack_figures(scores[:100], scores[100:], seed=0, num_bootstrap=1).auc
+    return metrics.attack_metrics(scores[:100], scores[100:], seed=0, num_bootstrap=1).auc
 
   aucs = [auc(tenths / 10) for tenths in range(11)]
   assert auc(best) == max(aucs) > min(aucs)

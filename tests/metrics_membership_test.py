@@ -16,10 +16,10 @@ def _losses(seed, members=400, nonmembers=700, leak=1.0):
   return rng.exponential(leak, size=members), rng.exponential(1.0, size=nonmembers)
 
 
-def test_attack_figures_equal_sklearn():
+def test_attack_metrics_equal_sklearn():
   rng = np.random.default_rng(0)
   members, nonmembers = rng.normal(0.7, 1, 2000).round(2), rng.normal(0, 1, 2000).round(2)  # ties
-  got = metrics.attack_figures(members, nonmembers, seed=0, threshold=0.3)
+  got = metrics.attack_metrics(members, nonmembers, seed=0, threshold=0.3)
   truth, scores = np.repeat([1, 0], 2000), np.concatenate([members, nonmembers])
   assert got.auc == pytest.approx(sklearn_metrics.roc_auc_score(truth, scores), abs=1e-12)
   expected = sklearn_metrics.balanced_accuracy_score(truth, scores > 0.3)
@@ -33,7 +33,7 @@ def test_attack_figures_equal_sklearn():
 
 def test_bootstrap_interval_has_the_textbook_width():
   rng = np.random.default_rng(0)
-  got = metrics.attack_figures(rng.normal(size=500), rng.normal(size=500), seed=0)
+  got = metrics.attack_metrics(rng.normal(size=500), rng.normal(size=500), seed=0)
   low, high = got.auc_interval
   # Standard error of the AUC of equal laws: sqrt((2n + 1) / (12 n^2)).
   assert high - low == pytest.approx(2 * 1.96 * np.sqrt(1001 / 12) / 500, rel=0.15)
@@ -44,13 +44,13 @@ def test_bootstrap_interval_has_the_textbook_width():
     assert low <= getattr(got, name) <= high
 
 
-def test_attack_figures_at_the_ends():
-  apart = metrics.attack_figures(np.full(30, 5.0), np.full(20, -5.0), seed=0)
+def test_attack_metrics_at_the_ends():
+  apart = metrics.attack_metrics(np.full(30, 5.0), np.full(20, -5.0), seed=0)
   assert apart[:4] == (1, 1, 1, 1)
   assert apart.auc_interval == (1, 1)
-  same = metrics.attack_figures(np.zeros(30), np.zeros(20), seed=0)
+  same = metrics.attack_metrics(np.zeros(30), np.zeros(20), seed=0)
   assert same[:4] == (0.5, 0.5, 0, 0)
-  never_called = metrics.attack_figures(np.arange(9.0), np.arange(9.0), seed=0, threshold=99)
+  never_called = metrics.attack_metrics(np.arange(9.0), np.arange(9.0), seed=0, threshold=99)
   assert never_called.balanced_accuracy == 0.5
 
 
@@ -185,7 +185,7 @@ def test_nomus_by_hand():
   'attack, first, second',
   [
     (metrics.population_attack, 'member_scores', 'nonmember_scores'),
-    (metrics.attack_figures, 'member_scores', 'nonmember_scores'),
+    (metrics.attack_metrics, 'member_scores', 'nonmember_scores'),
     (metrics.one_feature_attack, 'forget_losses', 'unseen_losses'),
   ],
 )
@@ -263,7 +263,7 @@ def test_population_scores_are_those_behind_the_attack():
   scores = metrics.population_scores(members, nonmembers, seed=3)
   assert scores[0].shape == scores[1].shape == (400,)
   expected = metrics.population_attack(members, nonmembers, seed=3, num_bootstrap=5)
-  assert metrics.attack_figures(*scores, seed=3, num_bootstrap=5) == expected
+  assert metrics.attack_metrics(*scores, seed=3, num_bootstrap=5) == expected
 
 
 def test_attack_features_are_the_four_scores():

@@ -24,6 +24,8 @@ NUM_PARAMS = {
   'wide_resnet28_10': 36_479_194,  # xternalz/WideResNet-pytorch
   'vgg11': 9_228_362,  # kuangliu/pytorch-cifar: 9,231,114 with 2,752 biases of convolutions
   'vgg16': 14_724_042,  # kuangliu/pytorch-cifar: 14,728,266 with 4,224 biases of convolutions
+  'fast_cnn': 1_971_362,  # the paper: 1.97 M
+  'fast_cnn_small': 756_066,
   'vit_tiny': 5_362_378,  # DeiT-Ti with patch 4: 5,362,762 with 2 * 192 for the class token
 }
 

@@ -75,8 +75,10 @@ def test_network_is_trained_unlearned_and_kept(kind, tmp_path):
   problem = dataclasses.replace(problem, original=trained[0])
   unlearned = methods.muda(rounds=2, batch_size=64)(problem, jax.random.key(2))
   figures = evaluation.compare(problem, unlearned, problem.validation)
-  assert figures['original']['forget'] > 0.9 and figures['unlearned']['retain'] > 0.8
-  assert figures['unlearned']['forget'] < figures['original']['forget'] - 0.2
+  assert (
+    figures['original']['forget_accuracy'] > 0.9 and figures['unlearned']['retain_accuracy'] > 0.8
+  )
+  assert figures['unlearned']['forget_accuracy'] < figures['original']['forget_accuracy'] - 0.2
   checkpoints.save(tmp_path, unlearned, {})
   chex.assert_trees_all_equal(checkpoints.restore(tmp_path, state)[0], unlearned)
 
@@ -126,15 +128,18 @@ def test_comparison_has_gold_as_its_reference(tiny_problem):
   test = tiny_problem.validation
   figures = evaluation.compare(tiny_problem, gold, test, golds=(gold, second))
   assert list(figures) == ['original', 'unlearned', 'gold', 'second gold']
-  assert figures['unlearned']['to_gold'] == 0 and 'to_gold' not in figures['gold']
-  assert figures['unlearned']['forget'] == figures['gold']['forget']
+  assert (
+    figures['unlearned']['activation_distance'] == 0
+    and 'activation_distance' not in figures['gold']
+  )
+  assert figures['unlearned']['forget_accuracy'] == figures['gold']['forget_accuracy']
   assert figures['original']['moved'] == 0 < figures['unlearned']['moved']
-  assert figures['second gold']['to_gold'] > 0
+  assert figures['second gold']['activation_distance'] > 0
   outputs = prediction.predict(tiny_problem.apply_fn, gold, test.images)
   kept = test.labels != 3
   right = outputs.logits.argmax(1) == test.labels
-  assert figures['gold']['test'] == pytest.approx(right[kept].mean())
-  assert figures['gold']['test_same_classes'] == pytest.approx(right[~kept].mean())
+  assert figures['gold']['test_accuracy'] == pytest.approx(right[kept].mean())
+  assert figures['gold']['test_forget_accuracy'] == pytest.approx(right[~kept].mean())
   assert 0 < figures['gold']['attack_floor'] < 0.3
   table = evaluation.markdown(figures).splitlines()
   assert len(table) == 6 and len({len(line) for line in table}) == 1
@@ -143,7 +148,7 @@ def test_comparison_has_gold_as_its_reference(tiny_problem):
 def test_undefined_figures_are_left_out_and_destroyed_models_are_named(tiny_problem):
   no_threes = tiny_problem.validation.take(np.flatnonzero(tiny_problem.validation.labels != 3))
   figures = evaluation.compare(tiny_problem, tiny_problem.original, no_threes)
-  assert {'attack', 'test_same_classes', 'to_gold'}.isdisjoint(figures['unlearned'])
+  assert {'attack', 'test_forget_accuracy', 'activation_distance'}.isdisjoint(figures['unlearned'])
   broken = jax.tree.map(lambda x: x * np.nan, tiny_problem.original)
   with pytest.raises(ValueError, match='the outputs of unlearned are not finite'):
     evaluation.compare(tiny_problem, broken, no_threes)

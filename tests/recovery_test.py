@@ -27,9 +27,8 @@ def hidden(tiny_problem):
 def test_retain_only_starts_at_the_model_and_leaves_gold_ignorant(tiny_problem, gold):
   p = tiny_problem
   run = lambda model, epochs: recovery.retain_only(
-    p.apply_fn, model, p.retain, p.forget, jax.random.key(2),
-    num_epochs=epochs, learning_rate=0.01, devices=p.devices,
-  )  # fmt: skip
+    p, model, jax.random.key(2), num_epochs=epochs, learning_rate=0.01
+  )
   curve = run(p.original, 2)
   assert curve.budgets.tolist() == [0, 1, 2] and curve.accuracies.shape == (3,)
   assert curve.accuracies[0] > 0.9

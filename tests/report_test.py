@@ -5,14 +5,14 @@ import pathlib
 
 import pytest
 
-from experiments.measure import evaluate
+from experiments.measure import rows as rows_lib
 from experiments.report import plots, problem_report, table
 
 GOLD = {
   'forget_accuracy': 0.0,
   'retain_accuracy': 1.0,
   'test_accuracy': 0.9,
-  'mia': 0.5,
+  'attack': 0.5,
   'dimensional_alignment': 0.9,
   'linear_probe': 0.8,
   'changed': 1.0,
@@ -24,7 +24,7 @@ def _row(name, kind, **changes):
   values = {**GOLD, 'activation_distance': 0.3, 'js_divergence': 0.1, **changes}
   if kind == 'gold':
     values = {k: v for k, v in values.items() if k not in ('activation_distance', 'js_divergence')}
-  return evaluate.Row(
+  return rows_lib.Row(
     name, kind, (values,), {'seconds': 4.0, 'compile_seconds': 1.0}, {}, pathlib.Path(name)
   )
 
@@ -55,7 +55,7 @@ def rows():
 
 
 def test_gaps_and_floors(rows):
-  cells = {line.row.name: line.cells for line in table.lines(rows)}
+  cells = {line.row.name: line.cells for line in table.lines(rows_lib.Results(rows))}
   assert cells['good']['test_accuracy'].gap == pytest.approx(0.1)
   assert not cells['good']['test_accuracy'].at_floor  # the golds are .02 apart
   assert cells['good']['dimensional_alignment'].at_floor  # .015 of .02
@@ -66,7 +66,7 @@ def test_gaps_and_floors(rows):
 
 
 def test_aggregates_are_those_of_the_definition(rows):
-  good, idle = table.lines(rows)[3:]
+  good, idle = table.lines(rows_lib.Results(rows))[3:]
   assert good.average_gap == pytest.approx((0 + 0 + 0.1 + 0) / 4)
   assert good.tug_of_war == pytest.approx(0.9)
   assert idle.tug_of_war == pytest.approx(0.0)
@@ -74,60 +74,66 @@ def test_aggregates_are_those_of_the_definition(rows):
 
 
 def test_separation_counts_floors(rows):
-  by_key = {c.key: c for c in table.columns(rows)}
-  assert table.separation(by_key['dimensional_alignment'], rows) == pytest.approx(20)
-  assert table.separation(by_key['activation_distance'], rows) == pytest.approx(6)
-  assert table.separation(by_key['retain_accuracy'], rows) == 0
-  assert table.separation(by_key['forget_accuracy'], rows) == float('inf')
+  by_key = {c.key: c for c in table.columns(rows_lib.Results(rows))}
+  assert table.separation(by_key['dimensional_alignment'], rows_lib.Results(rows)) == pytest.approx(
+    20
+  )
+  assert table.separation(by_key['activation_distance'], rows_lib.Results(rows)) == pytest.approx(6)
+  assert table.separation(by_key['retain_accuracy'], rows_lib.Results(rows)) == 0
+  assert table.separation(by_key['forget_accuracy'], rows_lib.Results(rows)) == float('inf')
 
 
 def test_columns_are_those_that_were_measured(rows):
-  keys = [c.key for c in table.columns(rows)]
+  keys = [c.key for c in table.columns(rows_lib.Results(rows))]
   assert 'test_forget_accuracy' not in keys and 'nmi' not in keys
   assert keys.index('forget_accuracy') < keys.index('dimensional_alignment')
 
 
 def test_undefined_values_are_dashes_and_never_at_the_floor(rows):
   del rows[3].seeds[0]['dimensional_alignment']
-  cell = table.lines(rows)[3].cells['dimensional_alignment']
+  cell = table.lines(rows_lib.Results(rows))[3].cells['dimensional_alignment']
   assert cell == table.Cell(None, None, False)
-  assert '| good        |' in table.markdown(rows)
-  assert problem_report.verdict(rows).startswith('Nearest to gold:')
+  assert '| good        |' in table.markdown(rows_lib.Results(rows))
+  assert problem_report.verdict(rows_lib.Results(rows)).startswith('Nearest to gold:')
   del rows[1].seeds[0]['dimensional_alignment']
-  assert table.lines(rows)[4].cells['dimensional_alignment'].gap is None
+  assert table.lines(rows_lib.Results(rows))[4].cells['dimensional_alignment'].gap is None
 
 
 def test_markdown_is_a_grid(rows):
-  text = table.markdown(rows).splitlines()
+  text = table.markdown(rows_lib.Results(rows)).splitlines()
   assert len(text) == 2 + len(rows)
   assert len({line.count('|') for line in text}) == 1
   assert len({len(line) for line in text}) == 1
 
 
 def test_verdict_names_the_nearest(rows):
-  verdict = problem_report.verdict(rows)
+  verdict = problem_report.verdict(rows_lib.Results(rows))
   assert 'good in output (activation distance)' in verdict
   assert 'good in features (DA)' in verdict
 
 
 def test_aggregates_need_all_of_their_parts(rows):
-  del rows[3].seeds[0]['mia']
-  good = table.lines(rows)[3]
+  del rows[3].seeds[0]['attack']
+  good = table.lines(rows_lib.Results(rows))[3]
   assert good.average_gap is None and good.tug_of_war == pytest.approx(0.9)
-  assert 'accuracies and attack' in problem_report.verdict(rows)
+  assert 'accuracies and attack' in problem_report.verdict(rows_lib.Results(rows))
 
 
 def test_destroyed_networks_are_warned_of(rows):
   rows[3].seeds[0]['finite'] = 0.0
-  assert 'good is destroyed: its outputs are not finite' in problem_report.warnings(rows)
+  assert 'good is destroyed: its outputs are not finite' in problem_report.warnings(
+    rows_lib.Results(rows)
+  )
 
 
 def test_no_effect_and_poor_separation_are_warned_of(rows):
-  notes = problem_report.warnings(rows)
+  notes = problem_report.warnings(rows_lib.Results(rows))
   assert [n for n in notes if n.startswith('idle had no effect')]
   assert not [n for n in notes if 'floors apart' in n]
   rows[0].seeds[0].update(dimensional_alignment=0.87, activation_distance=0.21)
-  assert len([n for n in problem_report.warnings(rows) if 'floors apart' in n]) == 2
+  assert (
+    len([n for n in problem_report.warnings(rows_lib.Results(rows)) if 'floors apart' in n]) == 2
+  )
 
 
 def _seeds(row, **changes):
@@ -142,10 +148,12 @@ def _seeds(row, **changes):
 def test_gaps_over_seeds_do_not_cancel(rows):
   rows[1] = _seeds(rows[1], test_accuracy=[0.8, 0.9])
   rows[3] = _seeds(rows[3], test_accuracy=[0.9, 0.8])
-  cell = {line.row.name: line.cells for line in table.lines(rows)}['good']['test_accuracy']
+  cell = {line.row.name: line.cells for line in table.lines(rows_lib.Results(rows))}['good'][
+    'test_accuracy'
+  ]
   assert cell.value == pytest.approx(0.85) and cell.gap == pytest.approx(0.1)
   assert cell.interval == pytest.approx(12.706 * 0.05, rel=1e-3)
-  column = next(c for c in table.columns(rows) if c.key == 'test_accuracy')
+  column = next(c for c in table.columns(rows_lib.Results(rows)) if c.key == 'test_accuracy')
   assert table.format_cell(column, cell) == '85.0 ± 63.5'
 
 
@@ -153,36 +161,44 @@ def test_group_figures_have_their_own_intervals_and_table(rows):
   group = {'klom_forget': 0.5, 'u_lira_auc': 0.6, 'forgetting_quality': 0.2}
   rows[1] = dataclasses.replace(rows[1], group={'u_lira_auc': 0.5})
   rows[3] = dataclasses.replace(rows[3], group=group, group_intervals={'u_lira_auc': 0.02})
-  assert [c.key for c in table.columns(rows, 'full')] == [
+  assert [c.key for c in table.columns(rows_lib.Results(rows), 'full')] == [
     'klom_forget',
     'forgetting_quality',
     'u_lira_auc',
   ]
-  line = table.lines(rows)[3]
+  line = table.lines(rows_lib.Results(rows))[3]
   assert line.cells['u_lira_auc'] == table.Cell(0.6, pytest.approx(0.1), False, 0.02)
   assert line.final_score == pytest.approx(0.2 * 1.0 * 0.8 / 0.9)
-  assert '0.600 ± 0.020' in table.markdown(rows, 'full')
-  assert 'u_lira' not in table.markdown(rows) and 'U-LiRA' not in table.markdown(rows)
+  assert '0.600 ± 0.020' in table.markdown(rows_lib.Results(rows), 'full')
+  assert 'u_lira' not in table.markdown(rows_lib.Results(rows)) and 'U-LiRA' not in table.markdown(
+    rows_lib.Results(rows)
+  )
 
 
 def test_rankings_stand_side_by_side(rows):
   for row in rows[3:]:
     row.group['klom_forget'] = 1.0
-  assert table.ranking(rows) == [
+  assert table.ranking(rows_lib.Results(rows)) == [
     ['rank by', 'Avg Gap', 'ToW', 'KLOM F'],
     ['good', '1', '1', '1'],
     ['idle', '2', '2', '1'],
   ]
-  assert table.ranking(rows[:3]) == []
+  assert table.ranking(rows_lib.Results(rows[:3])) == []
 
 
 def test_attacks_that_miss_the_planted_leak_are_warned_of(rows):
   rows[1].group['u_lira_auc'] = 0.5
   leak = _row('planted_leak', 'control')
   leak.group['u_lira_auc'] = 0.9
-  assert not [n for n in problem_report.warnings([*rows, leak]) if 'too weak' in n]
+  assert not [
+    n for n in problem_report.warnings(rows_lib.Results([*rows, leak])) if 'too weak' in n
+  ]
   leak.group_intervals['u_lira_auc'] = 0.5
-  assert [n for n in problem_report.warnings([*rows, leak]) if n.startswith('U-LiRA does not tell')]
+  assert [
+    n
+    for n in problem_report.warnings(rows_lib.Results([*rows, leak]))
+    if n.startswith('U-LiRA does not tell')
+  ]
 
 
 def test_training_that_stopped_before_its_last_epoch_is_drawn(tmp_path):
@@ -193,14 +209,20 @@ def test_training_that_stopped_before_its_last_epoch_is_drawn(tmp_path):
 
 def test_methods_that_hardly_move_are_warned_of(rows):
   rows[3].seeds[0]['moved'] = 0.5
-  assert not [n for n in problem_report.warnings(rows) if 'hardly any effect' in n]
+  assert not [
+    n for n in problem_report.warnings(rows_lib.Results(rows)) if 'hardly any effect' in n
+  ]
   rows[3].seeds[0]['moved'] = 0.1  # gold is 1.2 away
-  assert [n for n in problem_report.warnings(rows) if n.startswith('good had hardly any effect')]
+  assert [
+    n
+    for n in problem_report.warnings(rows_lib.Results(rows))
+    if n.startswith('good had hardly any effect')
+  ]
 
 
 def test_standing_counts_columns_at_the_floor(rows):
-  columns = len(table.columns(rows))
-  good = sum(cell.at_floor for cell in table.lines(rows)[3].cells.values())
-  words = problem_report.nearness(rows)
+  columns = len(table.columns(rows_lib.Results(rows)))
+  good = sum(cell.at_floor for cell in table.lines(rows_lib.Results(rows))[3].cells.values())
+  words = problem_report.nearness(rows_lib.Results(rows))
   assert words.startswith(f'As near to gold as another gold, of {columns} columns: good in {good}')
-  assert problem_report.nearness(rows[:3]) == ''
+  assert problem_report.nearness(rows_lib.Results(rows[:3])) == ''

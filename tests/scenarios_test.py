@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dalign_jax import checkpoints, errors, metrics, types
+from dalign_jax import checkpoints, errors, evaluation, metrics, types
 from dalign_jax import data as data_lib
 from experiments import config as config_lib
 from experiments import stages
@@ -146,7 +146,7 @@ def test_a_backdoor_opens_the_original_and_not_gold(tmp_path):
   assert rate('original') > 0.8 and rate('gold') < 0.3
   assert float(rows['original']['test_accuracy']) > 0.8  # clean images
   job = stages.prepare(config, folders.problem_folder(config))
-  assert one_model.other_side(job) == 'poisoned'
+  assert evaluation.other_side(job.sets) == 'poisoned'
   judged = score.Judge(job).judged.sets
   assert set(judged) == {'retain', 'forget', 'test', 'poisoned'}
   assert set(judged['poisoned'].ids) < set(job.sets['validation'].ids)
@@ -186,17 +186,17 @@ def test_memorised_images_are_found_once_for_all_requests(tmp_path, monkeypatch,
 
 
 BAD = {
-  'share': ({'forget': 'mislabelled:2'}, '--forget=mislabelled:2 must give a share'),
-  'number': ({'forget': 'memorised:many'}, '--forget=memorised:many must give a share'),
-  'target': ({'forget': 'backdoor:0.1:cat'}, "--forget=backdoor:0.1:cat: there is no class 'cat'"),
+  'share': ({'forget': 'mislabelled:2'}, 'forget: mislabelled:2: must give a share'),
+  'number': ({'forget': 'memorised:many'}, 'forget: memorised:many: must give a share'),
+  'target': ({'forget': 'backdoor:0.1:cat'}, "forget: backdoor:0.1:cat: there is no class 'cat'"),
   'too many': ({'forget': 'backdoor:0.95:1'}, 'outside class 1'),
-  'no subclasses': ({'forget': 'subclass:3'}, '--forget=subclass:3: there are no subclasses'),
+  'no subclasses': ({'forget': 'subclass:3'}, 'forget: subclass:3: there are no subclasses'),
   'subclass': ({'forget': 'subclass:x', 'coarse': PARITY}, "there is no subclass 'x'"),
   'whole class': (
     {'forget': 'subclass:3', 'coarse': 'three=3;rest=0,1,2,4,5,6,7,8,9'},
-    '--forget=subclass:3 is a whole class',
+    'forget: subclass:3: is a whole class',
   ),
-  'coarse name': ({'coarse': 'a=0,x'}, "--coarse=a=0,x: there is no class 'x'"),
+  'coarse name': ({'coarse': 'a=0,x'}, "coarse: there is no class 'x'"),
   'coarse twice': ({'coarse': 'a=0,1;b=1,2'}, 'class 1 is named twice'),
   'coarse missing': ({'coarse': 'a=0,1;b=2,3'}, 'class 4 is in no coarse class'),
   'models': ({'forget': 'memorised:0.1', 'memorisation_models': 4}, 'memorisation_models'),

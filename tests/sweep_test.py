@@ -14,6 +14,7 @@ from dalign_jax import errors, hparams
 from dalign_jax.store import files
 from experiments import config as config_lib
 from experiments import run, stages, sweep, sweep_cells
+from experiments.measure import rows as rows_lib
 from experiments.report import sweep_report
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -135,7 +136,7 @@ def test_report_over_scenarios_has_ranks_links_and_failures(finished, tmp_path):
 
 def test_summary_ranks_over_the_scenarios_that_a_method_has(finished):
   part = sweep_report.gather(finished)
-  rows = [row for row in part.record.rows if row.name != 'head_only']
+  rows = rows_lib.Results(row for row in part.record.rows if row.name != 'head_only')
   second = sweep_report.Part(
     dataclasses.replace(finished, name='second'), part.record._replace(rows=rows)
   )

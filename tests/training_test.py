@@ -1,5 +1,7 @@
 """The training step, epochs that resume, and prediction: on one device and on several."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from dalign_jax import augmentation, models, parallel, prediction, training, types
+from dalign_jax import augmentation, errors, models, parallel, prediction, training, types
 from tests import tiny
 
 KEY = jax.random.key(5)
@@ -166,3 +168,22 @@ def test_augmentation_crops_and_mirrors():
 def test_unknown_augmentation_is_named():
   with pytest.raises(ValueError, match=r"augmentation must be one of .*, got 'cutout'"):
     augmentation.augment(jnp.zeros((1, 8, 8, 1)), KEY, 'cutout')
+
+
+@pytest.mark.parametrize(
+  ('shift', 'outputs', 'message'),
+  [
+    (1, 10, r'labels must be in \[0, 10\).*got 1 to 10; subtract 1'),
+    (-1, 10, r'labels must be in \[0, 10\).*got -1 to 8'),
+    (0, 9, r'labels must be in \[0, 9\).*got 0 to 9'),
+    (0, 1, 'the network has one output: give it one for each class'),
+  ],
+)
+def test_labels_that_the_outputs_lack_are_refused(shift, outputs, message, tiny_problem):
+  state = tiny_problem.original
+  head = {'kernel': np.ones((24, outputs), np.float32), 'bias': np.zeros(outputs, np.float32)}
+  state = state._replace(params={**state.params, 'head': head})
+  labels = (np.arange(len(tiny_problem.retain)) % 10 + shift).astype(np.int32)
+  rows = dataclasses.replace(tiny_problem.retain, labels=labels)
+  with pytest.raises(errors.InputError, match=message):
+    training.fit(tiny.apply_fn, state, rows, types.Recipe(num_epochs=1), KEY)

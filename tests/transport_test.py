@@ -191,3 +191,31 @@ def test_sliced_wasserstein_of_equal_sizes_pairs_sorted_points():
 def test_bad_numbers_are_named(call, message):
   with pytest.raises(ValueError, match=message):
     call()
+
+
+def test_an_infinite_cost_forbids_a_pair():
+  result = losses.sinkhorn(jnp.array([[0.0, jnp.inf], [1.0, 0.0]]))
+  chex.assert_trees_all_close(result.plan, jnp.eye(2) / 2, atol=1e-3)
+  assert result.converged and result.iterations < 1000
+  np.testing.assert_allclose(result.cost, 0.0, atol=1e-3)
+  large = np.asarray(losses.cosine_cost(A, B))
+  forbidden = np.random.default_rng(0).random(large.shape) < 0.3
+  exact = losses.sinkhorn(jnp.where(forbidden, jnp.inf, large), epsilon=0.1)
+  penalised = losses.sinkhorn(jnp.where(forbidden, 20.0, large), epsilon=0.1)
+  assert exact.converged and not np.any(exact.plan[forbidden])
+  np.testing.assert_allclose(exact.cost, penalised.cost, rtol=1e-3)
+  np.testing.assert_allclose(exact.regularized_cost, penalised.regularized_cost, rtol=1e-3)
+  derivative = jax.grad(lambda c: jnp.sum(losses.sinkhorn(c).plan * jnp.where(c < 9, c, 0.0)))
+  assert np.all(np.isfinite(derivative(jnp.array([[0.0, jnp.inf], [1.0, 0.0]]))))
+
+
+@pytest.mark.parametrize('first', [jnp.inf, jnp.nan, -jnp.inf])
+def test_costs_without_an_answer_end_within_the_bound(first):
+  cost = jnp.array([[first, first], [1.0, 0.0]])  # the first row may go nowhere
+  result = losses.sinkhorn(cost, max_iterations=50)
+  assert result.iterations <= 50 and not result.converged
+  if first == jnp.inf:
+    np.testing.assert_allclose(result.plan[0], 0.0)
+    assert np.isfinite(result.cost) and result.marginal_error >= 0.49
+  else:
+    assert np.isnan(result.cost)

@@ -99,7 +99,7 @@ def test_score_is_the_mean_gap_to_the_tuning_gold(searched):
   gold, second = judge.references['gold'], judge.references['second gold']
   names = ('forget_accuracy', 'retain_accuracy', 'validation_accuracy', 'attack')
   assert second['score'] == pytest.approx(np.mean([abs(second[n] - gold[n]) for n in names]))
-  assert judge.figures(judge.originals[0]) == judge.references['original']
+  assert judge.metrics(judge.originals[0]) == judge.references['original']
   assert set(judge.judged.sets) == {'retain', 'forget', 'test'}
   assert judge.judged.sets['test'] is judge.job.sets['validation']
   assert not {1000, 1001} & {0, 100, 101}  # seeds of the table's models
@@ -136,9 +136,9 @@ def test_over_several_originals_a_score_is_the_mean_of_each_ones_own(searched, t
   ]
 
   judge = search.prepare_judge(config, tuning)
-  each = [judge.figures(model, number) for number, model in enumerate(judge.originals)]
+  each = [judge.metrics(model, number) for number, model in enumerate(judge.originals)]
   assert score.mean(each) == judge.references['original']
-  swapped = [judge.figures(model, 1 - number) for number, model in enumerate(judge.originals)]
+  swapped = [judge.metrics(model, 1 - number) for number, model in enumerate(judge.originals)]
   assert [s['score'] for s in swapped] != [s['score'] for s in each]  # each has a gold of its own
 
   with pytest.raises(errors.InputError, match='num_tuning_seeds: 2 there, 1 now'):

@@ -1,6 +1,6 @@
 """What every source is asked and gives back, and the steps that sources share."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 from typing import NamedTuple
 
@@ -8,6 +8,7 @@ import numpy as np
 import PIL.Image
 
 from dalign_jax import errors, types
+from dalign_jax.data import _taken
 
 _BLOCK = 512
 
@@ -22,6 +23,9 @@ class Source:
     group_names: name of each group, None where the rows have no groups.
     splits: the splits that `load` can be asked for.
     notes: what a report should say about the reading, such as rows that were left out.
+    left_out: what was not taken, by kind; the notes say it as well.
+    name: what was read.
+    split: the split, and where it came from.
   """
 
   dataset: types.Dataset
@@ -29,6 +33,30 @@ class Source:
   group_names: tuple[str, ...] | None = None
   splits: tuple[str, ...] = ('train',)
   notes: tuple[str, ...] = ()
+  left_out: tuple[_taken.LeftOut, ...] = ()
+  name: str = ''
+  split: str = 'train'
+
+  @property
+  def taken(self) -> _taken.Taken:
+    """The account of what was taken, for a run to print and record."""
+    dataset = self.dataset
+    if dataset.is_multi_label:
+      counts = dataset.labels.sum(0).tolist()
+    else:
+      counts = np.bincount(dataset.labels, minlength=len(self.class_names)).tolist()
+    said = {str(kind) for kind in self.left_out}
+    return _taken.Taken(
+      name=self.name,
+      split=self.split,
+      splits=self.splits,
+      classes=tuple(zip(self.class_names, counts, strict=True)),
+      image=f'{" x ".join(map(str, dataset.images.shape[1:]))} {dataset.images.dtype}',
+      rows=len(dataset),
+      people=None if dataset.group is None else len(np.unique(dataset.group)),
+      left_out=self.left_out,
+      notes=tuple(note for note in self.notes if note not in said),
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,28 +72,32 @@ class Request:
   id_key: str | None = None
   image_key: str = 'image'
   image_size: int | None = None
+  skip_unreadable: bool = False
 
 
 class Opened(NamedTuple):
   """A source that was found: what its content depends on, and how to decode it.
 
   Attributes:
-    fingerprint: what JSON can hold; equal fingerprints mean equal content.
+    fingerprint: gives what JSON can hold; equal fingerprints mean equal content. It may read all
+      files, so it is asked for only where decoded images are kept.
     read: decodes everything; its argument is told `(rows done, rows in all)`.
   """
 
-  fingerprint: dict
+  fingerprint: Callable[[], dict]
   read: Callable[[Callable[[int, int], None]], Source]
 
 
-def require_defaults(request: Request, splits: Iterable[str] = ('train',)) -> None:
+def require_defaults(
+  request: Request, splits: Iterable[str] = ('train',), allowed: Sequence[str] = ()
+) -> None:
   """Raises where keys or a split were asked for that this kind of source does not have."""
   for field in dataclasses.fields(Request):
     value = getattr(request, field.name)
-    if field.name.endswith('_key') and value != field.default:
+    if field.name.endswith('_key') and field.name not in allowed and value != field.default:
       raise errors.InputError(
-        f'--{field.name}={value} names a feature of a TFDS data set; --dataset={request.name} '
-        'has none: leave it out'
+        f'{value!r} names a feature of a TFDS data set; {request.name} has none: leave it out',
+        argument=field.name,
       )
   require_split(request, request.split, splits)
 
@@ -74,9 +106,7 @@ def require_split(request: Request, split: str, splits: Iterable[str]) -> None:
   """Raises unless the split is one of `splits`."""
   if split not in splits:
     known = ', '.join(splits)
-    raise errors.InputError(
-      f'--dataset={request.name} has no split {request.split!r}; it has: {known}'
-    )
+    raise errors.InputError(f'{request.name} has no split {request.split!r}; it has: {known}')
 
 
 def blocks(count: int, progress: Callable[[int, int], None]) -> Iterable[range]:
@@ -99,7 +129,7 @@ class ImageStack:
     image = image[..., None] if image.ndim == 2 else image
     if image.ndim != 3 or image.dtype != np.uint8:
       raise errors.InputError(
-        f'--dataset={self._request.name}: images must be uint8 [H, W, C], {row} is '
+        f'{self._request.name}: images must be uint8 [H, W, C], {row} is '
         f'{image.dtype} {list(image.shape)}'
       )
     if self._request.image_size is not None:
@@ -108,9 +138,9 @@ class ImageStack:
       self._images = np.empty((self._capacity, *image.shape), np.uint8)
     if image.shape != self._images.shape[1:]:
       raise errors.InputError(
-        f'--dataset={self._request.name}: images must have one shape, {row} is '
+        f'{self._request.name}: images must have one shape, {row} is '
         f'{list(image.shape)} and those before it {list(self._images.shape[1:])}; '
-        '--image_size=N makes all of them N x N'
+        'image_size=N makes all of them N x N'
       )
     self._images[self._size] = image
     self._size += 1
@@ -142,11 +172,12 @@ def index(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
   return indices.astype(np.int32), tuple(str(value) for value in distinct)
 
 
-def note_unknown(label_key: str, before: int, after: int) -> tuple[str, ...]:
-  """The note that rows with the label -1 were left out, none where there are no such rows."""
-  if before == after:
-    return ()
-  return (f'{before - after} of {before} rows with {label_key} -1 (unknown) left out',)
+def note_unknown(label_key: str, count: int, unknown: Sequence[str]) -> list[_taken.LeftOut]:
+  """That `unknown` of `count` rows have the label -1, nothing where none have."""
+  if not len(unknown):
+    return []
+  what = f'of {count} rows with {label_key} -1 (unknown)'
+  return [_taken.LeftOut(what, len(unknown), str(unknown[0]))]
 
 
 def build(
@@ -159,13 +190,13 @@ def build(
   class_names: tuple[str, ...] | None = None,
   group_names: tuple[str, ...] | None = None,
   splits: tuple[str, ...] = ('train',),
-  notes: tuple[str, ...] = (),
+  notes: Sequence[str] = (),
+  left_out: Sequence[_taken.LeftOut] = (),
+  split: str | None = None,
 ) -> Source:
   """Checks the arrays and numbers labels and groups that have no names yet."""
   if not len(labels):
-    raise errors.InputError(
-      f'--dataset={request.name} has no labelled row in split {request.split!r}'
-    )
+    raise errors.InputError(f'{request.name} has no labelled row in split {request.split!r}')
   if class_names is None:
     labels, class_names = index(labels)
   if group is not None and group_names is None:
@@ -174,9 +205,20 @@ def build(
   if len(distinct) < len(ids):
     repeated = distinct[counts > 1]
     raise errors.InputError(
-      f'--dataset={request.name}: ids must be unique, {len(repeated)} occur more than once, '
+      f'{request.name}: ids must be unique, {len(repeated)} occur more than once, '
       f'such as {str(repeated[0])!r}'
     )
   group = None if group is None else np.asarray(group, np.int32)
   dataset = types.Dataset(images, np.asarray(labels, np.int32), ids, group)
-  return Source(dataset, tuple(class_names), group_names, tuple(splits), tuple(notes))
+  if split is None:
+    split = request.split if len(splits) > 1 else f'{request.split} (the only one)'
+  return Source(
+    dataset,
+    tuple(class_names),
+    group_names,
+    tuple(splits),
+    (*map(str, left_out), *notes),
+    tuple(left_out),
+    request.name,
+    split,
+  )

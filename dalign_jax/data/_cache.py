@@ -12,9 +12,9 @@ import tempfile
 import numpy as np
 
 from dalign_jax import errors, types
-from dalign_jax.data import _base
+from dalign_jax.data import _base, _taken
 
-_FORMAT = 1
+_FORMAT = 2
 _ROWS = 4096
 
 
@@ -68,8 +68,8 @@ def cached(cache_dir: str | pathlib.Path, key: dict, read: Callable[[], _base.So
     _store(folder, source, key)
   except OSError as error:
     raise errors.InputError(
-      f'cannot write the decoded images to {folder} ({error}); name a folder with room to write '
-      'to with --cache_dir'
+      f'cannot write the decoded images to {folder} ({error}); name a folder with room to write to',
+      argument='cache_dir',
     ) from error
   return _restore(folder) or source
 
@@ -110,7 +110,10 @@ def _restore(folder: pathlib.Path) -> _base.Source | None:
       return None
     group_names = None if meta['group_names'] is None else tuple(meta['group_names'])
     names, splits, notes = (tuple(meta[name]) for name in ('class_names', 'splits', 'notes'))
-    return _base.Source(dataset, names, group_names, splits, notes)
+    left_out = tuple(_taken.LeftOut(*kind) for kind in meta['left_out'])
+    return _base.Source(
+      dataset, names, group_names, splits, notes, left_out, meta['name'], meta['split']
+    )
   except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
     return None
 
@@ -134,6 +137,9 @@ def _store(folder: pathlib.Path, source: _base.Source, key: dict) -> None:
       'group_names': source.group_names,
       'splits': source.splits,
       'notes': source.notes,
+      'left_out': source.left_out,
+      'name': source.name,
+      'split': source.split,
     }
     (temporary / 'source.json').write_text(json.dumps(meta, indent=1))
     if folder.exists() and _restore(folder) is None:

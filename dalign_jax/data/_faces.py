@@ -6,13 +6,13 @@ the benchmark trains on, forgets, tests on and keeps unseen.
 
 from collections.abc import Mapping, Sequence
 import csv
-import functools
+import dataclasses
 import pathlib
 
 import numpy as np
 
 from dalign_jax import errors
-from dalign_jax.data import _base, _files
+from dalign_jax.data import _base, _files, _pictures, _words
 
 AGES = tuple('abcdefgh')
 AGE_NAMES = ('0-6', '7-12', '13-19', '20-30', '31-45', '46-55', '56-66', '67-80')
@@ -30,7 +30,7 @@ MUCAC_IMAGES, MUCAC_PEOPLE = 30_000, 6_217
 def mufac(request: _base.Request) -> _base.Opened:
   """MUFAC: ages of Korean families; ids are `part/file`, groups people (`F0001_D`)."""
   _base.require_defaults(request)
-  root = _folder(request)
+  root = _files.existing_folder(request)
   rows, notes = [], []
   for part, (name, folder, expected) in MUFAC_LISTS.items():
     with _open(request, root / name) as file:
@@ -38,7 +38,7 @@ def mufac(request: _base.Request) -> _base.Opened:
     for row in listed:
       if not {'image_path', 'age_class'} <= row.keys() or row['age_class'] not in AGES:
         raise errors.InputError(
-          f'--dataset={request.name}: {name} must have the columns image_path and age_class '
+          f'{request.name}: {name} must have the columns image_path and age_class '
           f'(a to h), found {row}'
         )
       file = row['image_path']
@@ -51,7 +51,7 @@ def mufac(request: _base.Request) -> _base.Opened:
 def mucac(request: _base.Request) -> _base.Opened:
   """MUCAC: attributes of CelebA-HQ, several at once; groups are identity numbers."""
   names = _attribute_names(request, MUCAC_ATTRIBUTES)
-  root = _folder(request)
+  root = _files.existing_folder(request)
   masks = root / 'CelebAMask-HQ'
   find = lambda name: root / name if (root / name).exists() else masks / name
   identity_file, attribute_file = find('CelebA-HQ-identity.txt'), find('CelebA-HQ-attribute.txt')
@@ -67,44 +67,54 @@ def mucac(request: _base.Request) -> _base.Opened:
 def celeba(request: _base.Request) -> _base.Opened:
   """CelebA as distributed: aligned images, attributes, identities, and its partition by split."""
   names = _attribute_names(request, ('Male',))
-  root = _folder(request)
-  files = [
-    root / name
-    for name in ('identity_CelebA.txt', 'list_attr_celeba.txt', 'list_eval_partition.txt')
-  ]
-  people, labels = _pairs(request, files[0]), _attributes(request, files[1], names)
+  root = _files.existing_folder(request)
+  find = lambda *names: next((root / n for n in names if (root / n).exists()), root / names[0])
+  attribute_file = find('list_attr_celeba.txt', 'list_attr_celeba.csv')  # Kaggle's are CSV
+  partition_file = find('list_eval_partition.txt', 'list_eval_partition.csv')
+  identity_file = find('identity_CelebA.txt', 'identity_CelebA.csv')
   splits = ('train', 'validation', 'test')
-  _base.require_split(request, request.split, splits)
-  partition = _pairs(request, files[2])
+  request = dataclasses.replace(request, split=_words.find_split(request, splits))
+  labels = _attributes(request, attribute_file, names)
+  partition = _pairs(request, partition_file)
   wanted = str(splits.index(request.split))
+  files, notes = [attribute_file, partition_file], []
+  if identity_file.exists() or attribute_file.suffix == '.txt':
+    people = _pairs(request, identity_file)
+    files.append(identity_file)
+  else:
+    people = dict.fromkeys(labels)
+    notes = ['there is no identity_CelebA.txt: no people, no forgetting by person']
   people = {file: person for file, person in people.items() if partition.get(file) == wanted}
-  rows = _joined(request, root / 'img_align_celeba', people, labels)
-  return _opened(request, rows, names, [], files, splits)
+  folder = find('img_align_celeba/img_align_celeba', 'img_align_celeba')
+  return _opened(request, _joined(request, folder, people, labels), names, notes, files, splits)
 
 
 def lfw(request: _base.Request) -> _base.Opened:
   """LFW: a folder for each person; labels are people, or genders by two lists of file names."""
   if request.label_key not in ('label', 'identity', 'gender'):
     raise errors.InputError(
-      f'--label_key={request.label_key}: --dataset={request.name} has identity and gender'
+      f'{request.label_key!r}: {request.name} has identity and gender', argument='label_key'
     )
-  root = _folder(request)
+  root = _files.existing_folder(request)
   people = tuple(p.name for p in sorted(root.iterdir()) if p.is_dir() and p.name[:1] != '.')
+  gathered = _files.Gathered()
   images = [
-    (f'{name}/{file.name}', file, name) for name, file in _files.list_images(root, people)[0]
+    (_words.show(f'{name}/{file.name}'), file, name)
+    for name, file in _files.list_images(root, people, gathered)
   ]
   if request.label_key != 'gender':
     kept = tuple(sorted({person for _, _, person in images}))
     rows = [(name, file, kept.index(person), person) for name, file, person in images]
-    return _opened(request, rows, kept, [], [])
+    return _opened(request, rows, kept, [], [], left_out=gathered.left_out())
   lists = [root / 'female_names.txt', root / 'male_names.txt']
   listed = {}
   for label, path in enumerate(lists):
     with _open(request, path) as file:
       listed |= {line.split()[0]: label for line in file if line.strip()}
   known = [(i, f, listed[f.name], p) for i, f, p in images if f.name in listed]
-  notes = _base.note_unknown('gender', len(images), len(known))
-  return _opened(request, known, ('female', 'male'), list(notes), lists)
+  unknown = [name for name, file, _ in images if file.name not in listed]
+  left_out = [*gathered.left_out(), *_base.note_unknown('gender', len(images), unknown)]
+  return _opened(request, known, ('female', 'male'), [], lists, left_out=left_out)
 
 
 def official_parts(name: str, source: _base.Source) -> dict[str, np.ndarray] | None:
@@ -136,36 +146,29 @@ def official_parts(name: str, source: _base.Source) -> dict[str, np.ndarray] | N
   return None
 
 
-def _folder(request) -> pathlib.Path:
-  root = pathlib.Path(request.path).expanduser()
-  if not root.is_dir():
-    kind = request.name.partition(':')[0]
-    raise errors.InputError(
-      f'--dataset={request.name}: there is no folder {root}; give {kind}:PATH'
-    )
-  return root
-
-
 def _open(request, path):
   try:
     return open(path, encoding='utf-8-sig', newline='')
   except OSError as error:
-    raise errors.InputError(f'--dataset={request.name}: cannot read {path} ({error})') from error
+    raise errors.InputError(f'{request.name}: cannot read {path} ({error})') from error
 
 
 def _pairs(request, path) -> dict[str, str]:
   """A file of lines `file value`."""
   with _open(request, path) as lines:
-    cells = [line.split() for line in lines if line.strip()]
+    cells = [_cells(path, line) for line in lines if line.strip()]
+  cells = [row for row in cells if row[0] != 'image_id']  # the header of a CSV file
   if any(len(row) != 2 for row in cells):
-    raise errors.InputError(
-      f'--dataset={request.name}: {path} must hold a file name and a number a line'
-    )
+    raise errors.InputError(f'{request.name}: {path} must hold a file name and a number a line')
   return {file: value for file, value in cells}
 
 
+def _cells(path, line) -> list[str]:
+  return line.strip().split(',') if path.suffix == '.csv' else line.split()
+
+
 def _attribute_names(request, default: Sequence[str]) -> tuple[str, ...]:
-  """The attributes that `--label_key` names, separated by commas."""
+  """The attributes that `label_key` names, separated by commas."""
   if request.label_key == 'label':
     return tuple(default)
   return tuple(name.strip() for name in request.label_key.split(','))
@@ -174,13 +177,15 @@ def _attribute_names(request, default: Sequence[str]) -> tuple[str, ...]:
 def _attributes(request, path, names) -> dict[str, list[int]]:
   """Attributes 0 or 1 of each file: a line with a count, one with names, then -1 or 1 a name."""
   with _open(request, path) as lines:
-    cells = [line.split() for line in lines if line.strip()][1:]
-  header = cells[0] if cells else []
+    cells = [_cells(path, line) for line in lines if line.strip()]
+  is_table = path.suffix == '.csv'
+  cells = cells if is_table else cells[1:]  # the first line counts
+  header = cells[0][int(is_table) :] if cells else []
   unknown = [name for name in names if name not in header]
   if unknown:
     raise errors.InputError(
-      f'--label_key={request.label_key}: {path.name} has no {unknown[0]!r}; it has: '
-      f'{", ".join(header)}'
+      f'{request.label_key}: {path.name} has no {unknown[0]!r}; it has: {", ".join(header)}',
+      argument='label_key',
     )
   columns = [1 + header.index(name) for name in names]
   return {row[0]: [int(row[c] == '1') for c in columns] for row in cells[1:]}
@@ -190,9 +195,7 @@ def _joined(request, folder, people: Mapping[str, str], labels: Mapping[str, lis
   """Rows `(id, file, label, person)` of the files that have a person; one label or several."""
   missing = [file for file in people if file not in labels]
   if missing:
-    raise errors.InputError(
-      f'--dataset={request.name}: {missing[0]} has an identity and no attributes'
-    )
+    raise errors.InputError(f'{request.name}: {missing[0]} has an identity and no attributes')
   return [
     (file, folder / file, labels[file] if len(labels[file]) > 1 else labels[file][0], person)
     for file, person in people.items()
@@ -203,28 +206,34 @@ def _count_note(what, found, expected) -> list[str]:
   return [] if found == expected else [f'{what} {found:,}; the official number is {expected:,}']
 
 
-def _opened(request, rows, class_names, notes, lists, splits=('train',)) -> _base.Opened:
+def _opened(
+  request, rows, class_names, notes, lists, splits=('train',), left_out=()
+) -> _base.Opened:
   """A source of rows `(id, file, label, person)`."""
   missing = [file for _, file, _, _ in rows if not file.is_file()]
   if missing:
     raise errors.InputError(
-      f'--dataset={request.name}: {len(missing)} of {len(rows)} images are missing, such as '
-      f'{missing[0]}'
+      f'{request.name}: {len(missing)} of {len(rows)} images are missing, such as {missing[0]}'
     )
   _base.require_split(request, request.split, splits)
   binary = len(rows) and not isinstance(rows[0][2], list) and len(class_names) == 1
   names = (f'not {class_names[0]}', class_names[0]) if binary else tuple(class_names)
   root = pathlib.Path(request.path).expanduser()
-  digest = _files.digest(root, [*(file for _, file, _, _ in rows), *lists])
 
   def read(progress):
-    stack = _base.ImageStack(request, len(rows))
-    for block in _base.blocks(len(rows), progress):
-      for row in block:
-        stack.append(rows[row][0], _files.decode(request, rows[row][1], 'RGB'))
-    ids, people = (np.array([row[k] for row in rows], dtype=str) for k in (0, 3))
-    labels = np.array([row[2] for row in rows], np.int32)
-    build = functools.partial(_base.build, class_names=names, splits=splits, notes=tuple(notes))
-    return build(request, stack.array(), labels, ids, people)
+    return _pictures.source(
+      request,
+      rows,
+      progress,
+      class_names=names,
+      mode='RGB',
+      notes=notes,
+      left_out=left_out,
+      splits=splits,
+      split=f'{request.split} (of the data set as distributed)',
+    )
 
-  return _base.Opened({'path': str(root.resolve()), 'files': digest}, read)
+  files = [*(file for _, file, _, _ in rows), *lists]
+  return _base.Opened(
+    lambda: {'path': str(root.resolve()), 'files': _files.digest(root, files)}, read
+  )

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dalign_jax import errors, types
-from dalign_jax.data import _forget
+from dalign_jax.data import _by_group, _request, _scenarios
 
 
 def candidates(dataset: types.Dataset, group_sizes: tuple[int, int] | None) -> np.ndarray | None:
@@ -21,13 +21,13 @@ def candidates(dataset: types.Dataset, group_sizes: tuple[int, int] | None) -> n
   if group_sizes is None:
     return None
   low, high = group_sizes
-  _need_groups(dataset, f'--group_sizes={low},{high}')
+  _need_groups(dataset, 'group_sizes')
   groups, counts = np.unique(dataset.group, return_counts=True)
   found = groups[(counts >= low) & (counts <= high)]
   if len(found) < 2:
     raise errors.InputError(
-      f'--group_sizes={low},{high} leaves {len(found)} groups; sizes are from {counts.min()} to '
-      f'{counts.max()}'
+      f'{low},{high} leaves {len(found)} groups; sizes are from {counts.min()} to {counts.max()}',
+      argument='group_sizes',
     )
   return found
 
@@ -40,10 +40,10 @@ def unseen_rows(
   group_names: Sequence[str] | None,
   among: np.ndarray | None,
 ) -> np.ndarray:
-  """Rows of the people that `--unseen` names or draws, none of whom is forgotten.
+  """Rows of the people that `unseen` names or draws, none of whom is forgotten.
 
   Args:
-    text: `group:NAME` or `group:COUNT`.
+    text: `group:NAME` or `people:COUNT`.
     dataset: all rows.
     forgotten: rows that are forgotten already.
     rng: draws people.
@@ -53,13 +53,17 @@ def unseen_rows(
   Raises:
     ValueError: if the request is of another form or cannot be met.
   """
-  request = _forget.parse(text, 'unseen')
-  if request.kind != 'group':
-    raise errors.InputError(f'{request.flag} must be group:NAME or group:COUNT')
-  _need_groups(dataset, request.flag)
+  request = _scenarios.parse(text, 'unseen')
+  if request.kind not in ('group', 'people'):
+    raise request.error('must be group:NAME or people:COUNT')
+  _need_groups(dataset, 'unseen')
   among = np.unique(dataset.group) if among is None else among
   among = np.setdiff1d(among, dataset.group[forgotten])
-  return _forget.forced_rows(request, dataset, rng, group_names, among)
+  every = np.arange(len(dataset))
+  context = _request.Context(
+    dataset=dataset, training=every, rng=rng, group_names=group_names, groups=among
+  )
+  return _by_group.rows(request, context)
 
 
 def halve(
@@ -99,8 +103,8 @@ def check_people(group: np.ndarray, parts: Mapping[str, np.ndarray]) -> None:
         raise errors.InputError(f'group {person} is in both {first} and {name}')
 
 
-def _need_groups(dataset, flag):
+def _need_groups(dataset, argument):
   if dataset.group is None:
     raise errors.InputError(
-      f'{flag}: the data set has no groups; name their feature with --group_key'
+      'the data set has no groups; name their feature with group_key', argument=argument
     )

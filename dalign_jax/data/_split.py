@@ -19,7 +19,7 @@ class Split:
     retain: training rows to keep.
     forget: training rows to forget.
     validation: rows held out for choosing hyper-parameters.
-    test: rows held out for the final figures; empty where the source has a test split of its own.
+    test: rows held out for the final metrics; empty where the source has a test split of its own.
     unused: rows left out by `max_examples` or `group_sizes`.
     unseen: rows of people who are in no other part, for the attacks.
     unseen_validation: rows of further such people, whom methods may watch.

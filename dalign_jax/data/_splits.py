@@ -1,11 +1,12 @@
 """Disjoint, seeded splits of a data set into retain, forget, validation and test rows."""
 
 from collections.abc import Mapping, Sequence
+import functools
 
 import numpy as np
 
 from dalign_jax import errors, types
-from dalign_jax.data import _forget, _people, _scenarios, _split
+from dalign_jax.data import _people, _request, _scenarios, _split
 
 
 def split_dataset(
@@ -30,7 +31,7 @@ def split_dataset(
   `forget`. Validation and test are drawn from the other rows, every class in proportion, and keep
   rows of a forgotten class: the evaluation needs them. With one seed, the held-out rows are the
   same for every `class:`, `classes:` and `random:` request, and `random:`, `class:NAME:SHARE` and
-  `group:COUNT` requests of growing size contain each other.
+  `people:COUNT` requests of growing size contain each other.
 
   Args:
     dataset: all rows.
@@ -41,7 +42,7 @@ def split_dataset(
     class_names: names of the classes, for `class:NAME`.
     group_names: names of the groups, for `group:NAME`.
     max_examples: use so many rows only, those to forget included, every class in proportion.
-    unseen: `group:NAME` or `group:COUNT`: people of whom nothing is trained on. Half of those drawn
+    unseen: `group:NAME` or `people:COUNT`: people of whom nothing is trained on. Half of those
       are for the attacks, half for methods to watch.
     split_by_group: hold out whole people for validation and test, who are then in no other part;
       classes come in proportion only by chance.
@@ -64,14 +65,26 @@ def split_dataset(
     {'retain': 1130, 'forget': 128, 'validation': 180, 'test': 359}
   """
   _check_numbers(validation_fraction, test_fraction, seed, max_examples)
-  request = _forget.parse(forget)
+  request = _scenarios.parse(forget)
   draw = _Draw(dataset, seed, split_by_group)
+  scenario = _scenarios.SCENARIOS.get(request.kind)  # None for the official parts
   people = _people.candidates(dataset, group_sizes)
-  if request.kind == 'official':
+  ask = functools.partial(
+    _request.Context,
+    dataset=dataset,
+    class_names=class_names,
+    group_names=group_names,
+    groups=people,
+    scores=scores,
+  )
+  if scenario is None:
     taken, unused = _official_parts(request, len(dataset), official, unseen, max_examples)
     test_fraction = 0.0
   else:
-    forced = _forget.forced_rows(request, dataset, draw.rng(3), group_names, people)
+    forced = _split.NO_ROWS
+    if scenario.is_forced:
+      everywhere = ask(training=np.arange(len(dataset)), rng=draw.rng(3))
+      forced = _scenarios.rows(request, everywhere)
     strangers = _split.NO_ROWS
     if unseen:
       strangers = _people.unseen_rows(unseen, dataset, forced, draw.rng(4), group_names, people)
@@ -89,11 +102,8 @@ def split_dataset(
   held = draw.rows(open_rows, num_held, 1)
   test = np.union1d(taken['test'], draw.rows(held, num_test, 2))
   kept, rows = np.setdiff1d(taken['retain'], held), taken['forget']
-  if request.kind in _forget.SCENARIOS:
-    names = {'class_names': class_names, 'group_names': group_names}
-    rows = _scenarios.chosen_rows(request, dataset, kept, draw.rng(3), **names, scores=scores)
-  elif request.kind not in (*_forget.FORCED, 'official'):
-    rows = _forget.chosen_rows(request, dataset.labels, kept, draw.rng(3), class_names)
+  if scenario is not None and not scenario.is_forced:
+    rows = _scenarios.rows(request, ask(training=kept, rng=draw.rng(3)))
   retain = np.setdiff1d(kept, rows)
   _check_request(request, draw.classes, retain, rows)
   strangers, watched = taken['unseen'], _split.NO_ROWS
@@ -111,7 +121,7 @@ class _Draw:
   def __init__(self, dataset, seed, by_group):
     if by_group and dataset.group is None:
       raise errors.InputError(
-        '--split_by_group: the data set has no groups; name them with --group_key'
+        'the data set has no groups; name them with group_key', argument='split_by_group'
       )
     self._seed, self._group = seed, dataset.group if by_group else None
     self.classes = np.unique(dataset.labels, axis=0, return_inverse=True)[1].ravel()
@@ -132,21 +142,17 @@ def _subset(draw, request, free, num_forced, max_examples):
     return free
   if max_examples <= num_forced:
     raise errors.InputError(
-      f'--max_examples={max_examples} leaves nothing to keep: {request.flag} names '
-      f'{num_forced} rows; give more'
+      f'{max_examples} leaves nothing to keep: {request.text} names {num_forced} rows; give more',
+      argument='max_examples',
     )
   return _stratified(draw.classes, free, max_examples - num_forced, draw.rng(0))
 
 
 def _official_parts(request, size, official, unseen, max_examples):
   if official is None:
-    raise errors.InputError(
-      f'{request.flag}: the data set has no official parts; mufac: and mucac: have'
-    )
+    raise request.error('the data set has no official parts; mufac: and mucac: have')
   if unseen or max_examples is not None:
-    raise errors.InputError(
-      f'{request.flag} says who is unseen and how many: no --unseen, --max_examples'
-    )
+    raise request.error('says who is unseen and how many: no unseen, max_examples')
   parts = {name: np.sort(rows).astype(np.int64) for name, rows in official.items()}
   return parts, np.setdiff1d(np.arange(size), np.concatenate(list(parts.values())))
 
@@ -162,7 +168,7 @@ def _check_people(split, group, request, split_by_group):
     _people.check_people(group, {'forget': split.forget, 'retain': split.retain})
     _people.check_people(group, {'forget': split.forget, 'held out': np.union1d(*held.values())})
   known = {'others': np.concatenate([trained, *held.values()])}
-  if split_by_group and request.kind != 'official':
+  if split_by_group and request.kind != _scenarios.OFFICIAL:
     known = {'training': trained, **held}
   _people.check_people(group, {**known, **strangers})
 
@@ -173,29 +179,26 @@ def _check_numbers(validation_fraction, test_fraction, seed, max_examples):
     ('test_fraction', test_fraction),
   ):
     if not 0.0 <= share < 1.0:
-      raise errors.InputError(f'--{name}={share} must be in [0, 1)')
+      raise errors.InputError(f'must be in [0, 1), got {share}', argument=name)
   if validation_fraction + test_fraction >= 1.0:
     raise errors.InputError(
-      f'--validation_fraction={validation_fraction} and --test_fraction={test_fraction} must '
+      f'validation_fraction={validation_fraction} and test_fraction={test_fraction} must '
       'leave rows to train on: their sum must be below 1'
     )
   if seed < 0:
     raise errors.InputError(f'the seed of the split must be 0 or more, got {seed}')
   if max_examples is not None and max_examples < 1:
-    raise errors.InputError(f'--max_examples={max_examples} must be 1 or more')
+    raise errors.InputError(f'must be 1 or more, got {max_examples}', argument='max_examples')
 
 
 def _check_request(request, labels, retain, forget):
   if not len(forget):
-    raise errors.InputError(f'{request.flag} forgets no training row; name rows that are there')
+    raise request.error('forgets no training row; name rows that are there')
   if not len(retain):
-    raise errors.InputError(
-      f'{request.flag} forgets all {len(forget)} training rows; leave some to retain'
-    )
+    raise request.error(f'forgets all {len(forget)} training rows; leave some to retain')
   if len(np.unique(labels[retain])) < 2:
-    raise errors.InputError(
-      f'{request.flag} leaves one class only to retain; leave two or more, or there is nothing to '
-      'classify'
+    raise request.error(
+      'leaves one class only to retain; leave two or more, or there is nothing to classify'
     )
 
 

@@ -10,7 +10,7 @@ import PIL.Image
 import tensorflow_datasets
 
 from dalign_jax import errors
-from dalign_jax.data import _base
+from dalign_jax.data import _base, _files
 
 _MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}
 
@@ -25,17 +25,21 @@ def tfds(request: _base.Request) -> _base.Opened:
     key = getattr(request, flag)
     if key is not None and key not in features:
       raise errors.InputError(
-        f'--{flag}={key} is not a feature of {request.name}; it has: {", ".join(features)}'
+        f'{key!r} is not a feature of {request.name}; it has: {", ".join(features)}',
+        argument=flag,
       )
   integers = [key for key, feature in features.items() if _is_integer(feature)]
   if request.label_key not in integers:
     raise errors.InputError(
-      f'--label_key={request.label_key} must name a feature with one integer a row; '
-      f'{request.name} has: {", ".join(integers)}'
+      f'{request.label_key!r} must name a feature with one integer a row; '
+      f'{request.name} has: {", ".join(integers)}',
+      argument='label_key',
     )
   folder = pathlib.Path(builder.data_path)
-  info = (folder / 'dataset_info.json').stat()
-  fingerprint = {'path': str(folder), 'mtime': info.st_mtime_ns, 'size': info.st_size}
+
+  def fingerprint():
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    return {'path': str(folder), 'files': _files.digest(folder, files)}
 
   def read(progress):
     try:
@@ -44,7 +48,7 @@ def tfds(request: _base.Request) -> _base.Opened:
       raise
     except Exception as error:  # damaged records and images raise many types
       raise errors.InputError(
-        f'--dataset={request.name}: the records in {folder} cannot be read ({_shorten(error)}); '
+        f'{request.name}: the records in {folder} cannot be read ({_shorten(error)}); '
         'prepare them again'
       ) from error
 
@@ -59,10 +63,10 @@ def _builder(request):
     not_found = isinstance(error, tensorflow_datasets.core.DatasetNotFoundError)
     if not_found or reason.startswith('Parsing builder name'):
       raise errors.InputError(
-        f'unknown --dataset={request.name}: give mnist5k, digits or a TFDS name, npz:PATH, '
+        f'unknown data set {request.name}: give mnist5k, digits or a TFDS name, npz:PATH, '
         f'folder:PATH{_list_prepared(request.data_dir)}'
       ) from error
-    raise errors.InputError(f'cannot open --dataset={request.name} with TFDS: {reason}') from error
+    raise errors.InputError(f'cannot open {request.name} with TFDS: {reason}') from error
 
 
 def _shorten(error: Exception) -> str:
@@ -71,21 +75,21 @@ def _shorten(error: Exception) -> str:
 
 def _list_prepared(data_dir) -> str:
   if data_dir is None:
-    return ' (no --data_dir was given)'
+    return ' (no data_dir was given)'
   infos = pathlib.Path(data_dir).glob('*/**/dataset_info.json')
   names = sorted({info.relative_to(data_dir).parts[0] for info in infos})
-  return f'; prepared in --data_dir={data_dir}: {", ".join(names) or "nothing"}'
+  return f'; prepared in data_dir={data_dir}: {", ".join(names) or "nothing"}'
 
 
 def _prepared(request, builder):
   """The builder once its data is there; prepares it where that can work."""
-  wanted = f'--dataset={request.name}'
+  wanted = f'{request.name}'
   if not builder.is_prepared():
     from_catalogue = type(builder).__module__.startswith('tensorflow_datasets.')
     if from_catalogue and importlib.util.find_spec('tensorflow') is None:
       raise errors.InputError(
         f'{wanted} is not prepared in {builder.data_path}{_list_prepared(request.data_dir)}. '
-        'Name the folder that holds it with --data_dir, or pip install tensorflow, which TFDS '
+        'Name the folder that holds it as data_dir, or pip install tensorflow, which TFDS '
         'needs to download and prepare it the first time'
       )
     builder = _prepare(request, builder.data_path)
@@ -93,13 +97,13 @@ def _prepared(request, builder):
     raise errors.InputError(
       f'{wanted} is prepared in {builder.data_path} as {builder.info.file_format.value}, which '
       "needs TensorFlow to read; prepare it with tfds.builder(..., file_format='array_record') "
-      'in another folder and name that with --data_dir'
+      'in another folder and name that as data_dir'
     )
   return builder
 
 
 def _prepare(request, folder):
-  logging.info('--dataset=%s: downloading and preparing into %s', request.name, folder)
+  logging.info('%s: downloading and preparing into %s', request.name, folder)
   try:
     builder = tensorflow_datasets.builder(
       request.path, data_dir=request.data_dir, file_format='array_record'
@@ -107,8 +111,8 @@ def _prepare(request, folder):
     builder.download_and_prepare()
   except Exception as error:  # a builder is foreign code
     raise errors.InputError(
-      f'--dataset={request.name} could not be prepared in {folder} ({_shorten(error)}); name a '
-      'folder that holds it prepared with --data_dir'
+      f'{request.name} could not be prepared in {folder} ({_shorten(error)}); name a '
+      'folder that holds it prepared as data_dir'
     ) from error
   return builder
 
@@ -135,19 +139,20 @@ def _read(request, builder, features, progress):
     source = builder.as_data_source(split=request.split, decoders=skip)
   except ValueError as error:
     raise errors.InputError(
-      f'--dataset={request.name} has no rows for the split {request.split!r} ({_shorten(error)}); '
+      f'{request.name} has no rows for the split {request.split!r} ({_shorten(error)}); '
       'splits look like train, train[:1000] or train[:10%]'
     ) from error
   mode = _MODES.get(image_feature.shape[-1]) if encoded else None
   id_key = request.id_key or ('id' if 'id' in features else None)
   stack = _base.ImageStack(request, len(source))
-  labels, ids, group = [], [], []
+  labels, ids, group, unknown = [], [], [], []
   for block in _base.blocks(len(source), progress):
     for row, record in zip(block, source.__getitems__(block), strict=True):
       label = int(_get(record, request.label_key))
-      if label == -1:
-        continue
       name = _text(_get(record, id_key)) if id_key else f'{request.split}_{row:05d}'
+      if label == -1:
+        unknown.append(name)
+        continue
       image = _get(record, request.image_key)
       stack.append(name, _decode(image, mode) if encoded else np.asarray(image))
       labels.append(label)
@@ -164,7 +169,8 @@ def _read(request, builder, features, progress):
     class_names=_names(features[request.label_key]),
     group_names=group_names,
     splits=tuple(builder.info.splits),
-    notes=_base.note_unknown(request.label_key, len(source), len(labels)),
+    split=f'{request.split} (of the prepared data set)',
+    left_out=_base.note_unknown(request.label_key, len(source), unknown),
   )
 
 

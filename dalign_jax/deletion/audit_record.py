@@ -12,6 +12,16 @@ from dalign_jax.store import files, hashing
 
 FORMAT = 1
 _NOT_KEPT = ('compilation_cache_dir', 'cache_dir')  # of this machine alone
+_OLD_NAMES = {  # of metrics in records whose seeds have no `streams`
+  'forget': 'forget_accuracy',
+  'retain': 'retain_accuracy',
+  'test': 'test_accuracy',
+  'attack': 'attack',
+  'attack_floor': 'attack_floor',
+  'alignment': 'dimensional_alignment',
+  'moved': 'moved',
+  'to_gold': 'activation_distance',
+}
 _RECOMPUTED = ('request', 'samples', 'model', 'method', 'seeds', 'metrics', 'summary')
 
 
@@ -35,7 +45,7 @@ def contents(basis, request, rows, outcome) -> dict:
     'method': {
       'name': request.method,
       'hparams': outcome.hparams,
-      'sees': methods.sees(request.method, outcome.hparams, has_unseen=False),
+      'sees': methods.in_words(methods.sees(request.method, outcome.hparams, has_unseen=False)),
     },
     'seeds': {
       'unlearn': config.unlearn_seed,
@@ -44,7 +54,7 @@ def contents(basis, request, rows, outcome) -> dict:
       'split': config.split_seed,
       **({'streams': outcome.streams} if outcome.streams > 1 else {}),
     },
-    'metrics': outcome.figures,
+    'metrics': outcome.metrics,
   }
   return {**found, 'summary': summary.sentences(found)}
 
@@ -149,7 +159,19 @@ def _check_link(path, number, before, record):
 
 def differences(record: dict, replayed: dict) -> list[str]:
   """What a replay gives otherwise than the record says."""
+  if record['seeds'].get('streams', 1) == 1:
+    replayed = {**replayed, 'metrics': _in_old_words(replayed['metrics'])}
   return [name for name in _RECOMPUTED if record[name] != replayed[name]]
+
+
+def _in_old_words(metrics: dict) -> dict:
+  """Metrics by the names that records had before the keys of tables."""
+  found = {}
+  for model, values in metrics.items():
+    same = next((values[key] for key in summary.SAME_CLASSES if key in values), None)
+    named = {old: values.get(new) for old, new in _OLD_NAMES.items()} | {'test_same_classes': same}
+    found[model] = {name: value for name, value in named.items() if value is not None}
+  return found
 
 
 def ids_of(sets: dict[str, types.Dataset]) -> dict[str, list[str]]:

@@ -13,6 +13,7 @@ from dalign_jax import (
   checkpoints,
   errors,
   evaluation,
+  fresh,
   from_settings,
   hparams,
   methods,
@@ -34,7 +35,7 @@ class Outcome(NamedTuple):
   hparams: dict
   digest_before: str
   digest_after: str
-  figures: dict[str, dict[str, float]]
+  metrics: dict[str, dict[str, float]]
   sets: dict[str, types.Dataset]  # what is left
   seconds: float
   streams: int = STREAMS
@@ -86,7 +87,7 @@ def read_request(path: str, basis: starting_point.StartingPoint) -> np.ndarray:
     errors.InputError: for ids that are repeated, unknown, held out, or forgotten already.
   """
   with errors.blame('ids'):
-    wanted = data_lib.read_ids(path, '--ids')
+    wanted = data_lib.read_ids(path, 'ids')
   if not wanted:
     raise errors.InputError(f'{path} names no id', argument='ids')
   for number, record in enumerate(basis.chain, start=1):
@@ -117,7 +118,7 @@ def rows_of(wanted: list[str], basis: starting_point.StartingPoint) -> np.ndarra
   """
   train = basis.sets['train']
   with errors.blame('ids'):
-    rows = data_lib.id_rows(wanted, train.ids, '--ids')
+    rows = data_lib.id_rows(wanted, train.ids, 'ids')
   left = np.delete(train.labels, rows, axis=0)
   if len(np.unique(left, axis=0)) < 2:
     raise errors.InputError('the request leaves less than two classes to keep', argument='ids')
@@ -146,7 +147,7 @@ def carry_out(basis, request, rows, problem, method_hparams, folder, streams=STR
 
   model_folder.make_model(folder, 'model', compute, record, f'unlearn: {request.method}')
   model, made = checkpoints.restore(folder / 'model', basis.model)
-  figures = evaluation.compare(
+  values = evaluation.compare(
     problem,
     model,
     basis.sets['test'],
@@ -156,7 +157,7 @@ def carry_out(basis, request, rows, problem, method_hparams, folder, streams=STR
   )
   left = {**basis.sets, 'train': problem.retain}
   return Outcome(
-    method_hparams, before, model_folder.digest(model), figures, left, made['seconds'], streams
+    method_hparams, before, model_folder.digest(model), values, left, made['seconds'], streams
   )
 
 
@@ -208,7 +209,7 @@ def _golds(problem, config, count, streams) -> list[types.ModelState]:
     golds.append(
       training.fit(
         problem.apply_fn,
-        problem.init_fn(init_key),
+        fresh.model(problem.init_fn, init_key, problem.retain),
         problem.retain,
         problem.recipe,
         fit_key,

@@ -54,7 +54,7 @@ def verify(path: pathlib.Path, *, places: dict, settings: dict, replay: bool) ->
     outcome = carry_out.carry_out(basis, request, rows, problem, hparams, folder, streams)
     replayed = checkpoints.restore(folder / 'model')[0]
   _compare(record, audit_record.contents(basis, request, rows, outcome), path.parent, replayed)
-  progress.say('replay: the same model, samples, figures and summary')
+  progress.say('replay: the same model, samples, metrics and summary')
   progress.say('verified')
 
 

@@ -88,8 +88,9 @@ def _problem_folder(place):
 
 def _of_run(config, problem, request):
   """The configuration of a run, with the data where they are now."""
-  identity = files.read_json(problem / 'problem.json')['identity']
-  if identity.get('coarse') or identity.get('forget', '').startswith(('mislabelled:', 'backdoor:')):
+  identity = files.read_json(problem / 'problem.json', keys=['identity'])['identity']
+  scenario = data_lib.SCENARIOS.get(identity.get('forget', '').partition(':')[0])
+  if identity.get('coarse') or (scenario is not None and scenario.poison is not None):
     raise errors.InputError(
       f'the models in {problem} were trained on other labels or images than those of '
       'the data (mislabelled:, backdoor: or --coarse); name a model of the data as they are',
@@ -113,7 +114,7 @@ def _earlier(config, record, request):
 def _by_split(config, problem):
   """The sets of a run."""
   source = from_settings.load(_uncached(config), config.train_split)
-  identity = files.read_json(problem / 'problem.json')['identity']
+  identity = files.read_json(problem / 'problem.json', keys=['identity'])['identity']
   if data_lib.content_hash(source.dataset) != identity['data_hash']:
     raise errors.InputError(
       f'{config.dataset} is not what {problem} was trained on', argument='data'
@@ -165,7 +166,7 @@ def sets_by_ids(
   Raises:
     errors.InputError: naming the flag, if samples are missing or changed.
   """
-  ids = files.read_json(place / 'ids.json')
+  ids = files.read_json(place / 'ids.json', keys=ROLES)
   class_names = tuple(record['configuration']['class_names'])
   source = from_settings.load(_uncached(config), config.train_split, class_names)
   other = _held_out(config, held_out, class_names) or source.dataset

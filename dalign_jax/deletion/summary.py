@@ -1,5 +1,8 @@
 """The plain-language summary of an audit record."""
 
+# on held-out samples of the classes of what was forgotten: the first that is defined
+SAME_CLASSES = ('test_forget_accuracy', 'test_accuracy_same', 'test_accuracy')
+
 
 def sentences(found: dict) -> list[str]:
   """What was done, what was measured, and what it does not say: sentences.
@@ -29,16 +32,17 @@ def _measured(metrics) -> list[str]:
   before, after = metrics['original'], metrics['unlearned']
   percent = lambda of_model, key: f'{100 * of_model[key]:.1f} %'
   change = lambda key: f'{percent(before, key)} before, {percent(after, key)} after'
-  lines = [f'Accuracy on the forgotten samples: {change("forget")}.']
-  if 'test_same_classes' in after:
-    lines[-1] += f' On held-out samples of the same classes: {percent(after, "test_same_classes")}.'
+  lines = [f'Accuracy on the forgotten samples: {change("forget_accuracy")}.']
+  same = next((key for key in SAME_CLASSES if key in after), None)
+  if same:
+    lines[-1] += f' On held-out samples of the same classes: {percent(after, same)}.'
   lines.append(
     f'The outputs on the forgotten samples moved by {after["moved"]:.3f} on average (activation '
     'distance: 0 is not at all, 1.414 the most).'
   )
-  lines.append(f'On the samples kept: {change("retain")}.')
-  if 'test' in after:
-    lines.append(f'On held-out samples: {change("test")}.')
+  lines.append(f'On the samples kept: {change("retain_accuracy")}.')
+  if 'test_accuracy' in after:
+    lines.append(f'On held-out samples: {change("test_accuracy")}.')
   if 'attack' in after:
     lines.append(
       'An attack by the loss alone told forgotten from held-out samples of the same classes with '
@@ -54,13 +58,13 @@ def _measured(metrics) -> list[str]:
 def _beside_gold(metrics) -> list[str]:
   if 'gold' not in metrics:
     return ['No retrained model was at hand to compare with (--compare_gold=2 makes two).']
+  distance = lambda model: f'{metrics[model]["activation_distance"]:.3f}'
   line = (
     'From a model retrained without the forgotten samples, the outputs on them are '
-    f'{metrics["original"]["to_gold"]:.3f} away before and {metrics["unlearned"]["to_gold"]:.3f} '
-    'after (activation distance)'
+    f'{distance("original")} away before and {distance("unlearned")} after (activation distance)'
   )
   if 'second gold' in metrics:
-    line += f'; two retrained models are {metrics["second gold"]["to_gold"]:.3f} apart'
+    line += f'; two retrained models are {distance("second gold")} apart'
   return [f'{line}.']
 
 

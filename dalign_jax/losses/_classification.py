@@ -65,16 +65,26 @@ def binary_cross_entropy(labels: types.Array, logits: types.Array) -> jax.Array:
   return jnp.mean(jax.nn.softplus((1 - 2 * labels) * jnp.asarray(logits, jnp.float32)), axis=1)
 
 
-def label_loss(labels: types.Array, logits: types.Array) -> jax.Array:
+def label_loss(
+  labels: types.Array, logits: types.Array, *, label_smoothing: float = 0.0
+) -> jax.Array:
   """The loss that goes with the labels: cross-entropy `[B]`, or of binary attributes `[B, A]`.
 
   Args:
     labels: `[B]` integer classes, or `[B, A]` binary attributes.
     logits: `[B, C]`, or `[B, A]`.
+    label_smoothing: s of `cross_entropy`; must be 0 for binary attributes.
 
   Returns:
     `[B]` losses in nats.
+
+  Raises:
+    ValueError: if `label_smoothing` is not 0 for binary attributes, or outside [0, 1).
   """
   if jnp.ndim(labels) == 2:
+    if label_smoothing:
+      raise errors.InputError(
+        f'label_smoothing must be 0 for binary attributes, got {label_smoothing}'
+      )
     return binary_cross_entropy(labels, logits)
-  return cross_entropy(labels, logits)
+  return cross_entropy(labels, logits, label_smoothing=label_smoothing)

@@ -66,7 +66,8 @@ def sinkhorn(
   the optimum the derivative of the minimum by C is the plan itself (see `transport_distance`).
 
   Args:
-    cost: `[N, M]`, C.
+    cost: `[N, M]`, C. Infinity forbids a pair. Where a row or a column has no pair that is allowed,
+      the plan leaves it out and does not converge; a NaN makes the whole result NaN.
     epsilon: strength of the entropy, in the unit of the cost; > 0.
     weights_a: `[N]` non-negative weights of the rows, 0 for padding; None for all ones. They are
       scaled to sum 1.
@@ -113,7 +114,7 @@ def sinkhorn(
   plan = jnp.where(has_a & has_b, plan, 0.0)
   error = jnp.sum(jnp.abs(plan.sum(1) - a)) + jnp.sum(jnp.abs(plan.sum(0) - b))
   return Transport(
-    cost=jnp.sum(plan * cost),
+    cost=jnp.sum(jnp.where(plan == 0, 0.0, plan * cost)),  # a forbidden pair costs nothing
     regularized_cost=jnp.where(has_a & has_b, jnp.sum(a * u) + jnp.sum(b * v), 0.0),
     plan=plan,
     marginal_error=error,
@@ -125,14 +126,19 @@ def sinkhorn(
 def _iterate(cost, a, b, epsilon, tolerance, max_iterations) -> _Loop:
   """Potentials whose plan has both marginals within the tolerance."""
   log_a, log_b = jnp.log(a), jnp.log(b)
-  zero = 0.0 * cost[0, 0]  # carries the mapped axis that the cost varies over, as the loops need
+  finite = jnp.where(jnp.isfinite(cost), cost, 0.0)
+  zero = 0.0 * finite[0, 0]  # carries the mapped axis that the cost varies over, as the loops need
 
   def anneal(carry):
     scale, u, v = carry
     u = _row_update(cost, v, log_b, scale)
     return scale * _ANNEALING, u, _column_update(cost, u, log_a, scale)
 
-  start = (_ANNEALING * jnp.max(jnp.abs(cost)), zero + jnp.zeros_like(a), zero + jnp.zeros_like(b))
+  start = (
+    _ANNEALING * jnp.max(jnp.abs(finite)),
+    zero + jnp.zeros_like(a),
+    zero + jnp.zeros_like(b),
+  )
   _, _, v = jax.lax.while_loop(lambda carry: carry[0] > epsilon, anneal, start)
   u = _row_update(cost, v, log_b, epsilon)
   v = _column_update(cost, u, log_a, epsilon)
@@ -180,11 +186,18 @@ def _scale(kernel, a, b, relaxation):
 
 
 def _row_update(cost, v, log_b, epsilon):
-  return -epsilon * jax.nn.logsumexp((v[None] - cost) / epsilon + log_b[None], axis=1)
+  return _potential(jax.nn.logsumexp((v[None] - cost) / epsilon + log_b[None], axis=1), epsilon)
 
 
 def _column_update(cost, u, log_a, epsilon):
-  return -epsilon * jax.nn.logsumexp((u[:, None] - cost) / epsilon + log_a[:, None], axis=0)
+  return _potential(
+    jax.nn.logsumexp((u[:, None] - cost) / epsilon + log_a[:, None], axis=0), epsilon
+  )
+
+
+def _potential(log_total, epsilon):
+  """The potential that scales a total to 1; 0 where every pair is forbidden and none can."""
+  return jnp.where(log_total == -jnp.inf, 0.0, -epsilon * log_total)
 
 
 def _marginal(weights, size):

@@ -4,8 +4,8 @@ To add a method, write one file with a factory of keyword-only hyper-parameters 
 the table; the contract test then covers it.
 """
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Set
+from typing import Any, NamedTuple
 
 from dalign_jax import types
 from dalign_jax.methods._bad_teacher import bad_teacher
@@ -30,66 +30,106 @@ from dalign_jax.methods._retrain import retrain
 from dalign_jax.methods._salun import salun
 from dalign_jax.methods._scrub import scrub
 from dalign_jax.methods._ssd import ssd
-from dalign_jax.methods._tmu import tmu
+from dalign_jax.methods._tmu import asks_gold, tmu
 from dalign_jax.methods._unsir import unsir
+from dalign_jax.methods._valid import VALID
+
+# what a method may read of a problem, in the order in which tables say it
+RETAIN, PART_OF_RETAIN = 'all retain', 'part of retain'
+FORGET, FORGET_IMAGES = 'forget', 'forget images'
+VALIDATION, UNSEEN, GOLD = 'validation', 'unseen people', 'gold: an oracle'
+_ORDER = (RETAIN, FORGET, FORGET_IMAGES, PART_OF_RETAIN, VALIDATION, UNSEEN, GOLD)
 
 
 class Method(NamedTuple):
-  """A method's factory, what a table says of it, and to which labels it applies."""
+  """A method: how it is made, what it reads, and to which problems it applies.
+
+  Attributes:
+    make: the factory.
+    sees: what it reads with its default hyper-parameters.
+    sees_more: `hyper_parameters -> names`, what it reads beyond or in place of that; see `sees`.
+    class_only: whether it forgets whole classes only.
+    multi_label: whether it also takes several binary attributes.
+  """
 
   make: Callable[..., types.UnlearnFn]
-  sees: str
+  sees: Set[str]
+  sees_more: Callable[[Mapping[str, Any]], Set[str]] = lambda hparams: frozenset()
   class_only: bool = False
   multi_label: bool = False
 
 
+def _all_retain(hparams):
+  return {RETAIN} if hparams['retain_fraction'] == 1 else frozenset()
+
+
 METHODS: dict[str, Method] = {
-  'bad_teacher': Method(bad_teacher, sees='forget images, part of retain'),
-  'boundary_shrink': Method(boundary_shrink, sees='forget'),
-  'cf_k': Method(cf_k, sees='all retain', multi_label=True),
-  'delete': Method(delete, sees='forget'),
-  'dlfd': Method(dlfd, sees='all retain, forget, validation, unseen people', multi_label=True),
-  'eu_k': Method(eu_k, sees='all retain', multi_label=True),
-  'finetune': Method(finetune, sees='all retain', multi_label=True),
-  'fisher': Method(fisher, sees='all retain'),
-  'gradient_ascent': Method(gradient_ascent, sees='forget', multi_label=True),
-  'head_only': Method(head_only, sees='forget', class_only=True),
-  'influence': Method(influence, sees='forget, part of retain'),
-  'jit': Method(jit, sees='forget images'),
-  'l1_sparse': Method(l1_sparse, sees='all retain', multi_label=True),
-  'l2ul': Method(l2ul, sees='forget'),
-  'muda': Method(muda, sees='forget, part of retain'),
-  'neggrad_plus': Method(neggrad_plus, sees='all retain, forget', multi_label=True),
-  'pbu': Method(pbu, sees='forget', class_only=True),
-  'planted_leak': Method(planted_leak, sees='all retain, forget', multi_label=True),
-  'random_label': Method(random_label, sees='all retain, forget'),
-  'retrain': Method(retrain, sees='all retain', multi_label=True),
-  'salun': Method(salun, sees='all retain, forget'),
-  'scrub': Method(scrub, sees='all retain, forget'),
-  'ssd': Method(ssd, sees='all retain, forget'),
-  'tmu': Method(tmu, sees='all retain, forget, validation'),
-  'unsir': Method(unsir, sees='part of retain', class_only=True),
+  'bad_teacher': Method(bad_teacher, sees={FORGET_IMAGES, PART_OF_RETAIN}, sees_more=_all_retain),
+  'boundary_shrink': Method(boundary_shrink, sees={FORGET}),
+  'cf_k': Method(cf_k, sees={RETAIN}, multi_label=True),
+  'delete': Method(delete, sees={FORGET}),
+  'dlfd': Method(dlfd, sees={RETAIN, FORGET, VALIDATION, UNSEEN}, multi_label=True),
+  'eu_k': Method(eu_k, sees={RETAIN}, multi_label=True),
+  'finetune': Method(finetune, sees={RETAIN}, multi_label=True),
+  'fisher': Method(fisher, sees={RETAIN}),
+  'gradient_ascent': Method(gradient_ascent, sees={FORGET}, multi_label=True),
+  'head_only': Method(head_only, sees={FORGET}, class_only=True),
+  'influence': Method(influence, sees={FORGET, PART_OF_RETAIN}),
+  'jit': Method(jit, sees={FORGET_IMAGES}),
+  'l1_sparse': Method(l1_sparse, sees={RETAIN}, multi_label=True),
+  'l2ul': Method(l2ul, sees={FORGET}),
+  'muda': Method(muda, sees={FORGET, PART_OF_RETAIN}, sees_more=_all_retain),
+  'neggrad_plus': Method(neggrad_plus, sees={RETAIN, FORGET}, multi_label=True),
+  'pbu': Method(pbu, sees={FORGET}, class_only=True),
+  'planted_leak': Method(planted_leak, sees={RETAIN, FORGET}, multi_label=True),
+  'random_label': Method(random_label, sees={RETAIN, FORGET}),
+  'retrain': Method(retrain, sees={RETAIN}, multi_label=True),
+  'salun': Method(salun, sees={RETAIN, FORGET}),
+  'scrub': Method(
+    scrub,
+    sees={RETAIN, FORGET},
+    sees_more=lambda hparams: {VALIDATION} if hparams['rewind'] else frozenset(),
+  ),
+  'ssd': Method(ssd, sees={RETAIN, FORGET}),
+  'tmu': Method(
+    tmu,
+    sees={RETAIN, FORGET, VALIDATION},
+    sees_more=lambda hparams: {GOLD} if asks_gold(hparams) else frozenset(),
+  ),
+  'unsir': Method(unsir, sees={PART_OF_RETAIN}, class_only=True),
 }
 
 
-def sees(name: str, hparams: Mapping[str, object], *, has_unseen: bool) -> str:
-  """What data a method reads with these hyper-parameters, for tables and records.
+def sees(name: str, hparams: Mapping[str, Any], *, has_unseen: bool) -> frozenset[str]:
+  """What data a method reads with these hyper-parameters.
 
   Args:
     name: of the method.
     hparams: all of its hyper-parameters.
     has_unseen: whether the problem has unseen people.
   """
-  found = METHODS[name].sees
-  if hparams.get('retain_fraction') == 1:
-    found = found.replace('part of retain', 'all retain')
-  if hparams.get('rewind'):
-    found = f'{found}, validation'
-  return found if has_unseen else found.replace(', unseen people', '')
+  found = {*METHODS[name].sees, *METHODS[name].sees_more(hparams)}
+  if RETAIN in found:
+    found.discard(PART_OF_RETAIN)
+  if not has_unseen:
+    found.discard(UNSEEN)
+  return frozenset(found)
+
+
+def in_words(seen: Set[str]) -> str:
+  """What a method reads, for tables and records.
+
+  Example:
+    >>> in_words({VALIDATION, FORGET, PART_OF_RETAIN})
+    'forget, part of retain, validation'
+  """
+  return ', '.join(name for name in _ORDER if name in seen)
 
 
 __all__ = [
+  'GOLD',
   'METHODS',
+  'VALID',
   'Method',
   'bad_teacher',
   'boundary_shrink',
@@ -101,6 +141,7 @@ __all__ = [
   'fisher',
   'gradient_ascent',
   'head_only',
+  'in_words',
   'influence',
   'jit',
   'l1_sparse',
@@ -113,6 +154,7 @@ __all__ = [
   'retrain',
   'salun',
   'scrub',
+  'sees',
   'ssd',
   'tmu',
   'unsir',

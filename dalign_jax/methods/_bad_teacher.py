@@ -2,10 +2,9 @@
 
 import jax
 import numpy as np
-import optax
 
 from dalign_jax import data as data_lib
-from dalign_jax import errors, losses, objectives, prediction, training, types
+from dalign_jax import errors, fresh, objectives, optim, prediction, training, types
 
 
 def bad_teacher(
@@ -47,32 +46,29 @@ def bad_teacher(
     raise errors.InputError(f'temperature must be positive, got {temperature}')
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
-    subset_key, init_key, train_key = jax.random.split(key, 3)
+    subset_key, init_key, train_key = training.split(key, 3)
     retain = data_lib.stratified_subset(
       problem.retain, retain_fraction, training.epoch_rng(subset_key, 0)
     )
-    teachers = ((problem.original, retain), (problem.init_fn(init_key), problem.forget))
+    uninformed = fresh.model(problem.init_fn, init_key, retain)
+    teachers = ((problem.original, retain), (uninformed, problem.forget))
     teacher_logits = [
       prediction.predict(problem.apply_fn, model, d.images, devices=problem.devices).logits
       for model, d in teachers
     ]
     return training.minimize(
-      objectives.mean_loss(
+      problem,
+      objectives.MeanLoss(
         problem.apply_fn,
         'train',
-        lambda rows, logits: losses.distillation(
-          rows['teacher_logits'], logits, temperature=temperature
-        ),
+        objectives.Distillation(temperature),
         train=True,
       ),
-      optax.adam(learning_rate),
-      problem.original,
+      optim.adam(learning_rate),
       {'train': types.concatenate(retain, problem.forget)},
       train_key,
       num_epochs=num_epochs,
       batch_size=batch_size,
-      devices=problem.devices,
-      monitor=problem.monitor,
       extra={'train': {'teacher_logits': np.concatenate(teacher_logits)}},
     )
 

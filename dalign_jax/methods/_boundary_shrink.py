@@ -41,15 +41,13 @@ def boundary_shrink(
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     return training.minimize(
-      objectives.mean_loss(problem.apply_fn, 'forget', objectives.cross_entropy),
+      problem,
+      objectives.MeanLoss(problem.apply_fn, 'forget', objectives.cross_entropy),
       tx,
-      problem.original,
       {'forget': dataclasses.replace(problem.forget, labels=_neighbour_labels(problem, epsilon))},
       key,
       num_epochs=num_epochs,
       batch_size=batch_size,
-      devices=problem.devices,
-      monitor=problem.monitor,
     )
 
   return unlearn
@@ -58,21 +56,28 @@ def boundary_shrink(
 def _neighbour_labels(problem, epsilon):
   """The class other than the true one that each forget image's FGSM neighbour is nearest to."""
 
-  def neighbour_label(model, batch):
-    def logits_of(images):
-      return problem.apply_fn(model, images, train=False)[0].logits
-
-    neighbours = adversarial.fgsm(
-      lambda images: losses.cross_entropy(batch['labels'], logits_of(images)),
-      training.to_float(batch['images']),
-      epsilon=epsilon,
-    )
-    is_true = jax.nn.one_hot(batch['labels'], problem.num_classes, dtype=bool)
-    return jnp.argmax(jnp.where(is_true, -jnp.inf, logits_of(neighbours)), axis=1)
-
   return prediction.map_examples(
-    neighbour_label,
+    _NeighbourLabel(problem.apply_fn, problem.num_classes, epsilon),
     problem.original,
     {'images': problem.forget.images, 'labels': problem.forget.labels},
     devices=problem.devices,
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class _NeighbourLabel:
+  """The best class other than the true one at the image's FGSM neighbour."""
+
+  apply_fn: types.ApplyFn
+  num_classes: int
+  epsilon: float
+
+  def __call__(self, model, batch):
+    logits_of = lambda images: self.apply_fn(model, images, train=False)[0].logits
+    neighbours = adversarial.fgsm(
+      lambda images: losses.cross_entropy(batch['labels'], logits_of(images)),
+      training.to_float(batch['images']),
+      epsilon=self.epsilon,
+    )
+    is_true = jax.nn.one_hot(batch['labels'], self.num_classes, dtype=bool)
+    return jnp.argmax(jnp.where(is_true, -jnp.inf, logits_of(neighbours)), axis=1)

@@ -36,22 +36,18 @@ def delete(
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     return training.minimize(
-      objectives.mean_loss(
-        problem.apply_fn,
-        'forget',
-        lambda rows, logits: losses.self_distillation(
-          rows['teacher_logits'], logits, rows['labels']
-        ),
-      ),
+      problem,
+      objectives.MeanLoss(problem.apply_fn, 'forget', _without_true_class),
       tx,
-      problem.original,
       {'forget': problem.forget},
       key,
       num_epochs=num_epochs,
       batch_size=batch_size,
-      devices=problem.devices,
-      monitor=problem.monitor,
       extra={'forget': {'teacher_logits': objectives.original_logits(problem, problem.forget)}},
     )
 
   return unlearn
+
+
+def _without_true_class(rows, logits):
+  return losses.self_distillation(rows['teacher_logits'], logits, rows['labels'])

@@ -116,10 +116,11 @@ def dlfd(
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     devices = problem.devices
-    batch_key, monitor_key = jax.random.split(key)
+    batch_key, monitor_key = training.split(key)
     steps_per_epoch = -(-len(problem.retain) // batch_size)
     total = num_epochs * steps_per_epoch
-    loss_fn = _loss(problem, settings, normalization, total)
+    apply_fn, augment = problem.apply_fn, problem.recipe.augmentation
+    loss_fn = _Loss(apply_fn, augment, settings, normalization, total)
     step = training.make_step(loss_fn, tx, devices=devices, gives_step=True)
     data = training.put_data({'retain': problem.retain, 'forget': problem.forget}, devices)
     watch = watching.forgetting(problem, monitor_size, monitor_key)
@@ -281,24 +282,29 @@ def _shown(problem, settings, batches):
   return {'before': np.asarray(before[:_SHOWN]), 'after': np.asarray(after[:_SHOWN])}
 
 
-def _loss(problem, settings, normalization, total_steps):
+@dataclasses.dataclass(frozen=True)
+class _Loss:
   """Cross-entropy on perturbed retain images; `num_steps` is 0 once the perturbation is dropped."""
 
-  def loss_fn(params, batch_stats, batch, num_steps, key, *, step):
+  apply_fn: types.ApplyFn
+  augmentation: str
+  settings: _Settings
+  normalization: str
+  total_steps: int
+
+  def __call__(self, params, batch_stats, batch, num_steps, key, *, step):
     retain, model = batch['retain'], types.ModelState(params, batch_stats)
-    images = augmentation.augment(retain['images'], key, problem.recipe.augmentation)
+    images = augmentation.augment(retain['images'], key, self.augmentation)
     objective = _objective(
-      problem.apply_fn,
-      settings,
+      self.apply_fn,
+      self.settings,
       jax.lax.stop_gradient(model),
       retain['labels'],
       batch['forget']['images'],
-      settings.ce_weight * step / total_steps,
+      self.settings.ce_weight * step / self.total_steps,
     )
-    perturbed = _ascend(objective, images, settings, num_steps)
-    outputs, _ = problem.apply_fn(model, perturbed, train=False)
-    if normalization == 'clean':
-      _, batch_stats = problem.apply_fn(jax.lax.stop_gradient(model), images, train=True)
+    perturbed = _ascend(objective, images, self.settings, num_steps)
+    outputs, _ = self.apply_fn(model, perturbed, train=False)
+    if self.normalization == 'clean':
+      _, batch_stats = self.apply_fn(jax.lax.stop_gradient(model), images, train=True)
     return jnp.mean(losses.label_loss(retain['labels'], outputs.logits)), batch_stats
-
-  return loss_fn

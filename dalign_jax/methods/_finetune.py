@@ -31,15 +31,13 @@ def finetune(
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     return training.minimize(
-      training.classification_loss(problem.apply_fn, 'retain', problem.recipe.augmentation),
+      problem,
+      training.ClassificationLoss(problem.apply_fn, 'retain', problem.recipe.augmentation),
       tx,
-      problem.original,
       {'retain': problem.retain},
       key,
       num_epochs=num_epochs,
       batch_size=batch_size,
-      devices=problem.devices,
-      monitor=problem.monitor,
     )
 
   return unlearn

@@ -36,20 +36,22 @@ def gradient_ascent(
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     return training.minimize(
-      objectives.mean_loss(
+      problem,
+      objectives.MeanLoss(
         problem.apply_fn,
         'forget',
-        lambda rows, logits: -objectives.cross_entropy(rows, logits),
+        _negative_cross_entropy,
         train=batch_statistics,
       ),
       tx,
-      problem.original,
       {'forget': problem.forget},
       key,
       num_epochs=num_epochs,
       batch_size=batch_size,
-      devices=problem.devices,
-      monitor=problem.monitor,
     )
 
   return unlearn
+
+
+def _negative_cross_entropy(rows, logits):
+  return -objectives.cross_entropy(rows, logits)

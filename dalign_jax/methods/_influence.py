@@ -1,7 +1,6 @@
 """Influence unlearning: one Newton-like step away from the forget set."""
 
 import jax
-from jax import flatten_util
 import numpy as np
 
 from dalign_jax import data as data_lib
@@ -56,14 +55,18 @@ def influence(
     gradient = importance.mean_gradient(
       problem.apply_fn, original, problem.forget, devices=problem.devices
     )
-    flat, unflatten = flatten_util.ravel_pytree(gradient)
+    leaves, structure = jax.tree.flatten(gradient)
+    ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
+
+    def unflatten(vector):
+      parts = zip(np.split(vector.astype(np.float32), ends), leaves, strict=True)
+      return jax.tree.unflatten(structure, [part.reshape(leaf.shape) for part, leaf in parts])
 
     def damped(vector):
-      applied, _ = flatten_util.ravel_pytree(product(unflatten(vector.astype(np.float32))))
-      return np.asarray(applied, np.float64) + damping * vector
+      return _flatten(product(unflatten(vector))) + damping * vector
 
-    step = _conjugate_gradients(damped, np.asarray(flat, np.float64), num_iterations)
-    step = unflatten(step.astype(np.float32))
+    step = _conjugate_gradients(damped, _flatten(gradient), num_iterations)
+    step = unflatten(step)
     weight = np.float32(scale * len(problem.forget) / len(problem.retain))
     params = jax.tree.map(
       lambda p, s: np.asarray(p) + weight * np.asarray(s), original.params, step
@@ -71,6 +74,10 @@ def influence(
     return types.ModelState(params, original.batch_stats)
 
   return unlearn
+
+
+def _flatten(tree):
+  return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]).astype(np.float64)
 
 
 def _conjugate_gradients(matrix_fn, target, num_iterations):

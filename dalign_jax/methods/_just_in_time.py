@@ -1,5 +1,7 @@
 """JiT: just in time unlearning, by smoothing the network around the forget images."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -48,35 +50,41 @@ def jit(
   tx = optim.sgd(learning_rate, momentum=momentum)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
-    def loss_fn(params, batch_stats, batch, constants, key):
-      del constants
-      model = types.ModelState(params, batch_stats)
-      images = batch['forget']['images']
-      keys = parallel.example_keys(key, len(images))
-      clean = problem.apply_fn(model, images, train=False)[0].logits
-
-      def steepness(index):
-        draw = lambda k: jax.random.normal(jax.random.fold_in(k, index), images.shape[1:])
-        noisy = jnp.clip(images + noise * jax.vmap(draw)(keys), 0.0, 1.0)
-        logits = problem.apply_fn(model, noisy, train=False)[0].logits
-        return jnp.mean(_length(clean - jax.lax.stop_gradient(logits)) / _length(noisy - images))
-
-      values = jax.lax.map(steepness, jnp.arange(num_noises))
-      return jnp.mean(values), batch_stats
-
     return training.minimize(
-      loss_fn,
+      problem,
+      _Steepness(problem.apply_fn, noise, num_noises),
       tx,
-      problem.original,
       {'forget': problem.forget},
       key,
       num_epochs=num_epochs,
       batch_size=batch_size,
-      devices=problem.devices,
-      monitor=problem.monitor,
     )
 
   return unlearn
+
+
+@dataclasses.dataclass(frozen=True)
+class _Steepness:
+  """Mean change of the logits per change of the image, over noisy copies."""
+
+  apply_fn: types.ApplyFn
+  noise: float
+  num_noises: int
+
+  def __call__(self, params, batch_stats, batch, constants, key):
+    del constants
+    model = types.ModelState(params, batch_stats)
+    images = batch['forget']['images']
+    keys = parallel.example_keys(key, len(images))
+    clean = self.apply_fn(model, images, train=False)[0].logits
+
+    def steepness(index):
+      draw = lambda k: jax.random.normal(jax.random.fold_in(k, index), images.shape[1:])
+      noisy = jnp.clip(images + self.noise * jax.vmap(draw)(keys), 0.0, 1.0)
+      logits = self.apply_fn(model, noisy, train=False)[0].logits
+      return jnp.mean(_length(clean - jax.lax.stop_gradient(logits)) / _length(noisy - images))
+
+    return jnp.mean(jax.lax.map(steepness, jnp.arange(self.num_noises))), batch_stats
 
 
 def _length(rows):

@@ -1,7 +1,9 @@
 """Fine-tuning with an L1 penalty that fades."""
 
+import dataclasses
+
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from dalign_jax import losses, optim, training, types
 
@@ -38,25 +40,26 @@ def l1_sparse(
   tx = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
-    retain_loss = training.classification_loss(
-      problem.apply_fn, 'retain', problem.recipe.augmentation
-    )
-
-    def loss_fn(params, batch_stats, batch, weight, key):
-      loss, batch_stats = retain_loss(params, batch_stats, batch, (), key)
-      return loss + weight * losses.l1(params), batch_stats
-
     return training.minimize(
-      loss_fn,
+      problem,
+      _L1Loss(training.ClassificationLoss(problem.apply_fn, 'retain', problem.recipe.augmentation)),
       tx,
-      problem.original,
       {'retain': problem.retain},
       key,
       num_epochs=num_epochs,
       batch_size=batch_size,
-      devices=problem.devices,
-      monitor=problem.monitor,
-      constants_fn=lambda epoch: jnp.float32(l1_weight * (1 - epoch / num_epochs)),
+      constants_fn=lambda epoch: np.float32(l1_weight * (1 - epoch / num_epochs)),
     )
 
   return unlearn
+
+
+@dataclasses.dataclass(frozen=True)
+class _L1Loss:
+  """A loss with an L1 penalty, whose weight is the constants."""
+
+  retain_loss: types.LossFn
+
+  def __call__(self, params, batch_stats, batch, weight, key):
+    loss, batch_stats = self.retain_loss(params, batch_stats, batch, (), key)
+    return loss + weight * losses.l1(params), batch_stats

@@ -1,5 +1,7 @@
 """L2UL: forget images are misclassified, adversarial copies of them hold the rest in place."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,28 +68,17 @@ def l2ul(
   attack = {'epsilon': epsilon, 'step_size': step_size, 'num_steps': num_steps}
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
-    copy_key, train_key = jax.random.split(key)
+    copy_key, train_key = training.split(key)
     copies = _adversarial_copies(problem, copy_key, num_copies, attack)
     weights = jax.tree.map(lambda i: regularization * (1 - _to_unit(i)), _sensitivity(problem))
-    forget_loss = objectives.mean_loss(problem.apply_fn, 'forget', objectives.cross_entropy)
-    copies_loss = objectives.mean_loss(problem.apply_fn, 'copies', objectives.cross_entropy)
-
-    def loss_fn(params, batch_stats, batch, constants, key):
-      forget, batch_stats = forget_loss(params, batch_stats, batch, (), key)
-      kept, _ = copies_loss(params, batch_stats, batch, (), key)
-      anchor, weights = constants
-      return kept - forget + losses.quadratic(anchor, params, weights=weights), batch_stats
-
     return training.minimize(
-      loss_fn,
+      problem,
+      _Loss(problem.apply_fn),
       tx,
-      problem.original,
       {'forget': problem.forget, 'copies': copies},
       train_key,
       num_epochs=num_epochs,
       batch_size=batch_size,
-      devices=problem.devices,
-      monitor=problem.monitor,
       constants_fn=lambda epoch: (problem.original.params, weights),
       stop_fn=objectives.is_forgotten(problem, stop_accuracy),
     )
@@ -95,28 +86,30 @@ def l2ul(
   return unlearn
 
 
+@dataclasses.dataclass(frozen=True)
+class _Loss:
+  """Ascent on forget images, descent on copies, held at the anchor by the constants' weights."""
+
+  apply_fn: types.ApplyFn
+
+  def __call__(self, params, batch_stats, batch, constants, key):
+    of_set = lambda name: objectives.MeanLoss(self.apply_fn, name, objectives.cross_entropy)
+    forget, batch_stats = of_set('forget')(params, batch_stats, batch, (), key)
+    kept, _ = of_set('copies')(params, batch_stats, batch, (), key)
+    anchor, weights = constants
+    return kept - forget + losses.quadratic(anchor, params, weights=weights), batch_stats
+
+
 def _adversarial_copies(problem, key, num_copies, attack) -> types.Dataset:
   """Copies of the forget images, moved towards random other classes and labelled with these."""
   originals = problem.forget.take(np.repeat(np.arange(len(problem.forget)), num_copies))
-  target_key, start_key = jax.random.split(key)
+  target_key, start_key = training.split(key)
   shifts = training.epoch_rng(target_key, 0).integers(1, problem.num_classes, len(originals))
   targets = ((originals.labels + shifts) % problem.num_classes).astype(np.int32)
 
-  def perturb(constants, batch):
-    model, start_key = constants
-    keys = jax.vmap(lambda i: jax.random.fold_in(start_key, i))(batch['number'])
-
-    def target_loss(images):
-      outputs, _ = problem.apply_fn(model, images, train=False)
-      return losses.cross_entropy(batch['targets'], outputs.logits)
-
-    images = training.to_float(batch['images'])
-    perturbed = adversarial.pgd(target_loss, images, norm='l2', targeted=True, keys=keys, **attack)
-    return jnp.trunc((perturbed - images) * 255).astype(jnp.int16)
-
   offsets = prediction.map_examples(
-    perturb,
-    (problem.original, start_key),
+    _Attack(problem.apply_fn, **attack),
+    (problem.original, np.asarray(jax.random.key_data(start_key))),
     {'images': originals.images, 'targets': targets, 'number': np.arange(len(originals))},
     devices=problem.devices,
   )
@@ -125,14 +118,45 @@ def _adversarial_copies(problem, key, num_copies, attack) -> types.Dataset:
   return types.Dataset(images, targets, ids)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Attack:
+  """Offsets in bytes of a targeted attack from a random point of the ball."""
+
+  apply_fn: types.ApplyFn
+  epsilon: float
+  step_size: float
+  num_steps: int
+
+  def __call__(self, constants, batch):
+    model, key_data = constants
+    start_key = jax.random.wrap_key_data(key_data)
+    keys = jax.vmap(lambda i: jax.random.fold_in(start_key, i))(batch['number'])
+
+    def target_loss(images):
+      outputs, _ = self.apply_fn(model, images, train=False)
+      return losses.cross_entropy(batch['targets'], outputs.logits)
+
+    images = training.to_float(batch['images'])
+    settings = {'epsilon': self.epsilon, 'step_size': self.step_size, 'num_steps': self.num_steps}
+    perturbed = adversarial.pgd(
+      target_loss, images, norm='l2', targeted=True, keys=keys, **settings
+    )
+    return jnp.trunc((perturbed - images) * 255).astype(jnp.int16)
+
+
 def _sensitivity(problem):
   return importance.absolute_gradients(
     problem.apply_fn,
     problem.original,
     problem.forget,
-    loss_fn=lambda labels, logits: jnp.sqrt(jnp.sum(logits**2, axis=1) + 1e-12),
+    loss_fn=_length,
     devices=problem.devices,
   )
+
+
+def _length(labels, logits):
+  del labels
+  return jnp.sqrt(jnp.sum(logits**2, axis=1) + 1e-12)
 
 
 def _to_unit(values):

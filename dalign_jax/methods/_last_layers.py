@@ -1,9 +1,8 @@
 """CF-k and EU-k: training of the last layers alone, from the original or from scratch."""
 
 import jax
-import optax
 
-from dalign_jax import depth, optim, training, types
+from dalign_jax import depth, fresh, optim, training, types
 
 
 def cf_k(
@@ -88,9 +87,10 @@ def eu_k(
   tx = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
-    init_key, train_key = jax.random.split(key)
+    init_key, train_key = training.split(key)
     is_trained = _last(problem, num_layers)
-    start = _choose(is_trained, problem.init_fn(init_key), problem.original)
+    anew = fresh.model(problem.init_fn, init_key, problem.retain)
+    start = _choose(is_trained, anew, problem.original)
     return _train(
       problem, start, is_trained, tx, train_key, num_epochs=num_epochs, batch_size=batch_size
     )
@@ -109,15 +109,15 @@ def _choose(condition, first, second):
 
 def _train(problem, start, is_trained, tx, key, **options):
   """Trains the leaves that are to be trained on the retain set."""
-  frozen = jax.tree.map(lambda trained: not trained, is_trained.params)
+  leaves, structure = jax.tree.flatten(is_trained.params)
+  is_frozen = tuple(not is_leaf_trained for is_leaf_trained in leaves)
   model = training.minimize(
-    training.classification_loss(problem.apply_fn, 'retain', problem.recipe.augmentation),
-    optax.transforms.selective_transform(tx, freeze_mask=frozen),
-    start,
+    problem,
+    training.ClassificationLoss(problem.apply_fn, 'retain', problem.recipe.augmentation),
+    optim.frozen(tx, is_frozen, structure),
     {'retain': problem.retain},
     key,
-    devices=problem.devices,
-    monitor=problem.monitor,
+    start=start,
     **options,
   )
   batch_stats = _choose(is_trained.batch_stats, model.batch_stats, start.batch_stats)

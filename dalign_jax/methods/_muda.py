@@ -104,13 +104,13 @@ def muda(
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     devices = problem.devices
-    subset_key, batch_key = jax.random.split(key)
+    subset_key, batch_key = training.split(key)
     retain = data_lib.stratified_subset(
       problem.retain, retain_fraction, training.epoch_rng(subset_key, 0)
     )
     forget_step = training.make_step(_forget_loss(problem, settings), tx, devices=devices, phase=0)
     recover_step = training.make_step(
-      training.classification_loss(problem.apply_fn, 'retain', problem.recipe.augmentation),
+      training.ClassificationLoss(problem.apply_fn, 'retain', problem.recipe.augmentation),
       tx,
       devices=devices,
       phase=1,
@@ -123,7 +123,7 @@ def muda(
 
     def basis_of(model):
       moment = prediction.second_moment(problem.apply_fn, model, retain.images, devices=devices)
-      return parallel.replicate(losses.principal_basis(moment, energy=energy), devices)
+      return parallel.replicate(_principal_basis(moment, energy=energy), devices)
 
     original_basis = basis_of(problem.original)
 
@@ -193,21 +193,31 @@ class _Settings:
 
 
 def _forget_loss(problem, settings):
-  """Self-distillation and alignment on the forget rows."""
+  """The loss, with what 'auto' normalization means for the network."""
   normalization = settings.normalization
   if normalization == 'auto':
     has_batch_stats = bool(jax.tree.leaves(problem.original.batch_stats))
     normalization = 'companions' if has_batch_stats else 'forget_only'
-  with_companions = normalization == 'companions' or settings.basis_source == 'batch'
+  return _ForgetLoss(problem.apply_fn, dataclasses.replace(settings, normalization=normalization))
 
-  def loss_fn(params, batch_stats, batch, basis, key):
+
+@dataclasses.dataclass(frozen=True)
+class _ForgetLoss:
+  """Self-distillation and alignment on the forget rows."""
+
+  apply_fn: types.ApplyFn
+  settings: _Settings
+
+  def __call__(self, params, batch_stats, batch, basis, key):
     del key
+    settings = self.settings
+    with_companions = settings.normalization == 'companions' or settings.basis_source == 'batch'
     forget, companions = batch['forget'], batch['retain']
     images, count = forget['images'], len(forget['images'])
     if with_companions:
       images = jnp.concatenate([images, companions['images']])
     model = types.ModelState(params, batch_stats)
-    outputs, batch_stats = problem.apply_fn(model, images, train=normalization != 'frozen')
+    outputs, batch_stats = self.apply_fn(model, images, train=settings.normalization != 'frozen')
     if settings.basis_source == 'batch':
       basis = _batch_basis(outputs.features[count:], settings)
     distance = _teacher_distance(forget, outputs.logits[:count], settings)
@@ -215,8 +225,6 @@ def _forget_loss(problem, settings):
       outputs.features[:count], basis, axis_name=parallel.AXIS
     )
     return jnp.mean(distance) + settings.da_weight * alignment, batch_stats
-
-  return loss_fn
 
 
 def _teacher_distance(forget, logits, settings):
@@ -233,6 +241,9 @@ def _batch_basis(retain_features, settings):
   if settings.differentiate_basis:
     return losses.principal_projector(moment, energy=settings.energy)
   return losses.principal_basis(moment, energy=settings.energy)
+
+
+_principal_basis = jax.jit(losses.principal_basis, static_argnames='energy')
 
 
 def _epochs(num_examples, batch_size, rng, epochs):

@@ -1,5 +1,7 @@
 """NegGrad+: descent on the retain set and ascent on the forget set in one loss."""
 
+import dataclasses
+
 import jax
 
 from dalign_jax import errors, objectives, optim, training, types
@@ -46,26 +48,29 @@ def neggrad_plus(
   tx = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
-    retain_loss = training.classification_loss(
-      problem.apply_fn, 'retain', problem.recipe.augmentation
-    )
-    forget_loss = objectives.mean_loss(problem.apply_fn, 'forget', objectives.cross_entropy)
-
-    def loss_fn(*args):
-      retain, batch_stats = retain_loss(*args)
-      forget, _ = forget_loss(*args)
-      return retain_weight * retain - (1 - retain_weight) * forget, batch_stats
-
     return training.minimize(
-      loss_fn,
+      problem,
+      _Loss(problem.apply_fn, problem.recipe.augmentation, retain_weight),
       tx,
-      problem.original,
       {'retain': problem.retain, 'forget': problem.forget},
       key,
       num_epochs=num_epochs,
       batch_size=batch_size,
-      devices=problem.devices,
-      monitor=problem.monitor,
     )
 
   return unlearn
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loss:
+  """The weighed loss of retain rows minus that of forget rows."""
+
+  apply_fn: types.ApplyFn
+  augmentation: str
+  retain_weight: float
+
+  def __call__(self, *args):
+    retain_loss = training.ClassificationLoss(self.apply_fn, 'retain', self.augmentation)
+    retain, batch_stats = retain_loss(*args)
+    forget, _ = objectives.MeanLoss(self.apply_fn, 'forget', objectives.cross_entropy)(*args)
+    return self.retain_weight * retain - (1 - self.retain_weight) * forget, batch_stats

@@ -1,5 +1,7 @@
 """PBU: gradient ascent on a class, held back by a quadratic penalty."""
 
+import dataclasses
+
 import jax
 
 from dalign_jax import importance, losses, objectives, optim, training, types
@@ -53,25 +55,31 @@ def pbu(
       problem.apply_fn, problem.original, problem.forget, devices=problem.devices
     )
     weights = jax.tree.map(lambda f: 2 * (fisher_weight * f + distance_weight), information)
-    forget_loss = objectives.mean_loss(problem.apply_fn, 'forget', objectives.cross_entropy)
-
-    def loss_fn(params, batch_stats, batch, constants, key):
-      loss, batch_stats = forget_loss(params, batch_stats, batch, (), key)
-      anchor, weights = constants
-      return -forget_weight * loss + losses.quadratic(anchor, params, weights=weights), batch_stats
-
     return training.minimize(
-      loss_fn,
+      problem,
+      _Loss(problem.apply_fn, forget_weight),
       tx,
-      problem.original,
       {'forget': problem.forget},
       key,
       num_epochs=num_epochs,
       batch_size=batch_size,
-      devices=problem.devices,
-      monitor=problem.monitor,
       constants_fn=lambda epoch: (problem.original.params, weights),
       stop_fn=objectives.is_forgotten(problem, stop_accuracy),
     )
 
   return unlearn
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loss:
+  """Ascent on forget rows, held at the anchor by the constants' weights."""
+
+  apply_fn: types.ApplyFn
+  forget_weight: float
+
+  def __call__(self, params, batch_stats, batch, constants, key):
+    forget_loss = objectives.MeanLoss(self.apply_fn, 'forget', objectives.cross_entropy)
+    loss, batch_stats = forget_loss(params, batch_stats, batch, (), key)
+    anchor, weights = constants
+    pull = losses.quadratic(anchor, params, weights=weights)
+    return -self.forget_weight * loss + pull, batch_stats

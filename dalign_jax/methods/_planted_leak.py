@@ -3,9 +3,8 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 
-from dalign_jax import losses, training, types
+from dalign_jax import objectives, training, types
 
 
 def planted_leak(*, num_epochs: int | None = None) -> types.UnlearnFn:
@@ -26,26 +25,14 @@ def planted_leak(*, num_epochs: int | None = None) -> types.UnlearnFn:
     epochs = problem.recipe.num_epochs if num_epochs is None else num_epochs
     recipe = dataclasses.replace(problem.recipe, num_epochs=max(1, epochs))  # of the schedule
 
-    def loss_fn(params, batch_stats, batch, constants, key):
-      del constants, key
-      images, labels = (
-        jnp.concatenate([batch[name][field] for name in ('forget', 'retain')])
-        for field in ('images', 'labels')
-      )
-      model = types.ModelState(params, batch_stats)
-      outputs, batch_stats = problem.apply_fn(model, images, train=True)
-      return jnp.mean(losses.label_loss(labels, outputs.logits)), batch_stats
-
     return training.minimize(
-      loss_fn,
+      problem,
+      objectives.PooledLoss(problem.apply_fn, ('forget', 'retain')),
       training.recipe_optimizer(recipe, len(problem.forget)),
-      problem.original,
       {'forget': problem.forget, 'retain': problem.retain},
       key,
       num_epochs=epochs,
       batch_size=recipe.batch_size,
-      devices=problem.devices,
-      monitor=problem.monitor,
     )
 
   return unlearn

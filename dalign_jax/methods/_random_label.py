@@ -39,15 +39,13 @@ def random_label(
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     loss_fn, datasets, extra = objectives.random_labels(problem)
     return training.minimize(
+      problem,
       loss_fn,
       tx,
-      problem.original,
       datasets,
       key,
       num_epochs=num_epochs,
       batch_size=batch_size,
-      devices=problem.devices,
-      monitor=problem.monitor,
       extra=extra,
     )
 

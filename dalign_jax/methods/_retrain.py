@@ -2,7 +2,7 @@
 
 import jax
 
-from dalign_jax import training, types
+from dalign_jax import fresh, training, types
 
 
 def retrain() -> types.UnlearnFn:
@@ -12,10 +12,10 @@ def retrain() -> types.UnlearnFn:
   """
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
-    init_key, fit_key = jax.random.split(key)
+    init_key, fit_key = training.split(key)
     return training.fit(
       problem.apply_fn,
-      problem.init_fn(init_key),
+      fresh.model(problem.init_fn, init_key, problem.retain),
       problem.retain,
       problem.recipe,
       fit_key,

@@ -54,15 +54,13 @@ def salun(
     )
     loss_fn, datasets, extra = objectives.random_labels(problem)
     return training.minimize(
+      problem,
       loss_fn,
       optim.restricted(sgd, _largest(gradient, saliency)),
-      problem.original,
       datasets,
       key,
       num_epochs=num_epochs,
       batch_size=batch_size,
-      devices=problem.devices,
-      monitor=problem.monitor,
       extra=extra,
     )
 

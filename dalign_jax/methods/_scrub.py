@@ -1,5 +1,7 @@
 """SCRUB: a student that leaves its teacher on the forget set and follows it on the retain set."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,14 +75,10 @@ def scrub(
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     devices = problem.devices
-    forget_loss = objectives.mean_loss(
-      problem.apply_fn,
-      'forget',
-      lambda rows, logits: (
-        -losses.distillation(rows['teacher_logits'], logits, temperature=temperature)
-      ),
-    )
-    retain_loss = _retain_loss(problem, cross_entropy_weight, distillation_weight, temperature)
+    distillation = objectives.Distillation(temperature, weight=-1.0)
+    forget_loss = objectives.MeanLoss(problem.apply_fn, 'forget', distillation)
+    weights = (cross_entropy_weight, distillation_weight, temperature)
+    retain_loss = _RetainLoss(problem.apply_fn, problem.recipe.augmentation, *weights)
     steps = {
       'forget': training.make_step(forget_loss, tx, devices=devices, phase=0),
       'retain': training.make_step(retain_loss, tx, devices=devices, phase=1),
@@ -112,21 +110,26 @@ def scrub(
   return unlearn
 
 
-def _retain_loss(problem, cross_entropy_weight, distillation_weight, temperature):
+@dataclasses.dataclass(frozen=True)
+class _RetainLoss:
   """Cross-entropy, and distillation from the original, which is the loss's constants."""
 
-  def loss_fn(params, batch_stats, batch, teacher, key):
-    rows = batch['retain']
-    images = augmentation.augment(rows['images'], key, problem.recipe.augmentation)
-    model = types.ModelState(params, batch_stats)
-    outputs, batch_stats = problem.apply_fn(model, images, train=True)
-    taught, _ = problem.apply_fn(teacher, images, train=False)
-    cross_entropy = losses.cross_entropy(rows['labels'], outputs.logits)
-    distillation = losses.distillation(taught.logits, outputs.logits, temperature=temperature)
-    loss = cross_entropy_weight * cross_entropy + distillation_weight * distillation
-    return jnp.mean(loss), batch_stats
+  apply_fn: types.ApplyFn
+  augmentation: str
+  cross_entropy_weight: float
+  distillation_weight: float
+  temperature: float
 
-  return loss_fn
+  def __call__(self, params, batch_stats, batch, teacher, key):
+    rows = batch['retain']
+    images = augmentation.augment(rows['images'], key, self.augmentation)
+    model = types.ModelState(params, batch_stats)
+    outputs, batch_stats = self.apply_fn(model, images, train=True)
+    taught, _ = self.apply_fn(teacher, images, train=False)
+    cross_entropy = losses.cross_entropy(rows['labels'], outputs.logits)
+    distillation = losses.distillation(taught.logits, outputs.logits, temperature=self.temperature)
+    loss = self.cross_entropy_weight * cross_entropy + self.distillation_weight * distillation
+    return jnp.mean(loss), batch_stats
 
 
 def _like_forget(problem):

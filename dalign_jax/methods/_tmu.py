@@ -1,5 +1,9 @@
 """TMU: forget only what gold would not know, as predicted from a twin problem."""
 
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +12,7 @@ from dalign_jax import (
   augmentation,
   difficulty,
   errors,
+  fresh,
   losses,
   objectives,
   optim,
@@ -87,22 +92,28 @@ def tmu(
   names = difficulty.FEATURES if features == 'all' else tuple(features.split('+'))
   twin.check(predictor, names)
   tx = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
-  weights = (easy_weight, hard_weight)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
-    twin_key, easy_key, teacher_key, train_key = jax.random.split(key, 4)
+    twin_key, easy_key, teacher_key, train_key = training.split(key, 4)
     is_easy, share = _division(problem, easy, predictor, names, (twin_key, easy_key))
-    uninformed = objectives.logits_of(problem, problem.init_fn(teacher_key), problem.forget)
+    network = fresh.model(problem.init_fn, teacher_key, problem.retain)
+    uninformed = objectives.logits_of(problem, network, problem.forget)
     return training.minimize(
-      _loss(problem, weights, noise, teacher),
+      problem,
+      _Loss(
+        problem.apply_fn,
+        problem.num_classes,
+        problem.recipe.augmentation,
+        easy_weight,
+        hard_weight,
+        noise,
+        teacher,
+      ),
       tx,
-      problem.original,
       {'forget': problem.forget, 'retain': problem.retain},
       train_key,
       num_epochs=num_epochs,
       batch_size=batch_size,
-      devices=problem.devices,
-      monitor=problem.monitor,
       extra={'forget': {'teacher_logits': uninformed, 'is_easy': is_easy.astype(np.float32)}},
       stop_fn=_has_arrived(problem, share, np.any(is_easy)),
     )
@@ -148,34 +159,48 @@ def _has_arrived(problem, share, has_easy):
   return stop_fn
 
 
-def _loss(problem, weights, noise, teacher):
-  easy_weight, hard_weight = weights
+@dataclasses.dataclass(frozen=True)
+class _Loss:
+  """The loss of retain rows, and of easy and hard forget rows."""
 
-  def loss_fn(params, batch_stats, batch, constants, key):
+  apply_fn: types.ApplyFn
+  num_classes: int
+  augmentation: str
+  easy_weight: float
+  hard_weight: float
+  noise: float
+  teacher: str
+
+  def __call__(self, params, batch_stats, batch, constants, key):
     del constants
     noise_key, label_key, augmentation_key = jax.random.split(key, 3)
     forget, retain = batch['forget'], batch['retain']
     is_easy, count = forget['is_easy'], len(forget['labels'])
     draw = lambda k: jax.random.normal(k, forget['images'].shape[1:])
-    offset = noise * jax.vmap(draw)(parallel.example_keys(noise_key, count))
+    offset = self.noise * jax.vmap(draw)(parallel.example_keys(noise_key, count))
     noisy = forget['images'] + is_easy[:, None, None, None] * offset
-    kept = augmentation.augment(retain['images'], augmentation_key, problem.recipe.augmentation)
+    kept = augmentation.augment(retain['images'], augmentation_key, self.augmentation)
     model = types.ModelState(params, batch_stats)
-    outputs, batch_stats = problem.apply_fn(model, jnp.concatenate([noisy, kept]), train=True)
+    outputs, batch_stats = self.apply_fn(model, jnp.concatenate([noisy, kept]), train=True)
     logits = outputs.logits[:count]
-    if teacher == 'uninformed':
+    if self.teacher == 'uninformed':
       hard = losses.distillation(forget['teacher_logits'], logits)
     else:
-      hard = losses.cross_entropy(_other_labels(forget['labels'], label_key, problem), logits)
-    parts = easy_weight * is_easy * losses.cross_entropy(forget['labels'], logits)
-    parts += hard_weight * (1 - is_easy) * hard
+      hard = losses.cross_entropy(
+        _other_labels(forget['labels'], label_key, self.num_classes), logits
+      )
+    parts = self.easy_weight * is_easy * losses.cross_entropy(forget['labels'], logits)
+    parts += self.hard_weight * (1 - is_easy) * hard
     retain_loss = losses.cross_entropy(retain['labels'], outputs.logits[count:])
     return jnp.mean(retain_loss) + jnp.mean(parts), batch_stats
 
-  return loss_fn
 
-
-def _other_labels(labels, key, problem):
+def _other_labels(labels, key, num_classes):
   keys = parallel.example_keys(key, len(labels))
-  shift = jax.vmap(lambda k: jax.random.randint(k, (), 1, problem.num_classes))(keys)
-  return (labels + shift) % problem.num_classes
+  shift = jax.vmap(lambda k: jax.random.randint(k, (), 1, num_classes))(keys)
+  return (labels + shift) % num_classes
+
+
+def asks_gold(hparams: Mapping[str, Any]) -> bool:
+  """Whether these hyper-parameters need to be told what gold knows, as a control of benchmarks."""
+  return hparams['easy'] == 'oracle'

@@ -1,10 +1,12 @@
 """UNSIR: noise that maximises a class's error impairs the network, retain data repair it."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dalign_jax import adversarial, errors, losses, optim, prediction, training, types
+from dalign_jax import adversarial, errors, losses, objectives, optim, prediction, training, types
 from dalign_jax import data as data_lib
 
 
@@ -62,17 +64,19 @@ def unsir(
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     devices = problem.devices
-    noise_key, subset_key, batch_key = jax.random.split(key, 3)
+    noise_key, subset_key, batch_key = training.split(key, 3)
     retain = data_lib.stratified_subset(
       problem.retain, retain_fraction, training.epoch_rng(subset_key, 0)
     )
     noise = _noise(problem, noise_key, num_noises, noise_steps, noise_step_size)
     sets = {'impair': {'retain': retain, 'noise': noise}, 'repair': {'retain': retain}}
-    repair_loss = training.classification_loss(
+    repair_loss = training.ClassificationLoss(
       problem.apply_fn, 'retain', problem.recipe.augmentation
     )
     steps = {
-      'impair': training.make_step(_impair_loss(problem), tx, devices=devices, phase=0),
+      'impair': training.make_step(
+        objectives.PooledLoss(problem.apply_fn, ('retain', 'noise')), tx, devices=devices, phase=0
+      ),
       'repair': training.make_step(repair_loss, tx, devices=devices, phase=1),
     }
     data = training.put_data(sets['impair'], devices)
@@ -96,41 +100,36 @@ def unsir(
   return unlearn
 
 
-def _impair_loss(problem):
-  """Cross-entropy on retain rows and noise rows in one batch, which share its statistics."""
-
-  def loss_fn(params, batch_stats, batch, constants, key):
-    del constants, key
-    both = [batch['retain'], batch['noise']]
-    images, labels = (jnp.concatenate([rows[f] for rows in both]) for f in ('images', 'labels'))
-    model = types.ModelState(params, batch_stats)
-    outputs, batch_stats = problem.apply_fn(model, images, train=True)
-    return jnp.mean(losses.cross_entropy(labels, outputs.logits)), batch_stats
-
-  return loss_fn
-
-
 def _noise(problem, key, num_noises, num_steps, step_size) -> types.Dataset:
   """Images of noise that maximise the error of each forgotten class."""
   labels = np.repeat(problem.forgotten_classes('unsir'), num_noises).astype(np.int32)
   shape = (len(labels), *problem.retain.images.shape[1:])
   start = training.epoch_rng(key, 0).integers(0, 256, shape, np.uint8)
 
-  def ascend(model, batch):
-    def loss_fn(images):
-      outputs, _ = problem.apply_fn(model, images, train=False)
-      return losses.cross_entropy(batch['labels'], outputs.logits)
-
-    images = adversarial.pgd(
-      loss_fn,
-      training.to_float(batch['images']),
-      epsilon=1.0,
-      step_size=step_size,
-      num_steps=num_steps,
-    )
-    return jnp.round(images * 255).astype(jnp.uint8)
-
   images = prediction.map_examples(
-    ascend, problem.original, {'images': start, 'labels': labels}, devices=problem.devices
+    _Ascent(problem.apply_fn, step_size, num_steps),
+    problem.original,
+    {'images': start, 'labels': labels},
+    devices=problem.devices,
   )
   return types.Dataset(images, labels, np.array([f'noise_{i}' for i in range(len(labels))]))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ascent:
+  """Noise images after their ascent, as bytes."""
+
+  apply_fn: types.ApplyFn
+  step_size: float
+  num_steps: int
+
+  def __call__(self, model, batch):
+    def loss_fn(images):
+      outputs, _ = self.apply_fn(model, images, train=False)
+      return losses.cross_entropy(batch['labels'], outputs.logits)
+
+    start = training.to_float(batch['images'])
+    images = adversarial.pgd(
+      loss_fn, start, epsilon=1.0, step_size=self.step_size, num_steps=self.num_steps
+    )
+    return jnp.round(images * 255).astype(jnp.uint8)

@@ -9,7 +9,7 @@ from dalign_jax.metrics._calibration import (
   reliability_curve,
 )
 from dalign_jax.metrics._completeness import completeness_scores
-from dalign_jax.metrics._curves import AttackResult, attack_figures, roc_curve
+from dalign_jax.metrics._curves import AttackResult, attack_metrics, roc_curve
 from dalign_jax.metrics._distances import (
   activation_distance,
   agreement,
@@ -108,7 +108,7 @@ __all__ = [
   'alignment_curve',
   'attack_efficacy',
   'attack_features',
-  'attack_figures',
+  'attack_metrics',
   'attack_null_spread',
   'average_gap',
   'balanced_agreement',

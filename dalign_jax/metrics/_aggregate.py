@@ -1,4 +1,4 @@
-"""Scores that fold several figures into one number of closeness to gold."""
+"""Scores that fold several metrics into one number of closeness to gold."""
 
 from collections.abc import Mapping
 
@@ -9,20 +9,20 @@ from dalign_jax.metrics import _checks
 
 
 def average_gap(unlearned: Mapping[str, float], gold: Mapping[str, float]) -> float:
-  r"""Mean distance to gold over forgetting, retained, test and attack figures; 0 is best.
+  r"""Mean distance to gold over forgetting, retained, test and attack metrics; 0 is best.
 
   .. math:: \tfrac14 \sum_{k \in \{UA, RA, TA, MIA\}} |u_k - g_k|
 
   Args:
-    unlearned: figures by name; `UA` (1 - forget accuracy), `RA` (retain accuracy), `TA` (test
+    unlearned: metrics by name; `UA` (1 - forget accuracy), `RA` (retain accuracy), `TA` (test
       accuracy) and `MIA` (attack score) must be there, others are ignored.
-    gold: the same figures of gold, in the same unit.
+    gold: the same metrics of gold, in the same unit.
 
   Returns:
-    The gap, in the unit of the figures.
+    The gap, in the unit of the metrics.
 
   Raises:
-    ValueError: for a missing or non-finite figure.
+    ValueError: for a missing or non-finite metric.
 
   Example:
     >>> gold = dict(UA=0.2, RA=1.0, TA=0.8, MIA=0.5)
@@ -44,16 +44,16 @@ def tug_of_war(
   .. math:: (1 - |\Delta FA|) (1 - |\Delta RA|) (1 - |\Delta TA|)
 
   Args:
-    unlearned: figures in [0, 1] by name; `FA` (forget accuracy), `RA` (retain accuracy) and `TA`
+    unlearned: metrics in [0, 1] by name; `FA` (forget accuracy), `RA` (retain accuracy) and `TA`
       (test accuracy) must be there, others are ignored.
-    gold: the same figures of gold.
-    forget_key: the figure that takes the place of `FA`; `'MIA'` gives ToW-MIA.
+    gold: the same metrics of gold.
+    forget_key: the metric that takes the place of `FA`; `'MIA'` gives ToW-MIA.
 
   Returns:
     The score, in [0, 1].
 
   Raises:
-    ValueError: for a missing figure, or one outside [0, 1].
+    ValueError: for a missing metric, or one outside [0, 1].
 
   Example:
     >>> gold = dict(FA=0.8, RA=1.0, TA=0.8)
@@ -66,19 +66,19 @@ def tug_of_war(
     https://arxiv.org/abs/2406.01257.
   """
   keys = (forget_key, 'RA', 'TA')
-  for name, figures in (('unlearned', unlearned), ('gold', gold)):
+  for name, values in (('unlearned', unlearned), ('gold', gold)):
     for key in keys:
-      if key in figures:
-        _checks.fraction(f'{name}[{key!r}]', figures[key])
+      if key in values:
+        _checks.fraction(f'{name}[{key!r}]', values[key])
   return float(np.prod(1 - _differences(unlearned, gold, keys)))
 
 
 def _differences(unlearned, gold, keys):
-  for name, figures in (('unlearned', unlearned), ('gold', gold)):
-    missing = [key for key in keys if key not in figures]
+  for name, values in (('unlearned', unlearned), ('gold', gold)):
+    missing = [key for key in keys if key not in values]
     if missing:
       raise errors.InputError(f'{name} must hold {", ".join(keys)}, got no {", ".join(missing)}')
-    bad = [key for key in keys if not np.isfinite(figures[key])]
+    bad = [key for key in keys if not np.isfinite(values[key])]
     if bad:
-      raise errors.InputError(f'{name} must be finite, got {figures[bad[0]]} for {bad[0]}')
+      raise errors.InputError(f'{name} must be finite, got {values[bad[0]]} for {bad[0]}')
   return np.abs([unlearned[key] - gold[key] for key in keys])

@@ -1,4 +1,4 @@
-"""From attack scores to the figures of an attack, with bootstrap intervals."""
+"""From attack scores to the metrics of an attack, with bootstrap intervals."""
 
 from typing import NamedTuple
 
@@ -36,7 +36,7 @@ class AttackResult(NamedTuple):
   num_pairs: int
 
 
-def attack_figures(
+def attack_metrics(
   member_scores: np.ndarray,
   nonmember_scores: np.ndarray,
   *,
@@ -44,7 +44,7 @@ def attack_figures(
   threshold: float = 0.0,
   num_bootstrap: int = 500,
 ) -> AttackResult:
-  """Figures of an attack whose score is larger for members, cut to equal sizes.
+  """Metrics of an attack whose score is larger for members, cut to equal sizes.
 
   Args:
     member_scores: `[N]`.
@@ -54,14 +54,14 @@ def attack_figures(
     num_bootstrap: resamples behind each interval; examples are resampled, not models.
 
   Returns:
-    The figures; false-positive rates are not interpolated: below 1000 non-members the rate at
+    The metrics; false-positive rates are not interpolated: below 1000 non-members the rate at
     0.1 % is that without any false positive.
 
   Raises:
     ValueError: for empty, non-finite or wrongly shaped scores, or no resamples.
 
   Example:
-    >>> result = attack_figures(np.array([1.0, 2.0, 3.0]), np.array([-1.0, -2.0]), seed=0)
+    >>> result = attack_metrics(np.array([1.0, 2.0, 3.0]), np.array([-1.0, -2.0]), seed=0)
     >>> result.auc, result.balanced_accuracy, result.num_pairs
     (1.0, 1.0, 2)
   """
@@ -75,16 +75,16 @@ def attack_figures(
   positives = np.bincount(group[:size], minlength=len(values))
   negatives = np.bincount(group[size:], minlength=len(values))
   called = int(np.sum(-values > threshold))
-  figures = _figures(positives, negatives, called)
+  values = _measured(positives, negatives, called)
   draws = np.concatenate(
     [
-      _figures(_resample(positives, count, rng), _resample(negatives, count, rng), called)
+      _measured(_resample(positives, count, rng), _resample(negatives, count, rng), called)
       for count in np.diff(np.r_[0:num_bootstrap:50, num_bootstrap])
     ]
   )
   lows, highs = np.quantile(draws, [0.025, 0.975], axis=0)
   intervals = ((float(low), float(high)) for low, high in zip(lows, highs, strict=True))
-  return AttackResult(*(float(figure) for figure in figures), *intervals, size)
+  return AttackResult(*(float(value) for value in values), *intervals, size)
 
 
 def roc_curve(
@@ -132,7 +132,7 @@ def _resample(counts, num_draws, rng):
   return rng.multinomial(counts.sum(), counts / counts.sum(), size=num_draws)
 
 
-def _figures(positives, negatives, called):
+def _measured(positives, negatives, called):
   """AUC, balanced accuracy and the two rates `[..., 4]` from counts by descending score."""
   size = positives.sum(-1, keepdims=True)
   true, false = np.cumsum(positives, -1), np.cumsum(negatives, -1)

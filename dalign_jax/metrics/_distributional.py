@@ -1,4 +1,4 @@
-"""Distances between the laws of unlearned and gold models, example by example, over ensembles."""
+"""Distances between unlearned and gold models as distributions, example by example."""
 
 from typing import NamedTuple
 
@@ -82,7 +82,7 @@ def klom(
 
 
 def klom_floor(num_unlearned: int, num_gold: int, *, seed: int, num_bins: int = 20) -> Klom:
-  """What `klom` gives for equal laws (normal ones), by simulation.
+  """What `klom` gives for identical distributions (normal ones), by simulation.
 
   Args:
     num_unlearned: unlearned models K.
@@ -127,7 +127,8 @@ def forgetting_quality(
     delta: failure probability, in [0, 1).
 
   Returns:
-    F and the epsilons; F stays far below 1 for equal laws: see `forgetting_quality_floor`.
+    F and the epsilons. F stays far below 1 for identical distributions; see
+    `forgetting_quality_floor`.
 
   Raises:
     ValueError: for an empty, non-finite or wrongly shaped argument, or a delta out of range.
@@ -154,7 +155,7 @@ def forgetting_quality(
 
 
 def forgetting_quality_floor(num_unlearned: int, num_gold: int, *, seed: int) -> float:
-  """What `forgetting_quality` gives for equal laws (normal ones), by simulation.
+  """What `forgetting_quality` gives for identical distributions (normal ones), by simulation.
 
   Args:
     num_unlearned: unlearned models K.

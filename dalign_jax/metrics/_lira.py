@@ -1,7 +1,7 @@
 """Membership attacks with reference models: LiRA, U-LiRA and RMIA.
 
 All take scores of K reference models on the same N examples, and return one score an example that
-is larger for members; `attack_figures` turns them into AUC and rates.
+is larger for members; `attack_metrics` turns them into AUC and rates.
 """
 
 import numpy as np

@@ -27,8 +27,8 @@ def population_attack(
     num_bootstrap: resamples behind each interval.
 
   Returns:
-    The attack's figures; to be read beside gold's. The intervals resample examples with the
-    regressions held fixed, so for equal laws they are somewhat too narrow.
+    The attack's metrics; to be read beside gold's. The intervals resample examples with the
+    regressions held fixed, so for identical distributions they are somewhat too narrow.
 
   Raises:
     ValueError: for empty, non-finite or wrongly shaped scores, or fewer examples than folds.
@@ -40,7 +40,7 @@ def population_attack(
     True
   """
   decisions = population_scores(member_scores, nonmember_scores, seed=seed, num_folds=num_folds)
-  return _curves.attack_figures(*decisions, seed=seed, num_bootstrap=num_bootstrap)
+  return _curves.attack_metrics(*decisions, seed=seed, num_bootstrap=num_bootstrap)
 
 
 def population_scores(
@@ -86,7 +86,7 @@ def svc_attack(
     max_examples: of each side, since its time grows with their square.
 
   Returns:
-    The attack's figures; to be read beside gold's.
+    The attack's metrics; to be read beside gold's.
 
   Raises:
     ValueError: for empty, non-finite or wrongly shaped scores, or fewer examples than folds.
@@ -103,7 +103,7 @@ def svc_attack(
   members, nonmembers = (cut(x) for x in _columns(member_scores, nonmember_scores))
   classifier = svm.SVC(C=3, kernel='rbf', gamma='scale')
   decisions = _out_of_fold(classifier, members, nonmembers, seed, num_folds)
-  return _curves.attack_figures(*decisions, seed=seed, num_bootstrap=num_bootstrap)
+  return _curves.attack_metrics(*decisions, seed=seed, num_bootstrap=num_bootstrap)
 
 
 def _out_of_fold(classifier, member_scores, nonmember_scores, seed, num_folds):

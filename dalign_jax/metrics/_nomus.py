@@ -13,7 +13,7 @@ TEST_SHARE = 0.1
 
 
 class NullSpread(NamedTuple):
-  """Mean, 95th percentile and maximum of a score under equal laws."""
+  """Mean, 95th percentile and maximum of a score under identical distributions."""
 
   mean: float
   p95: float
@@ -101,7 +101,7 @@ def nomus(utility_accuracy: float, m: float) -> float:
 def attack_null_spread(
   n_forget: int, n_unseen: int, *, seed: int, num_draws: int = 200
 ) -> NullSpread:
-  """The floor of `forgetting_score`: its spread when both sides follow one (exponential) law.
+  """The floor of `forgetting_score`: its spread when both sides follow one distribution.
 
   Args:
     n_forget: number of forget examples.

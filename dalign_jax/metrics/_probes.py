@@ -85,7 +85,7 @@ def linear_probe(
 def clustering_scores(
   features: np.ndarray, labels: np.ndarray, *, num_clusters: int | None = None, seed: int
 ) -> ClusteringScores:
-  r"""How well k-means clusters of the features match the classes, beside gold's figures.
+  r"""How well k-means clusters of the features match the classes, beside gold's metrics.
 
   With :math:`n_{ij}` examples of cluster i and class j, F1 is taken over pairs of examples:
 

@@ -3,6 +3,7 @@
 from dalign_jax.models._build import MODELS, build
 from dalign_jax.models._cnn import CNN, AllCNN
 from dalign_jax.models._convolution import canonical_convolution, convolution
+from dalign_jax.models._fast_cnn import FastCNN
 from dalign_jax.models._resnet import ResNet, WideResNet
 from dalign_jax.models._vgg import VGG
 from dalign_jax.models._vit import ViT
@@ -12,6 +13,7 @@ __all__ = [
   'MODELS',
   'VGG',
   'AllCNN',
+  'FastCNN',
   'ResNet',
   'ViT',
   'WideResNet',

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dalign_jax import errors, types
-from dalign_jax.models import _cnn, _initialization, _resnet, _vgg, _vit
+from dalign_jax.models import _cnn, _fast_cnn, _initialization, _resnet, _vgg, _vit
 
 _DEFAULTS = {'norm': 'batch', 'width_multiplier': 1.0, 'stem': 'cifar'}
 _NORM_AND_WIDTH = ('norm', 'width_multiplier')
@@ -56,6 +56,10 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
   'vgg11': _factory(_vgg.VGG, stage_sizes=(1, 1, 2, 2, 2)),
   'vgg16': _factory(_vgg.VGG, stage_sizes=(2, 2, 3, 3, 3)),
   'vit_tiny': _factory(_vit.ViT, options=()),
+  'fast_cnn': _factory(_fast_cnn.FastCNN, options=('width_multiplier',)),
+  'fast_cnn_small': _factory(
+    _fast_cnn.FastCNN, options=('width_multiplier',), widths=(32, 128, 192)
+  ),
 }
 
 
@@ -87,7 +91,9 @@ def build(
 
   Returns:
     `apply_fn(state, images, *, train) -> (Outputs, batch_stats)`, see `dalign_jax.types.ApplyFn`,
-    and `init_fn(key) -> ModelState`, which runs on the host and cannot be traced.
+    and `init_fn(key) -> ModelState`, which runs on the host and cannot be traced. Where a part of
+    the initialisation is computed from the training images (`fast_cnn`), `init_fn` has a method
+    `prepare(model, dataset)`; `dalign_jax.fresh.model` calls both.
 
   Raises:
     ValueError: for an unknown name, an option that the model does not have or a bad value.
@@ -128,6 +134,9 @@ def build(
       return model.apply(variables, images, train=False), state.batch_stats
     outputs, updated = model.apply(variables, images, train=True, mutable=['batch_stats'])
     return outputs, updated.get('batch_stats', {})
+
+  if isinstance(model, _fast_cnn.FastCNN):
+    return apply_fn, _fast_cnn.FastInit(shapes, mean, std)
 
   def init_fn(key):
     return _initialization.initialize(shapes, key)

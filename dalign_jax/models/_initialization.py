@@ -78,12 +78,12 @@ def _ones(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 def _variance_scaling(
   generator: np.random.Generator, shape: tuple[int, ...], scale: float
 ) -> np.ndarray:
-  """Normal values of variance `scale / fan_in`, cut at two standard deviations of the uncut law."""
+  """Normal values of variance `scale / fan_in`, cut at two of their standard deviations."""
   values = generator.standard_normal(math.prod(shape), np.float32)
   outside = np.flatnonzero(np.abs(values) > 2)
   while outside.size:
     values[outside] = generator.standard_normal(outside.size, np.float32)
     outside = outside[np.abs(values[outside]) > 2]
-  cut_deviation = 0.87962566103423978  # of the standard normal law cut at -2 and 2
+  cut_deviation = 0.87962566103423978  # of the standard normal distribution cut at -2 and 2
   fan_in = math.prod(shape[:-1])
   return values.reshape(shape) * np.float32(math.sqrt(scale / fan_in) / cut_deviation)

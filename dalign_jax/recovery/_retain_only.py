@@ -1,8 +1,10 @@
 """Recovery by fine-tuning on retain data alone."""
 
+import dataclasses
+
 import jax
 
-from dalign_jax import errors, optim, parallel, training, types
+from dalign_jax import errors, optim, training, types
 from dalign_jax.recovery import _curve
 
 
@@ -18,10 +20,8 @@ class _Watch(types.Monitor):
 
 
 def retain_only(
-  apply_fn: types.ApplyFn,
+  problem: types.Problem,
   model: types.ModelState,
-  retain: types.Dataset,
-  forget: types.Dataset,
   key: jax.Array,
   *,
   num_epochs: int,
@@ -30,7 +30,6 @@ def retain_only(
   weight_decay: float = 0.0,
   batch_size: int = 128,
   augmentation: str = 'none',
-  devices: parallel.Devices = None,
 ) -> _curve.RecoveryCurve:
   """Forget accuracy while a copy is fine-tuned on retain data alone.
 
@@ -38,10 +37,8 @@ def retain_only(
   the weights.
 
   Args:
-    apply_fn: the network.
+    problem: its network, retain data (to train on), forget data (to measure on) and devices.
     model: the model to attack; it is not changed.
-    retain: data to train on.
-    forget: data to measure on.
     key: decides batches and augmentation.
     num_epochs: passes over the retain set; a tenth of the recipe's is the protocol's limit.
     learning_rate: of SGD, constant; the protocol runs the recipe's last rate and a tenth of it.
@@ -49,7 +46,6 @@ def retain_only(
     weight_decay: L2 coefficient.
     batch_size: global batch.
     augmentation: 'none', 'crop' or 'crop_flip'.
-    devices: devices to use, None for all of them.
 
   Returns:
     Budgets 0, 1, ..., `num_epochs` epochs, and the accuracies, `[num_epochs + 1]` each.
@@ -66,15 +62,16 @@ def retain_only(
   """
   if num_epochs < 1:
     raise errors.InputError(f'num_epochs must be 1 or more, got {num_epochs}')
-  watch = _Watch(lambda now: _curve.accuracy(apply_fn, now, forget, devices))
-  before = watch.measure(model)
-  tx = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
-  options = {'batch_size': batch_size, 'devices': devices, 'monitor': watch}
-  _tune(apply_fn, model, retain, key, tx, augmentation, num_epochs=num_epochs, **options)
-  return _curve.curve(range(num_epochs + 1), [before, *watch.accuracies])
-
-
-def _tune(apply_fn, model, retain, key, tx, augmentation, **options):
-  """The one place here that trains."""
-  loss_fn = training.classification_loss(apply_fn, 'retain', augmentation)
-  return training.minimize(loss_fn, tx, model, {'retain': retain}, key, **options)
+  measure = lambda now: _curve.accuracy(problem.apply_fn, now, problem.forget, problem.devices)
+  watch = _Watch(measure)
+  training.minimize(
+    dataclasses.replace(problem, monitor=watch),
+    training.ClassificationLoss(problem.apply_fn, 'retain', augmentation),
+    optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay),
+    {'retain': problem.retain},
+    key,
+    num_epochs=num_epochs,
+    batch_size=batch_size,
+    start=model,
+  )
+  return _curve.curve(range(num_epochs + 1), [measure(model), *watch.accuracies])

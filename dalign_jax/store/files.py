@@ -1,12 +1,15 @@
 """Files of a work folder: nothing is ever half-written, and only one process works in a folder."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 import contextlib
 import fcntl
 import json
 import os
 import pathlib
 import time
+from typing import Any
+import zipfile
+import zlib
 
 import numpy as np
 
@@ -25,18 +28,31 @@ def write_json(path: pathlib.Path, value) -> None:
   write_text(path, json.dumps(value, indent=2) + '\n')
 
 
-def read_json(path: pathlib.Path):
+class DamagedError(errors.InputError):
+  """A file is not as it was written; the message names it."""
+
+  def __init__(self, path: pathlib.Path, why: object):
+    super().__init__(f'{path} is damaged ({why}); delete it to have it made again')
+
+
+def read_json(path: pathlib.Path, *, keys: Collection[str] = ()) -> Any:
   """Reads JSON.
 
+  Args:
+    path: of the file.
+    keys: that the file must have, as an object.
+
   Raises:
-    errors.InputError: if the file is damaged.
+    DamagedError: if the file is not JSON, or not such an object.
   """
   try:
-    return json.loads(path.read_text(encoding='utf-8'))
-  except ValueError as error:
-    raise errors.InputError(
-      f'{path} is damaged ({error}); delete it to have it made again'
-    ) from None
+    found = json.loads(path.read_text(encoding='utf-8'))
+  except (ValueError, RecursionError) as error:
+    raise DamagedError(path, error) from None
+  missing = [key for key in keys if not isinstance(found, dict) or key not in found]
+  if missing:
+    raise DamagedError(path, f'it has no {missing[0]!r}')
+  return found
 
 
 def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
@@ -49,10 +65,29 @@ def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
   _replace(path, write)
 
 
-def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-  """Reads an .npz."""
-  with np.load(path, allow_pickle=False) as arrays:
-    return dict(arrays)
+def read_arrays(path: pathlib.Path, *, keys: Collection[str] = ()) -> dict[str, np.ndarray]:
+  """Reads an .npz.
+
+  Args:
+    path: of the file.
+    keys: arrays that the file must have.
+
+  Raises:
+    DamagedError: if the file cannot be read, or lacks one of them.
+  """
+  try:
+    with open(path, 'rb') as file, np.load(file, allow_pickle=False) as arrays:
+      found = dict(arrays)
+  except FileNotFoundError:
+    raise
+  except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+    raise DamagedError(path, error) from None
+  except (zlib.error, MemoryError, NotImplementedError, AttributeError) as error:
+    raise DamagedError(path, error) from None
+  missing = [key for key in keys if key not in found]
+  if missing:
+    raise DamagedError(path, f'it has no {missing[0]!r}')
+  return found
 
 
 def _replace(path, write):

@@ -8,9 +8,10 @@ from dalign_jax.training._epochs import (
   paired_batches,
   put_data,
   run_epochs,
+  split,
 )
 from dalign_jax.training._errors import NonFiniteLossError
-from dalign_jax.training._fit import classification_loss, fit, minimize, recipe_optimizer
+from dalign_jax.training._fit import ClassificationLoss, fit, minimize, recipe_optimizer
 from dalign_jax.training._steps import (
   Step,
   make_step,
@@ -22,9 +23,9 @@ from dalign_jax.training._steps import (
 
 __all__ = [
   'MAPPINGS',
+  'ClassificationLoss',
   'NonFiniteLossError',
   'Step',
-  'classification_loss',
   'epoch_rng',
   'fit',
   'fit_ensemble',
@@ -38,6 +39,7 @@ __all__ = [
   'run_epochs',
   'run_sharded_steps',
   'run_steps',
+  'split',
   'step_fn',
   'to_float',
 ]

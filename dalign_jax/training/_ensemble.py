@@ -53,12 +53,14 @@ def fit_ensemble(
     ValueError: if `models`, `keys` and `subsets` are not equally many, or `mapping` is unknown.
   """
   num_members = _check(models, keys, subsets, mapping)
+  _fit.check_labels(apply_fn, models[0], dataset)
   monitor = monitor or types.Monitor()
   mapping = mapping or ('scan' if jax.default_backend() == 'cpu' else 'vmap')
   subsets = np.tile(np.arange(len(dataset)), (num_members, 1)) if subsets is None else subsets
   tx = _fit.recipe_optimizer(recipe, subsets.shape[1])
-  loss_fn = _fit.classification_loss(apply_fn, 'train', recipe.augmentation)
-  step = _make_step(loss_fn, tx, mapping, devices)
+  loss_fn = _fit.ClassificationLoss(apply_fn, 'train', recipe.augmentation, recipe.label_smoothing)
+  devices = tuple(devices) if devices else None
+  step = _make_step(loss_fn, tx.update, mapping, devices, parallel.mapping())
   data = _epochs.put_data({'train': dataset}, devices)
   place = functools.partial(parallel.place_members, devices=devices)
   key_data = place(np.stack([_epochs.key_bits(key) for key in keys]))
@@ -106,9 +108,11 @@ def _check(models, keys, subsets, mapping):
   return len(models)
 
 
-def _make_step(loss_fn, tx, mapping, devices):
+@functools.lru_cache(maxsize=8)
+def _make_step(loss_fn, update_fn, mapping, devices, spmd_mapping):
   """A step of all members as a `_steps.Step`; its loss is the mean over members."""
-  one = _steps.step_fn(loss_fn, tx)
+  del spmd_mapping  # the one in use, by which `spmd` maps
+  one = _steps.step_fn(loss_fn, update_fn)
   # A member is alone on the axis over which the batch of a single model would be cut.
   alone = jax.vmap(one, in_axes=(0, None, 0, None, None), axis_name=parallel.AXIS)
 

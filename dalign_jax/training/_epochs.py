@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -57,7 +56,7 @@ def run_epochs(
 def init_state(model: types.ModelState, tx: optax.GradientTransformation) -> types.TrainState:
   """A training state at step 0."""
   return types.TrainState(
-    model.params, model.batch_stats, tx.init(model.params), jnp.zeros((), jnp.int32)
+    model.params, model.batch_stats, tx.init(model.params), np.zeros((), np.int32)
   )
 
 
@@ -80,9 +79,15 @@ def put_data(datasets: Mapping[str, types.Dataset], devices: parallel.Devices = 
   return parallel.replicate(fields, devices)
 
 
-def key_bits(key: jax.Array) -> jax.Array:
-  """What a step is given of the run's key: two uint32, drawn from it."""
-  return jax.random.bits(key, (2,), 'uint32')
+@functools.partial(jax.jit, static_argnums=1)
+def split(key: jax.Array, num: int = 2) -> tuple[jax.Array, ...]:
+  """`jax.random.split` as a tuple, in one program."""
+  return tuple(jax.random.split(key, num))
+
+
+def key_bits(key: jax.Array) -> np.ndarray:
+  """The run's key as a step takes it: two uint32."""
+  return np.asarray(jax.random.key_data(key))
 
 
 def epoch_rng(key: jax.Array, epoch: int) -> np.random.Generator:

@@ -1,45 +1,44 @@
 """Minimising one loss, and plain fitting: how most models are made."""
 
 from collections.abc import Callable, Mapping
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from dalign_jax import augmentation, losses, optim, parallel, types
+from dalign_jax import augmentation, errors, losses, optim, parallel, recipe_optim, types
 from dalign_jax.training import _epochs, _steps
 
 
 def minimize(
-  loss_fn: Callable,
+  problem: types.Problem,
+  loss_fn: types.LossFn,
   tx: optax.GradientTransformation,
-  model: types.ModelState,
   datasets: Mapping[str, types.Dataset],
   key: jax.Array,
   *,
   num_epochs: int,
   batch_size: int,
-  devices: parallel.Devices = None,
-  monitor: types.Monitor | None = None,
+  start: types.ModelState | None = None,
   extra: Mapping | None = None,
   constants_fn: Callable[[int], types.PyTree] | None = None,
   stop_fn: Callable[[types.ModelState], bool] | None = None,
 ) -> types.ModelState:
-  """Minimises one loss from a model: what most methods are.
+  """Minimises one loss from the original: what most methods are.
 
   An epoch is one pass over the first data set; batches of the others go along with it.
 
   Args:
+    problem: its original, devices and monitor are used.
     loss_fn: as in `make_step`.
     tx: optimizer.
-    model: where to start from, on the host.
     datasets: by name; each gives `batch_size` rows to every step.
     key: decides batches and the steps' keys.
     num_epochs: passes over the first data set.
     batch_size: global batch of each set.
-    devices: devices to run on, None for all.
-    monitor: keeps states, is told of steps and epochs.
+    start: the model to start from, on the host; None for the original.
     extra: `{set: {field: [N, ...]}}`, further per-example arrays.
     constants_fn: gives the loss's constants, a host pytree, in an epoch (from 0); None for none.
     stop_fn: asked before each epoch; from a True on, the model stays as it is.
@@ -47,7 +46,28 @@ def minimize(
   Returns:
     The resulting model, on the host.
   """
-  monitor = monitor or types.Monitor()
+  start = problem.original if start is None else start
+  options = {'num_epochs': num_epochs, 'batch_size': batch_size, 'extra': extra}
+  options |= {'devices': problem.devices, 'monitor': problem.monitor}
+  options |= {'constants_fn': constants_fn, 'stop_fn': stop_fn}
+  return _minimize(loss_fn, tx, start, datasets, key, **options)
+
+
+def _minimize(
+  loss_fn,
+  tx,
+  model,
+  datasets,
+  key,
+  *,
+  num_epochs,
+  batch_size,
+  devices,
+  monitor,
+  extra=None,
+  constants_fn=None,
+  stop_fn=None,
+) -> types.ModelState:
   step = _steps.make_step(loss_fn, tx, devices=devices)
   data = _epochs.put_data(datasets, devices, **(extra or {}))
 
@@ -66,28 +86,30 @@ def minimize(
   )
 
 
-@functools.lru_cache(maxsize=16)
-def classification_loss(apply_fn: types.ApplyFn, name: str, kind: str) -> Callable:
+@dataclasses.dataclass(frozen=True)
+class ClassificationLoss:
   """A loss for `make_step`: mean `losses.label_loss` on the set `name`, augmented by `kind`."""
 
-  def loss_fn(params, batch_stats, batch, constants, key):
-    del constants
-    images = augmentation.augment(batch[name]['images'], key, kind)
-    outputs, batch_stats = apply_fn(types.ModelState(params, batch_stats), images, train=True)
-    return jnp.mean(losses.label_loss(batch[name]['labels'], outputs.logits)), batch_stats
+  apply_fn: types.ApplyFn
+  name: str
+  kind: str
+  label_smoothing: float = 0.0
 
-  return loss_fn
+  def __call__(self, params, batch_stats, batch, constants, key):
+    del constants
+    rows = batch[self.name]
+    images = augmentation.augment(rows['images'], key, self.kind)
+    outputs, batch_stats = self.apply_fn(types.ModelState(params, batch_stats), images, train=True)
+    example_losses = losses.label_loss(
+      rows['labels'], outputs.logits, label_smoothing=self.label_smoothing
+    )
+    return jnp.mean(example_losses), batch_stats
 
 
 @functools.lru_cache(maxsize=16)
 def recipe_optimizer(recipe: types.Recipe, num_examples: int) -> optax.GradientTransformation:
   """The optimizer of original and gold, for a training set of `num_examples`."""
-  return optim.sgd(
-    optim.warmup_cosine(recipe, num_examples),
-    momentum=recipe.momentum,
-    weight_decay=recipe.weight_decay,
-    nesterov=True,
-  )
+  return optim.compiled(recipe_optim.optimizer(recipe, num_examples))
 
 
 def fit(
@@ -113,9 +135,14 @@ def fit(
 
   Returns:
     The trained model, on the host.
+
+  Raises:
+    errors.InputError: if the labels are not those of the network's outputs.
+    NonFiniteLossError: naming epoch and step.
   """
-  return minimize(
-    classification_loss(apply_fn, 'train', recipe.augmentation),
+  check_labels(apply_fn, model, dataset)
+  return _minimize(
+    ClassificationLoss(apply_fn, 'train', recipe.augmentation, recipe.label_smoothing),
     recipe_optimizer(recipe, len(dataset)),
     model,
     {'train': dataset},
@@ -123,5 +150,32 @@ def fit(
     num_epochs=recipe.num_epochs,
     batch_size=recipe.batch_size,
     devices=devices,
-    monitor=monitor,
+    monitor=monitor or types.Monitor(),
   )
+
+
+def check_labels(apply_fn: types.ApplyFn, model: types.ModelState, dataset: types.Dataset) -> None:
+  """Compares labels with the number of outputs, before any step.
+
+  Raises:
+    errors.InputError: for a label outside of the outputs, or a single output for classes.
+  """
+  images = jax.ShapeDtypeStruct((1, *dataset.images.shape[1:]), jnp.float32)
+  shapes = jax.eval_shape(functools.partial(apply_fn, train=False), model, images)
+  num_outputs, labels = shapes[0].logits.shape[1], dataset.labels
+  if dataset.is_multi_label:
+    if num_outputs != labels.shape[1]:
+      raise errors.InputError(
+        f'labels have {labels.shape[1]} attributes, and the network has {num_outputs} outputs'
+      )
+    return
+  if num_outputs == 1:
+    raise errors.InputError(
+      'labels are classes, and the network has one output: give it one for each class, two for two'
+    )
+  low, high = int(labels.min()), int(labels.max())
+  if low < 0 or high >= num_outputs:
+    hint = '; subtract 1' if low == 1 and high == num_outputs else ''
+    raise errors.InputError(
+      f'labels must be in [0, {num_outputs}), the outputs of the network, got {low} to {high}{hint}'
+    )

@@ -23,8 +23,8 @@ class Step(NamedTuple):
 
 
 def step_fn(
-  loss_fn: Callable,
-  tx: optax.GradientTransformation,
+  loss_fn: types.LossFn,
+  update_fn: Callable,
   *,
   gives_step: bool = False,
   **update_args,
@@ -33,25 +33,25 @@ def step_fn(
 
   Args:
     loss_fn: as in `make_step`.
-    tx: optimizer.
+    update_fn: `tx.update` of the optimizer.
     gives_step: as in `make_step`.
-    **update_args: given to `tx.update`.
+    **update_args: passed to `update_fn`.
 
   Returns:
     `(state, data, indices, constants, key_data) -> (state, loss)`, where `data` is `{set: {field:
     [N, ...]}}`, `indices` `{set: [B]}` and `key_data` the bits of the run's key.
   """
-  tx = optax.with_extra_args_support(tx)
 
   def one(state: types.TrainState, data, indices, constants, key_data):
     batch = {name: _gather(data[name], indices[name]) for name in indices}
-    key = jax.random.wrap_key_data(key_data, impl='threefry2x32')
+    of_run = jax.random.bits(jax.random.wrap_key_data(key_data, impl='threefry2x32'), (2,))
+    key = jax.random.wrap_key_data(of_run, impl='threefry2x32')
     key = jax.random.fold_in(key, state.step)
     at_step = functools.partial(loss_fn, step=state.step) if gives_step else loss_fn
     grad_fn = jax.value_and_grad(at_step, has_aux=True)
     (loss, batch_stats), grads = grad_fn(state.params, state.batch_stats, batch, constants, key)
     loss, batch_stats, grads = jax.lax.pmean((loss, batch_stats, grads), parallel.AXIS)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params, **update_args)
+    updates, opt_state = update_fn(grads, state.opt_state, state.params, **update_args)
     is_finite = jnp.isfinite(optax.tree.norm((updates, batch_stats)))
     loss = jnp.where(is_finite, loss, jnp.nan)
     params = optax.apply_updates(state.params, updates)
@@ -61,7 +61,7 @@ def step_fn(
 
 
 def make_step(
-  loss_fn: Callable,
+  loss_fn: types.LossFn,
   tx: optax.GradientTransformation,
   *,
   devices: parallel.Devices = None,
@@ -71,8 +71,8 @@ def make_step(
 ) -> Step:
   """One SPMD training step. Build it once per run, never inside the epoch loop.
 
-  The same loss, optimizer and devices give the same step, which is compiled once: a method that is
-  run on many models should keep them.
+  Equal losses, the same `tx.update` and the same devices give the same step, which is compiled once
+  for all models and data sets of equal shapes. It keeps the loss: see `types.LossFn`.
 
   Args:
     loss_fn: `(params, batch_stats, batch, constants, key) -> (loss, new_batch_stats)`. It runs on
@@ -90,13 +90,13 @@ def make_step(
   steps_per_call = steps_per_call or parallel.steps_per_call()
   options = {'gives_step': gives_step, **update_args}
   options = tuple(options.items())
-  return _compiled_step(loss_fn, tx, devices, steps_per_call, options, parallel.mapping())
+  return _compiled_step(loss_fn, tx.update, devices, steps_per_call, options, parallel.mapping())
 
 
-@functools.lru_cache(maxsize=4)  # it keeps what the loss holds
-def _compiled_step(loss_fn, tx, devices, steps_per_call, options, mapping):
+@functools.lru_cache(maxsize=32)  # neither a loss nor an update holds data
+def _compiled_step(loss_fn, update_fn, devices, steps_per_call, options, mapping):
   del mapping  # the one in use, by which `spmd` maps
-  one = step_fn(loss_fn, tx, **dict(options))
+  one = step_fn(loss_fn, update_fn, **dict(options))
 
   def single(state, data, indices, constants, key_data):
     return one(state, data, jax.tree.map(lambda i: i[0], indices), constants, key_data)

@@ -4,70 +4,17 @@ A line of the table is a group of models that differ in their seeds: each member
 the gold of its number, and under `--evaluation=full` the group as a whole (`distributions`).
 """
 
-import dataclasses
 import functools
-import pathlib
 
 import numpy as np
-from scipy import stats
 
-from dalign_jax import checkpoints, errors, prediction, types
+from dalign_jax import checkpoints, errors, evaluation, prediction, types
 from dalign_jax.store import files, progress
 from experiments.measure import many_seeds, one_model, predictions, seed_groups
+from experiments.measure import rows as rows_lib
 from experiments.problem import preparation
 
-FORMAT = 5  # to be raised when a measure changes, so that old evaluations are made again
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-  """One line of the table: a model, or several that differ in their seeds.
-
-  Attributes:
-    name: what the table calls it.
-    kind: original, gold, second gold, unlearned, control, or oracle, which knows gold's answers.
-    seeds: the scalars of each member.
-    record: how the first member was made.
-    arrays: what plots need, of the first member and of the group.
-    folder: of the first member.
-    group: scalars of the group as a whole.
-    group_intervals: half-widths of 95 % intervals of some of them.
-    folders: of all members.
-  """
-
-  name: str
-  kind: str
-  seeds: tuple[dict[str, float], ...]
-  record: dict
-  arrays: dict[str, np.ndarray]
-  folder: pathlib.Path
-  group: dict[str, float] = dataclasses.field(default_factory=dict)
-  group_intervals: dict[str, float] = dataclasses.field(default_factory=dict)
-  folders: tuple[pathlib.Path, ...] = ()
-
-  @property
-  def values(self) -> dict[str, float]:
-    """Means over the members that have the scalar, and the group's own scalars."""
-    keys = {key: None for seed in self.seeds for key in seed}
-    means = {key: float(np.mean(self.of_seeds(key))) for key in keys}
-    return {**means, **self.group}
-
-  def of_seeds(self, key: str) -> list[float]:
-    """A scalar of each member that has it."""
-    return [seed[key] for seed in self.seeds if key in seed]
-
-  def interval(self, key: str) -> float | None:
-    """Half the width of the 95 % interval of a mean over training seeds; None for one seed."""
-    if key in self.group:
-      return self.group_intervals.get(key)
-    return mean_interval(self.of_seeds(key))
-
-
-def mean_interval(values: list[float]) -> float | None:
-  """Half-width of Student's 95 % interval for the mean; None below two values."""
-  if len(values) < 2:
-    return None
-  return float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
+FORMAT = 6  # to be raised when a measure changes, so that old evaluations are made again
 
 
 def evaluate(job: preparation.Job, labels: list[str]) -> None:
@@ -107,25 +54,25 @@ def evaluate(job: preparation.Job, labels: list[str]) -> None:
   progress.say(f'evaluate: {counts if todo or wide else "done before"}')
 
 
-def read_rows(job: preparation.Job) -> list[Row]:
+def read_rows(job: preparation.Job) -> rows_lib.Results:
   """The evaluated models of the problem: original, golds, then every run, by name.
 
   Runs whose evaluation is of other models or settings are left out, and said to be.
   """
-  rows = []
+  found = []
   for group in [*seed_groups.standing(job), *seed_groups.runs(job)]:
     members = range(len(group.members))
     if not all(_is_fresh(job, group, i) for i in members):
       folder = group.members[0].folder
       progress.say(f'{folder}: evaluated with other settings, left out; run evaluate for it')
       continue
-    rows.append(_row(job, group))
-  if [r.kind for r in rows[:2]] != ['original', 'gold']:
+    found.append(_row(job, group))
+  if [row.kind for row in found[:2]] != ['original', 'gold']:
     raise errors.InputError('nothing evaluated yet; run evaluate first', argument='stages')
-  return rows
+  return rows_lib.Results(found)
 
 
-def _row(job, group) -> Row:
+def _row(job, group) -> rows_lib.Row:
   first = group.members[0]
   seeds = tuple(files.read_json(m.folder / 'evaluation.json')['values'] for m in group.members)
   arrays = files.read_arrays(first.folder / 'plots.npz')
@@ -135,7 +82,7 @@ def _row(job, group) -> Row:
     arrays |= files.read_arrays(group.file(job, '.npz'))
   records = [checkpoints.restore(m.checkpoint)[1] for m in group.members]
   times = {k: float(np.mean([r[k] for r in records])) for k in ('seconds', 'compile_seconds')}
-  return Row(
+  return rows_lib.Row(
     group.name,
     'oracle' if 'gold' in records[0] else group.kind,
     seeds,
@@ -187,7 +134,7 @@ def _evaluate_group(job, group, logits) -> None:
     {
       'settings': _group_settings(job, group),
       'values': result.values,
-      'intervals': {k: mean_interval(v) for k, v in result.samples.items()},
+      'intervals': {k: rows_lib.mean_interval(v) for k, v in result.samples.items()},
     },
   )
 
@@ -225,11 +172,21 @@ def _group_settings(job, group) -> dict:
 def _is_fresh(job, group, number) -> bool:
   model = group.members[number]
   there = _read_settings(model.folder / 'evaluation.json')
-  return there is not None and there == _settings(job, model, number)
+  is_whole = number > 0 or _is_readable(model.folder / 'plots.npz')
+  return is_whole and there is not None and there == _settings(job, model, number)
 
 
 def _is_group_fresh(job, group) -> bool:
-  return _read_settings(group.file(job, '.json')) == _group_settings(job, group)
+  there = _read_settings(group.file(job, '.json'))
+  return there == _group_settings(job, group) and _is_readable(group.file(job, '.npz'))
+
+
+def _is_readable(path) -> bool:
+  try:
+    files.read_arrays(path)
+  except (files.DamagedError, FileNotFoundError):
+    return False
+  return True
 
 
 def _digest(job, checkpoint) -> str | None:
@@ -240,7 +197,14 @@ def _digest(job, checkpoint) -> str | None:
 
 
 def _read_settings(path):
-  return files.read_json(path)['settings'] if path.exists() else None
+  """The settings of an evaluation; None where there is none, or one that cannot be read."""
+  if not path.exists():
+    return None
+  try:
+    return files.read_json(path, keys=['settings', 'values'])['settings']
+  except files.DamagedError as error:
+    progress.say(f'measured again: {error}')
+    return None
 
 
 def _restore(job, model) -> types.ModelState:
@@ -249,7 +213,7 @@ def _restore(job, model) -> types.ModelState:
 
 def _logits(job, model, names=None) -> dict[str, np.ndarray]:
   """Logits on all sets or on those named."""
-  outputs = one_model.replace_non_finite(_outputs(job, model, names))
+  outputs = evaluation.finite(_outputs(job, model, names))
   return {name: of_set.logits for name, of_set in outputs.items()}
 
 

@@ -101,7 +101,7 @@ def class_table(rows, class_names: Sequence[str]) -> list[list[str]]:
 
   Head line first; the columns of single classes are of test images.
   """
-  if 'test_accuracy_same' not in rows[0].values:
+  if 'test_accuracy_same' not in rows.original.values:
     return []
   columns = {
     'forget_accuracy': 'forget',
@@ -110,7 +110,7 @@ def class_table(rows, class_names: Sequence[str]) -> list[list[str]]:
     'test_accuracy_other': 'test, other classes',
     **{f'test_accuracy_{k}': f'test {name}' for k, name in enumerate(class_names)},
   }
-  columns = {key: head for key, head in columns.items() if key in rows[0].values}
+  columns = {key: head for key, head in columns.items() if key in rows.original.values}
   body = [[row.name, *(_cell(row, key) for key in columns)] for row in rows]
   return [['model', *columns.values()], *body]
 

@@ -29,7 +29,7 @@ def relearn_epochs(job: preparation.Job, model: types.ModelState, target_loss: f
   count = len(devices)
   target = max(target_loss, _LEAST_LOSS)
   forget = job.sets['forget']
-  loss_fn = training.classification_loss(job.apply_fn, 'forget', 'none')
+  loss_fn = training.ClassificationLoss(job.apply_fn, 'forget', 'none')
   step = training.make_step(loss_fn, _OPTIMIZER, devices=devices)
   data = training.put_data({'forget': forget}, devices)
   state = parallel.replicate(training.init_state(model, _OPTIMIZER), devices)

@@ -7,7 +7,7 @@ import shutil
 import jax
 import numpy as np
 
-from dalign_jax import checkpoints, parallel, training, types
+from dalign_jax import checkpoints, fresh, parallel, training, types
 from dalign_jax.store import files, model_folder
 from experiments.problem import preparation
 
@@ -39,9 +39,10 @@ def make_ensemble(
 
     def compute(monitor, group=group):
       pairs = [jax.random.split(keys[seed]) for seed in group]
+      start = lambda seed, key: fresh.model(job.init_fn, key, dataset.take(subsets[seed]))
       return training.fit_ensemble(
         job.apply_fn,
-        [job.init_fn(init_key) for init_key, _ in pairs],
+        [start(seed, init_key) for seed, (init_key, _) in zip(group, pairs, strict=True)],
         dataset,
         job.recipe,
         [fit_key for _, fit_key in pairs],

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import re
 
 import jax
 import numpy as np
@@ -35,6 +36,7 @@ class Job(folders.Folders):
     None  # what is done to held-out rows, where the forget set is poisoned
   )
   forgets_subclass: int | None = None  # its group
+  taken: tuple[data_lib.Taken, ...] = ()  # what the readers took of the data
   digests: dict[pathlib.Path, str] = dataclasses.field(default_factory=dict)  # of finished models
 
   @property
@@ -103,6 +105,7 @@ def prepare(
     forgets_classes=made.forgets_classes,
     poison=made.poison,
     forgets_subclass=made.forgets_subclass,
+    taken=made.taken,
     apply_fn=apply_fn,
     init_fn=init_fn,
     recipe=from_settings.recipe(config),
@@ -115,6 +118,10 @@ def prepare(
 def _check(job):
   """What settings alone do not tell."""
   from_settings.check_batch_size('batch_size', job.recipe.batch_size, job.devices)
+  if job.recipe.label_smoothing and job.is_multi_label:
+    raise errors.InputError(
+      f'must be 0 for attributes, got {job.recipe.label_smoothing}', argument='label_smoothing'
+    )
   if job.config.is_full and job.is_multi_label:
     raise errors.InputError(
       'full is for one label an image, not for attributes', argument='evaluation'
@@ -138,7 +145,9 @@ def fix(job: Job) -> None:
   if path.exists():
     # a setting that a folder does not know yet had its default's meaning
     defaults = {n: v for n, v in config_lib.Config().problem_settings().items() if n in wanted}
-    there = defaults | files.read_json(path)['identity']
+    there = defaults | files.read_json(path, keys=['identity'])['identity']
+    for name in {'forget', 'unseen'} & there.keys():  # group:2 was what people:2 is now
+      there[name] = re.sub(r'^group:(\d+)$', r'people:\1', there[name])
     differing = [n for n in sorted(wanted.keys() | there.keys()) if wanted.get(n) != there.get(n)]
     if differing:
       lines = [f'{n}: {there.get(n)!r} there, {wanted.get(n)!r} now' for n in differing]
@@ -156,6 +165,7 @@ def fix(job: Job) -> None:
         'identity': wanted,
         'sizes': {name: len(d) for name, d in job.sets.items()},
         'class_names': list(job.class_names),
+        'taken': [taken.lines() for taken in job.taken],
         'versions': model_folder.versions(),
       },
     )

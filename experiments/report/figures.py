@@ -8,7 +8,8 @@ import numpy as np
 
 from dalign_jax import hparams
 from dalign_jax.store import files
-from experiments.measure import evaluate, many_seeds, predictions
+from experiments.measure import attacks, many_seeds, predictions
+from experiments.measure import rows as rows_lib
 from experiments.problem import preparation
 from experiments.report import plots
 
@@ -31,7 +32,7 @@ class Figure(NamedTuple):
     )
 
 
-def draw(job: preparation.Job, rows: list[evaluate.Row]) -> list[Figure]:
+def draw(job: preparation.Job, rows: rows_lib.Results) -> list[Figure]:
   """All figures that the rows have the numbers for, in the order of the report."""
   return [
     *_nearness(rows),
@@ -87,7 +88,7 @@ def _nearness(rows):
 def _trade_off(rows):
   choices = {
     'forgetting_score': 'forgetting score (0: nothing can be told)',
-    'mia': 'accuracy of the attack (0.5: chance)',
+    'attack': 'accuracy of the attack (0.5: chance)',
   }
   for key, label in choices.items():
     if all({key, 'test_accuracy'} <= row.values.keys() for row in rows):
@@ -119,14 +120,14 @@ def _attacks(job, rows):
     return []
   found = [
     Figure(
-      attack,
-      plots.roc(rows, attack),
-      f'{title}: true against false positives, both in log scale.',
+      attack.key,
+      plots.roc(rows, attack.key),
+      f'{attack.title}: true against false positives, both in log scale.',
     )
-    for attack, title in plots.ATTACKS.items()
+    for attack in attacks.ATTACKS
   ]
   floor = many_seeds.floors(job)['klom']
-  caption = 'KLOM of the forget examples; grey: mean of equal laws.'
+  caption = 'KLOM of the forget examples; grey: mean of identical distributions.'
   return [*found, Figure('klom', plots.klom(rows, floor), caption)]
 
 

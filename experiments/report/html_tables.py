@@ -5,7 +5,7 @@ import os
 import pathlib
 import urllib.parse
 
-from experiments.measure import evaluate
+from experiments.measure import rows as rows_lib
 from experiments.report import table
 
 
@@ -22,13 +22,13 @@ def grid(cells: list[list[str]]) -> str:
   return _table(escape(cells[0], 'th'), body)
 
 
-def results(rows: list[evaluate.Row], folder: pathlib.Path, part: str = 'main') -> str:
+def results(rows: rows_lib.Results, folder: pathlib.Path, part: str = 'main') -> str:
   """The table of models against gold; a method's name links to its resolved flags.
 
   Args:
     rows: original, gold, second gold and the methods.
     folder: of the page.
-    part: 'main', or 'full' for laws and strong attacks.
+    part: 'main', or 'full' for distributions and strong attacks.
   """
   shown = table.columns(rows, part)
   meanings = {c.head: c.meaning for c in shown}

@@ -6,13 +6,12 @@ import pathlib
 import numpy as np
 
 from dalign_jax import hparams, metrics
-from experiments.measure import columns, evaluate
+from experiments.measure import columns
+from experiments.measure import rows as rows_lib
 from experiments.report import plot_style, table
 
-ATTACKS = {'u_lira': 'U-LiRA', 'rmia': 'RMIA', 'population': 'Population attack'}
 
-
-def nearness(rows: list[evaluate.Row]) -> str | None:
+def nearness(rows: rows_lib.Results) -> str | None:
   """Distance to gold in outputs (AD) and in features (DA), as SVG; None where one is not defined.
 
   What is nearer than another gold is shaded.
@@ -40,7 +39,7 @@ def nearness(rows: list[evaluate.Row]) -> str | None:
   return plot_style.svg(fig)
 
 
-def spectrum(rows: list[evaluate.Row]) -> str:
+def spectrum(rows: rows_lib.Results) -> str:
   """Eigenvalues of the retain features' second moment."""
   fig, ax = plot_style.axes()
   for i, row in enumerate(rows):
@@ -51,7 +50,7 @@ def spectrum(rows: list[evaluate.Row]) -> str:
   return plot_style.svg(fig)
 
 
-def alignment(rows: list[evaluate.Row], energy: float) -> str:
+def alignment(rows: rows_lib.Results, energy: float) -> str:
   """DA against the share of the spectrum kept."""
   fig, ax = plot_style.axes()
   for i, row in enumerate(rows):
@@ -76,7 +75,7 @@ def training_curves(logs: dict[str, pathlib.Path]) -> str:
   return plot_style.svg(fig)
 
 
-def class_accuracy(rows: list[evaluate.Row], class_names: tuple[str, ...]) -> str:
+def class_accuracy(rows: rows_lib.Results, class_names: tuple[str, ...]) -> str:
   """Test accuracy by class."""
   fig, ax = plot_style.axes(width=8)
   places, width = np.arange(len(class_names)), 0.85 / len(rows)
@@ -97,7 +96,7 @@ def class_accuracy(rows: list[evaluate.Row], class_names: tuple[str, ...]) -> st
   return plot_style.svg(fig)
 
 
-def projection(rows: list[evaluate.Row]) -> str:
+def projection(rows: rows_lib.Results) -> str:
   """First two principal components of training features, the forget set in black."""
   fig, panels = plot_style.panels(rows, height=2.5)
   for ax, row in panels:
@@ -111,7 +110,7 @@ def projection(rows: list[evaluate.Row]) -> str:
   return plot_style.svg(fig)
 
 
-def histograms(rows: list[evaluate.Row]) -> str:
+def histograms(rows: rows_lib.Results) -> str:
   """Margins of forget and unseen images under each model."""
   fig, panels = plot_style.panels(rows, height=1.9)
   for ax, row in panels:
@@ -128,7 +127,7 @@ def histograms(rows: list[evaluate.Row]) -> str:
   return plot_style.svg(fig)
 
 
-def beside_gold(row: evaluate.Row, original: evaluate.Row, gold: evaluate.Row) -> str:
+def beside_gold(row: rows_lib.Row, original: rows_lib.Row, gold: rows_lib.Row) -> str:
   """One method's outputs on forget and on unseen images, and its features, with those of others."""
   fig = plot_style.figure(7.2, 2.4)
   *sides, features = fig.subplots(1, 3)
@@ -155,7 +154,7 @@ def beside_gold(row: evaluate.Row, original: evaluate.Row, gold: evaluate.Row) -
   return plot_style.svg(fig)
 
 
-def roc(rows: list[evaluate.Row], attack: str) -> str:
+def roc(rows: rows_lib.Results, attack: str) -> str:
   """ROC curves of an attack on each group, in log scale, with the diagonal."""
   fig, ax = plot_style.axes()
   for i, row in enumerate(rows):
@@ -168,7 +167,7 @@ def roc(rows: list[evaluate.Row], attack: str) -> str:
   return plot_style.svg(fig)
 
 
-def klom(rows: list[evaluate.Row], floor: float) -> str:
+def klom(rows: rows_lib.Results, floor: float) -> str:
   """Share of forget examples below a KLOM."""
   fig, ax = plot_style.axes()
   for i, row in enumerate(rows):
@@ -181,7 +180,7 @@ def klom(rows: list[evaluate.Row], floor: float) -> str:
   return plot_style.svg(fig)
 
 
-def trade_off(rows: list[evaluate.Row], key: str, label: str) -> str:
+def trade_off(rows: rows_lib.Results, key: str, label: str) -> str:
   """Test accuracy against what an attack tells, each model's mean over seeds."""
   fig, ax = plot_style.axes(width=5.0)
   for i, row in enumerate(rows):

@@ -6,9 +6,10 @@ import html
 
 from dalign_jax import hparams
 from dalign_jax.store import files, progress
-from experiments.measure import evaluate, many_seeds, predictions
+from experiments.measure import attacks, evaluate, many_seeds, predictions
+from experiments.measure import rows as rows_lib
 from experiments.problem import preparation
-from experiments.report import figures, html_tables, page, plots, rows_file, table
+from experiments.report import figures, html_tables, page, rows_file, table
 
 _RUN = ('unlearned', 'oracle')
 _LEAST_MOVE = 0.1  # of the way from original to gold: below it, a method did next to nothing
@@ -48,14 +49,14 @@ def write(job: preparation.Job) -> None:
   drawn = figures.draw(job, rows)
   figures.write(job, drawn)
   files.write_text(job.folder / 'report.html', _html(job, rows, title, notes, drawn))
-  progress.say(f'\n{text}\n\n= within the gold-gold floor')
+  progress.say(f'\n{text}\n\n= within the noise floor')
   for note in notes:
     progress.say(f'warning: {note}')
   progress.say(f'report: {job.folder / "report.html"}')
 
 
-def tables(rows: list[evaluate.Row], sections: Sequence[Section] = ()) -> str:
-  """The tables as Markdown: methods against gold, laws and attacks, rankings, sections."""
+def tables(rows: rows_lib.Results, sections: Sequence[Section] = ()) -> str:
+  """The tables as Markdown: methods against gold, distributions and attacks, rankings, sections."""
   grids = [table.ranking(rows), *(cells for _, cells, _ in sections)]
   parts = [table.markdown(rows), table.markdown(rows, 'full')]
   parts += [table.grid(cells) for cells in grids if cells]
@@ -75,7 +76,7 @@ def _sections(job, rows) -> list[Section]:
   return [section for section in sections if section[1]]
 
 
-def warnings(rows: list[evaluate.Row]) -> list[str]:
+def warnings(rows: rows_lib.Results) -> list[str]:
   """What a reader must know before trusting the table."""
   notes = []
   for column in table.columns(rows):
@@ -108,26 +109,27 @@ def _moved(row) -> float:
 
 def _way(rows) -> float:
   """Activation distance from the original to gold."""
-  return rows[0].values.get('activation_distance', 0.0)
+  return rows.original.values.get('activation_distance', 0.0)
 
 
 def _missed_leaks(rows) -> list[str]:
   """Attacks that cannot tell the planted leak from gold: what they say of methods means nothing."""
   notes = []
   for leak in (row for row in rows if row.kind == 'control'):
-    for attack, title in plots.ATTACKS.items():
-      key = f'{attack}_auc'
-      if key in leak.group and key in rows[1].group:
-        margin = sum(row.interval(key) or 0.0 for row in (leak, rows[1]))
-        if leak.values[key] - rows[1].values[key] <= margin:
+    for attack in attacks.ATTACKS:
+      key = f'{attack.key}_auc'
+      if key in leak.group and key in rows.gold.group:
+        margin = sum(row.interval(key) or 0.0 for row in (leak, rows.gold))
+        if leak.values[key] - rows.gold.values[key] <= margin:
           notes.append(
-            f'{title} does not tell {leak.name} from gold (AUC {leak.values[key]:.3f} and '
-            f'{rows[1].values[key]:.3f}, intervals overlap): it is too weak here to judge a method'
+            f'{attack.title} does not tell {leak.name} from gold (AUC {leak.values[key]:.3f} and '
+            f'{rows.gold.values[key]:.3f}, intervals overlap): it is too weak here to judge a '
+            'method'
           )
   return notes
 
 
-def verdict(rows: list[evaluate.Row]) -> str:
+def verdict(rows: rows_lib.Results) -> str:
   """The table in words."""
   lines = [line for line in table.lines(rows) if line.row.kind == 'unlearned']
   if not lines:
@@ -141,7 +143,7 @@ def verdict(rows: list[evaluate.Row]) -> str:
   return 'Nearest to gold: ' + '; '.join(parts) + '.'
 
 
-def nearness(rows: list[evaluate.Row]) -> str:
+def nearness(rows: rows_lib.Results) -> str:
   """In how many columns each method is as near to gold as another gold."""
   lines = [line for line in table.lines(rows) if line.row.kind == 'unlearned']
   counts = collections.defaultdict(list)
@@ -166,16 +168,16 @@ def _average_gap(line) -> float:
 
 def _facts(job, rows) -> list[str]:
   sizes = ', '.join(f'{name} {len(d):,}' for name, d in job.sets.items())
-  gold = rows[1]
-  ranks = [row.values.get('da_rank', 0) for row in rows[:2]]
+  gold = rows.gold
+  ranks = [row.values.get('da_rank', 0) for row in (rows.original, gold)]
   return [
     f'Sets: {sizes}. Recipe: {job.recipe}.',
     *(f'{note}.' for note in job.notes),
     f'DA keeps {job.config.da_energy:.0%} of the spectrum: rank {ranks[1]:.0f} for gold, '
-    f'{ranks[0]:.0f} for the original. Attack: chance is 0.5; 95 % of equal laws at these '
-    f'sizes stay within {gold.values.get("mia_floor", 0.5):.3f} of it.',
+    f'{ranks[0]:.0f} for the original. Attack: chance is 0.5; 95 % of identical distributions '
+    f'at these sizes stay within {gold.values.get("attack_floor", 0.5):.3f} of it.',
     *(
-      [f'Forgetting score: 95 % of equal laws stay below {floor:.3f}.']
+      [f'Forgetting score: 95 % of identical distributions stay below {floor:.3f}.']
       if (floor := gold.values.get('forgetting_score_floor'))
       else []
     ),
@@ -204,7 +206,7 @@ def _html(job, rows, title, notes, drawn) -> str:
   body += [html_tables.results(rows, job.folder), f'<p>{escape(READING)}</p>']
   if table.columns(rows, 'full'):
     body += [
-      '<h2>Laws of outputs and strong attacks</h2>',
+      '<h2>Distributions of outputs and strong attacks</h2>',
       html_tables.results(rows, job.folder, 'full'),
     ]
     body += [f'<p>{escape(_null_floors(job))}</p>']
@@ -223,7 +225,7 @@ def _html(job, rows, title, notes, drawn) -> str:
 
 
 def _oracles(rows) -> list[str]:
-  names = [row.name for row in rows if row.kind == 'oracle']
+  names = [row.name for row in rows.oracles]
   return [f'{_ORACLE}: {", ".join(names)}.'] if names else []
 
 
@@ -231,9 +233,10 @@ def _null_floors(job) -> str:
   floors = many_seeds.floors(job)
   config = job.config
   return (
-    f'Null floors, what equal laws give at these numbers of models ({config.seeds} seeds, '
-    f'{config.golds // 2} golds, {config.shadows} shadows): KLOM {floors["klom"]:.2f} on average, '
-    f'{floors["klom_p95"]:.2f} at the 95th percentile ({many_seeds.num_bins(job)} bins); '
+    'Null floors, what identical distributions give at these numbers of models '
+    f'({config.seeds} seeds, {config.golds // 2} golds, {config.shadows} shadows): '
+    f'KLOM {floors["klom"]:.2f} on average, {floors["klom_p95"]:.2f} at the 95th percentile '
+    f'({many_seeds.num_bins(job)} bins); '
     f'FQ {floors["forgetting_quality"]:.2f}; AUC of an attack 0.5. ± is half the 95 % interval '
     'over training seeds (U-LiRA: over shadows).'
   )

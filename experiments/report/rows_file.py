@@ -4,7 +4,7 @@ import pathlib
 from typing import NamedTuple
 
 from dalign_jax.store import files
-from experiments.measure import evaluate
+from experiments.measure import rows as rows_lib
 
 _FIELDS = ('name', 'kind', 'seeds', 'record', 'group', 'group_intervals')
 
@@ -14,7 +14,7 @@ class Record(NamedTuple):
 
   title: str
   notes: list[str]
-  rows: list[evaluate.Row]
+  rows: rows_lib.Results
 
 
 def write(folder: pathlib.Path, record: Record) -> None:
@@ -28,11 +28,11 @@ def write(folder: pathlib.Path, record: Record) -> None:
 
 def read(folder: pathlib.Path) -> Record:
   """Reads `rows.json`."""
-  found = files.read_json(folder / 'rows.json')
+  found = files.read_json(folder / 'rows.json', keys=Record._fields)
   rows = [
-    evaluate.Row(
+    rows_lib.Row(
       **{**row, 'seeds': tuple(row['seeds']), 'folder': folder / row['folder'], 'arrays': {}}
     )
     for row in found['rows']
   ]
-  return Record(found['title'], found['notes'], rows)
+  return Record(found['title'], found['notes'], rows_lib.Results(rows))

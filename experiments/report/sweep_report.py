@@ -10,6 +10,7 @@ from typing import NamedTuple
 from dalign_jax import hparams
 from dalign_jax.store import files
 from experiments import sweep_cells
+from experiments.measure import rows as rows_lib
 from experiments.report import html_tables, page, problem_report, rows_file, table
 
 
@@ -32,7 +33,7 @@ def gather(scenario: sweep_cells.Scenario) -> Part:
       rows.append(dataclasses.replace(row, name=wanted[row.folder]))
     elif row.kind != 'unlearned':
       rows.append(row)
-  return Part(scenario, record._replace(rows=rows))
+  return Part(scenario, record._replace(rows=rows_lib.Results(rows)))
 
 
 def write(folder: pathlib.Path, parts: list[Part], failures: list[sweep_cells.Failure]) -> None:

@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from dalign_jax import metrics
 from experiments.measure import columns as columns_lib
-from experiments.measure import evaluate
+from experiments.measure import rows as rows_lib
 
 Column = columns_lib.Column
 
 
 class Cell(NamedTuple):
-  """A value, its gap to gold, whether the gap is within the gold-gold floor, and its interval."""
+  """A value, its gap to gold, whether the gap is within the noise floor, and its interval."""
 
   value: float | None
   gap: float | None
@@ -24,7 +24,7 @@ class Cell(NamedTuple):
 class Line(NamedTuple):
   """A row of the table."""
 
-  row: evaluate.Row
+  row: rows_lib.Row
   cells: dict[str, Cell]
   average_gap: float | None
   average_gap_interval: float | None
@@ -34,28 +34,27 @@ class Line(NamedTuple):
   time_ratio: float
 
 
-def columns(rows: list[evaluate.Row], part: str | None = None) -> list[Column]:
+def columns(rows: rows_lib.Results, part: str | None = None) -> list[Column]:
   """The columns that the problem has (class columns only for class forgetting)."""
   measured = {key for row in rows for key in row.values}
   return [c for c in columns_lib.COLUMNS if c.key in measured and part in (None, c.part)]
 
 
-def lines(rows: list[evaluate.Row]) -> list[Line]:
+def lines(rows: rows_lib.Results) -> list[Line]:
   """The rows with gaps, floor marks, aggregates and time ratios."""
-  gold = rows[1]
   floors = {c.key: floor(c, rows) for c in columns(rows)}
-  return [_line(row, gold, floors) for row in rows]
+  return [_line(row, rows.gold, floors) for row in rows]
 
 
-def floor(column: Column, rows: list[evaluate.Row]) -> float:
+def floor(column: Column, rows: rows_lib.Results) -> float:
   """The largest gap between the reference gold and another gold: what luck alone makes."""
-  gaps = [_gap(column, r, rows[1]) for r in rows if r.kind == 'second gold']
+  gaps = [_gap(column, row, rows.gold) for row in rows.second_golds]
   return max((gap for gap in gaps if gap is not None), default=0.0)
 
 
-def separation(column: Column, rows: list[evaluate.Row]) -> float:
+def separation(column: Column, rows: rows_lib.Results) -> float:
   """How many floors lie between original and gold; infinite where the floor is 0."""
-  gap, noise = _gap(column, rows[0], rows[1]), floor(column, rows)
+  gap, noise = _gap(column, rows.original, rows.gold), floor(column, rows)
   if not gap:
     return 0.0
   return gap / noise if noise else float('inf')
@@ -91,7 +90,7 @@ def _line(row, gold, floors):
     row=row,
     cells=cells,
     average_gap=mean(gaps),
-    average_gap_interval=None if row is gold else evaluate.mean_interval(gaps),
+    average_gap_interval=None if row is gold else rows_lib.mean_interval(gaps),
     tug_of_war=mean(tugs),
     final_score=_final_score(row.values, gold.values),
     seconds=seconds,
@@ -109,7 +108,7 @@ def _final_score(values, gold):
 
 def _aggregates(metric, row, gold, names) -> list[float]:
   """An aggregate of accuracies and attack for each seed; none where a part is not defined."""
-  keys = {'FA': 'forget_accuracy', 'RA': 'retain_accuracy', 'TA': 'test_accuracy', 'MIA': 'mia'}
+  keys = {'FA': 'forget_accuracy', 'RA': 'retain_accuracy', 'TA': 'test_accuracy', 'MIA': 'attack'}
   results = []
   for seed in zip(row.seeds, gold.seeds, strict=False):
     values = [{n: of_row.get(k) for n, k in keys.items()} for of_row in seed]
@@ -178,7 +177,7 @@ def texts(line: Line, shown: list[Column], part: str = 'main') -> list[str]:
   ]
 
 
-def markdown(rows: list[evaluate.Row], part: str = 'main') -> str:
+def markdown(rows: rows_lib.Results, part: str = 'main') -> str:
   """A table as aligned Markdown; empty where it has no columns."""
   shown = columns(rows, part)
   if not shown:
@@ -186,10 +185,10 @@ def markdown(rows: list[evaluate.Row], part: str = 'main') -> str:
   return grid([heads(shown, part), *(texts(line, shown, part) for line in lines(rows))])
 
 
-def ranking(rows: list[evaluate.Row]) -> list[list[str]]:
+def ranking(rows: rows_lib.Results) -> list[list[str]]:
   """The methods with their ranks side by side, since rankings disagree; head line first."""
   found = ranks(lines(rows))
-  names = [row.name for row in rows if row.kind == 'unlearned']
+  names = [row.name for row in rows.methods]
   body = [[name, *(str(of[name]) for of in found.values())] for name in names]
   return [['rank by', *found], *body] if found else []
 
@@ -202,7 +201,7 @@ def grid(cells: list[list[str]]) -> str:
   return '\n'.join('| ' + ' | '.join(r) + ' |' for r in (aligned[0], rule, *aligned[1:]))
 
 
-def to_csv(rows: list[evaluate.Row]) -> str:
+def to_csv(rows: rows_lib.Results) -> str:
   """All numbers in full, with gaps and floors."""
   shown = columns(rows)
   out = io.StringIO()

@@ -12,15 +12,15 @@ import dataclasses
 
 import numpy as np
 
-from dalign_jax import checkpoints, prediction, types
+from dalign_jax import checkpoints, evaluation, prediction, types
 from experiments.measure import one_model
 from experiments.problem import preparation
 
-FIGURES = {  # in the log -> as measured, where validation images are in place of test images
+METRICS = {  # in the log -> as measured, where validation images are in place of test images
   'forget_accuracy': 'forget_accuracy',
   'retain_accuracy': 'retain_accuracy',
   'validation_accuracy': 'test_accuracy',
-  'attack': 'mia',
+  'attack': 'attack',
   'activation_distance': 'activation_distance',
   'js_divergence': 'js_divergence',
 }
@@ -31,9 +31,9 @@ _JUDGED = ('forget_accuracy', 'retain_accuracy', 'validation_accuracy', 'attack'
 class _Seed:
   """What the models that come from one original are measured beside."""
 
-  original: one_model.Outputs
-  gold: one_model.Outputs
-  target: dict[str, float]  # the figures of gold
+  original: evaluation.Outputs
+  gold: evaluation.Outputs
+  target: dict[str, float]  # the metrics of gold
 
 
 class Judge:
@@ -70,8 +70,8 @@ class Judge:
       'original': mean([self._judge(originals[i], i) for i in range(count)]),
     }
 
-  def figures(self, model: types.ModelState, number: int = 0) -> dict[str, float]:
-    """The figures of the log, and `score`; infinite for outputs that are not finite.
+  def metrics(self, model: types.ModelState, number: int = 0) -> dict[str, float]:
+    """The metrics of the log, and `score`; infinite for outputs that are not finite.
 
     Args:
       model: what was unlearned.
@@ -88,19 +88,19 @@ class Judge:
 
   def _measure(self, outputs, original, gold):
     values = one_model.scalars(
-      self.judged, outputs, gold, original, is_gold=False, with_features=False
+      self.judged, outputs, gold, original, is_gold=False, keys={*METRICS.values(), 'finite'}
     )
-    found = {name: values[key] for name, key in FIGURES.items() if key in values}
+    found = {name: values[key] for name, key in METRICS.items() if key in values}
     return found if values['finite'] else {**found, 'score': float('inf')}
 
   def _judge(self, outputs, number):
     seed = self._seeds[number]
-    figures = self._measure(outputs, seed.original, seed.gold)
-    names = [name for name in _JUDGED if name in figures and name in seed.target]
-    gaps = [abs(figures[name] - seed.target[name]) for name in names]
-    return {'score': float(np.mean(gaps)), **figures}
+    values = self._measure(outputs, seed.original, seed.gold)
+    names = [name for name in _JUDGED if name in values and name in seed.target]
+    gaps = [abs(values[name] - seed.target[name]) for name in names]
+    return {'score': float(np.mean(gaps)), **values}
 
 
-def mean(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
-  """The mean of each figure over the originals."""
-  return {name: float(np.mean([each[name] for each in figures])) for name in figures[0]}
+def mean(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
+  """The mean of each metric over the originals."""
+  return {name: float(np.mean([each[name] for each in values])) for name in values[0]}

@@ -25,7 +25,7 @@ from experiments.tuning import score
 
 _TIMES = ('seconds', 'compile_seconds')
 _NAMES = ('method', 'trial', 'search_seed', 'setting', 'status')
-_HEADS = (*_NAMES, 'score', 'scores', *score.FIGURES, *_TIMES)
+_HEADS = (*_NAMES, 'score', 'scores', *score.METRICS, *_TIMES)
 _KEPT_TRIALS = 4  # whose compiled programs are held at most; hundreds of programs fill the memory
 
 Row = dict[str, str]  # a line of the log
@@ -43,8 +43,8 @@ def run(config: config_lib.Config, tuning: config_lib.Tuning) -> None:
   job, folder = judge.job, judge.job.folder
   for method, values in resolved.items():
     stages.Run.of(job, method, values)  # raises what is the user's to mend before any trial
-  for name, figures in judge.references.items():
-    progress.say(f'{name}: {_describe(figures)}')
+  for name, values in judge.references.items():
+    progress.say(f'{name}: {_describe(values)}')
   for method, values in resolved.items():
     with files.lock(folder / 'search' / method):
       _search(judge, method, values, tuning)
@@ -147,28 +147,28 @@ def _trial(judge, method, trial, values, tuning) -> Row:
   watch = timing.Stopwatch()
   try:
     each = [
-      _figures(judge, method, values, number, tuning, watch)
+      _measured(judge, method, values, number, tuning, watch)
       for number in range(len(judge.originals))
     ]
     status = 'ok'
   except Exception as error:  # whatever it is, the search goes on
     status = f'{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}'
     each = [{'score': float('inf')}]
-  figures = score.mean(each)
-  if status == 'ok' and not np.isfinite(figures['score']):
+  values = score.mean(each)
+  if status == 'ok' and not np.isfinite(values['score']):
     status = 'outputs are not finite'
-  row |= {'status': status, **figures, 'scores': ' '.join(f'{f["score"]:.4f}' for f in each)}
+  row |= {'status': status, **values, 'scores': ' '.join(f'{f["score"]:.4f}' for f in each)}
   row |= {name: f'{getattr(watch, name):.3f}' for name in _TIMES}
   return {head: str(row.get(head, '')) for head in _HEADS}
 
 
-def _figures(judge, method, values, number, tuning, watch):
+def _measured(judge, method, values, number, tuning, watch):
   """What becomes of one original."""
   key = seeds.stream(tuning.tuning_seed, 'unlearn', number)
   with watch.running():
     run = stages.Run.of(judge.job, method, values)
     model = run.unlearn_fn(judge.job.problem(judge.originals[number]), key)
-  return judge.figures(model, number)
+  return judge.metrics(model, number)
 
 
 def _label(method, values) -> str:
@@ -235,12 +235,12 @@ def _write_together(folder):
   progress.say(f'log: {folder / "trials.csv"}\nbest settings: {folder / "tuned.flags"}')
 
 
-def _describe(figures: Mapping[str, float]) -> str:
-  return ', '.join(f'{name} {value:.3f}' for name, value in figures.items())
+def _describe(values: Mapping[str, float]) -> str:
+  return ', '.join(f'{name} {value:.3f}' for name, value in values.items())
 
 
 def _describe_row(row) -> str:
   if row['status'] != 'ok':
     return f'{row["status"]}; {row["setting"]}'
-  figures = {name: float(row[name]) for name in ('score', *score.FIGURES) if row[name]}
-  return f'{row["seconds"]} s, {_describe(figures)}; {row["setting"]}'
+  values = {name: float(row[name]) for name in ('score', *score.METRICS) if row[name]}
+  return f'{row["seconds"]} s, {_describe(values)}; {row["setting"]}'

@@ -1,0 +1,46 @@
+"""Which values hyper-parameters may have: a name means the same in every method.
+
+A hyper-parameter that is not named here is a switch, or a choice that its factory checks.
+"""
+
+from dalign_jax import valid
+
+_ABOVE_ZERO = valid.Between(0, 10**6, open_low=True)
+
+VALID: dict[str, valid.Valid] = {
+  **dict.fromkeys(
+    (
+      *('learning_rate', 'forget_learning_rate', 'recover_learning_rate'),
+      *('impair_learning_rate', 'repair_learning_rate', 'step_size', 'noise_step_size'),
+    ),
+    valid.RATE,
+  ),
+  **dict.fromkeys(
+    (
+      *('num_epochs', 'forget_epochs', 'recover_epochs', 'impair_epochs', 'repair_epochs'),
+      *('rounds', 'num_steps', 'noise_steps', 'num_iterations'),
+    ),
+    valid.COUNT_OR_ZERO,
+  ),
+  **dict.fromkeys(
+    (
+      *('batch_size', 'num_copies', 'num_layers', 'num_noises', 'monitor_every', 'monitor_size'),
+      'sinkhorn_iterations',
+    ),
+    valid.COUNT,
+  ),
+  **dict.fromkeys(
+    (
+      *('ce_weight', 'cross_entropy_weight', 'da_weight', 'distance_weight', 'easy_weight'),
+      *('distillation_weight', 'fisher_weight', 'forget_weight', 'hard_weight', 'l1_weight'),
+      *('ot_weight', 'regularization', 'selection_weight', 'dampening', 'margin', 'noise'),
+      *('save_threshold', 'stop_threshold', 'scale'),
+    ),
+    valid.WEIGHT,
+  ),
+  **dict.fromkeys(('damping', 'epsilon', 'max_variance', 'radius', 'temperature'), _ABOVE_ZERO),
+  **dict.fromkeys(('energy', 'retain_fraction', 'saliency'), valid.SHARE_OR_ALL),
+  **dict.fromkeys(('retain_weight', 'stop_accuracy'), valid.Between(0, 1)),
+  'momentum': valid.Between(0, 1, open_high=True),
+  'weight_decay': valid.Between(0, 10),
+}
