@@ -86,7 +86,7 @@ def update_leakage(
     num_bootstrap: resamples behind each interval.
 
   Returns:
-    The attack's figures; `auc` and `tpr_at_1_percent` are the ones to report.
+    The attack's metrics; `auc` and `tpr_at_1_percent` are the ones to report.
 
   Raises:
     ValueError: for empty, non-finite or wrongly shaped changes, or fewer examples than folds.
