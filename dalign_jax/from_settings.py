@@ -30,6 +30,7 @@ def load(
       image_size=settings.image_size or None,
       cache_dir=os.path.expanduser(settings.cache_dir) or None,
       class_names=class_names,
+      skip_unreadable=settings.skip_unreadable,
       progress=functools.partial(shown.update, note='images'),
     )
 

@@ -113,6 +113,9 @@ class Settings:
     section='Data',
     valid=valid_lib.Between(0, 4096),
   )
+  skip_unreadable: bool = problem_setting(
+    False, 'Leave out pictures that cannot be read, and list them.', section='Data'
+  )
   split_seed: int = problem_setting(
     0, 'Seed of subset, splits and random forget sets.', section='Data', valid=valid_lib.SEED
   )

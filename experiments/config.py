@@ -47,8 +47,8 @@ class Config(settings.Settings):
   forget: str = settings.problem_setting(
     'class:3',
     'What to forget: class:3, class:3:0.1 (a tenth of it), classes:3,5, random:0.1, '
-    'group:NAME_OR_COUNT, ids:FILE, official, subclass:NAME, mislabelled:0.1, backdoor:0.1:CLASS '
-    'or memorised:0.1.',
+    'group:NAME, people:COUNT, ids:FILE, official, subclass:NAME, mislabelled:0.1, '
+    'backdoor:0.1:CLASS or memorised:0.1.',
     section='What to forget',
     valid=valid.TEXT,
   )
@@ -66,7 +66,7 @@ class Config(settings.Settings):
   )
   unseen: str = settings.problem_setting(
     '',
-    'People never trained on, for the attacks: group:NAME_OR_COUNT.',
+    'People never trained on, for the attacks: group:NAME, people:COUNT.',
     section='Data',
     valid=valid.TEXT,
   )

@@ -65,7 +65,7 @@ def prepare(config: config_lib.Config, folder: pathlib.Path) -> preparation.Job:
   """The problem of a configuration; finds out first what is memorised, where that is asked for."""
   with errors.blame('forget'):
     kind = data_lib.parse_forget(config.forget).kind
-  if kind != 'memorised':
+  if kind not in data_lib.SCENARIOS or not data_lib.SCENARIOS[kind].needs_scores:
     return preparation.prepare(config, folder)
   scores = memorisation.scores(config)
   job = preparation.prepare(config, folder, scores.values)
@@ -248,6 +248,9 @@ def _announce(job):
   sizes = ', '.join(f'{name} {len(d)}' for name, d in job.sets.items())
   devices = parallel.num_devices(job.devices)
   progress.say(f'{job.folder}: {sizes}; {devices} x {jax.devices()[0].device_kind}')
+  for taken in job.taken:
+    for line in taken.lines():
+      progress.say(f'  {line}')
   for note in job.notes:
     progress.say(f'  {note}')
 

@@ -496,6 +496,6 @@ class TestSharedData:
   def test_orl_faces_are_forgotten_whole(self):
     source = data.load('orl_faces', data_dir=_SHARED, group_key='identity')
     split = data.split_dataset(
-      source.dataset, validation_fraction=0.1, test_fraction=0.2, forget='group:3', seed=0
+      source.dataset, validation_fraction=0.1, test_fraction=0.2, forget='people:3', seed=0
     )
     assert len(split.forget) == 30 and len(np.unique(source.dataset.group[split.forget])) == 3

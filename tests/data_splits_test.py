@@ -55,7 +55,7 @@ def any_request(tmp_path):
     'classes:cat,2',
     'random:0.1',
     'random:30',
-    'group:3',
+    'people:3',
     'group:person_4',
   )
   return (*kinds, ids)
@@ -148,7 +148,7 @@ def test_requests_share_held_out_rows_and_nest():
   assert all(_equal(split, splits[0], ('validation', 'test', 'unused')) for split in splits)
   assert len(splits[2].forget) == 28 and len(splits[3].forget) == 140
   assert set(splits[2].forget) < set(splits[3].forget)
-  few, many = _split('group:2'), _split('group:6')
+  few, many = _split('people:2'), _split('people:6')
   assert set(few.forget) < set(many.forget)
 
 
@@ -182,7 +182,7 @@ def test_class_with_a_colon_in_its_name():
 def test_groups_leave_whole():
   dataset = _dataset()
   for seed in range(20):
-    split = _split('group:4', seed=seed)
+    split = _split('people:4', seed=seed)
     groups = np.unique(dataset.group[split.forget])
     assert len(groups) == 4
     rest = np.concatenate([split.retain, split.validation, split.test])
@@ -198,7 +198,7 @@ def test_group_that_is_a_number_means_a_count():
     _dataset(),
     validation_fraction=0.1,
     test_fraction=0.1,
-    forget='group:5',
+    forget='people:5',
     seed=0,
     group_names=names,
   )
@@ -281,8 +281,8 @@ def test_unreadable_ids_files(tmp_path):
     ('random:0.0001', 'forgets no training row'),
     ('random:280', 'forgets all 280 training rows'),
     ('random:5000', 'forgets all 280 training rows'),
-    ('group:0', 'must name a group or a number of groups, 1 or more'),
-    ('group:20', 'would forget everything: there are 20 groups'),
+    ('people:0', 'must be a number of persons, 1 or more'),
+    ('people:20', 'would forget everything: there are 20 groups'),
     ('group:person_99', "there is no group 'person_99'.*20 groups, such as person_9"),
   ],
 )
@@ -293,8 +293,8 @@ def test_request_errors(request_text, message):
 
 def test_group_errors():
   dataset = dataclasses.replace(_dataset(), group=None)
-  with pytest.raises(ValueError, match=r'forget: group:2: the data set has no groups.*group_key'):
-    _split('group:2', dataset)
+  with pytest.raises(ValueError, match=r'forget: people:2: the data set has no groups.*group_key'):
+    _split('people:2', dataset)
   dataset = dataclasses.replace(_dataset(), group=np.ones(400, np.int32))
   with pytest.raises(ValueError, match='forgets all 400 training rows'):
     _split('group:person_1', dataset)
@@ -311,12 +311,12 @@ def test_group_errors():
     ({'validation_fraction': 0.5, 'test_fraction': 0.5}, 'their sum must be below 1'),
     ({'seed': -1}, 'the seed of the split must be 0 or more, got -1'),
     ({'max_examples': 0}, 'max_examples: must be 1 or more, got 0'),
-    ({'max_examples': 10}, 'max_examples: 10 leaves nothing to keep: group:2 names'),
+    ({'max_examples': 10}, 'max_examples: 10 leaves nothing to keep: people:2 names'),
   ],
 )
 def test_number_errors(changes, message):
   with pytest.raises(ValueError, match=message):
-    _split('group:2', **changes)
+    _split('people:2', **changes)
 
 
 def test_check_split_names_what_is_wrong():

@@ -26,7 +26,7 @@ def _dataset(seed=0, size=400, people=40):
 NAMES = tuple(f'person_{k}' for k in range(40))
 
 
-def _split(dataset=None, forget='group:5', **changes):
+def _split(dataset=None, forget='people:5', **changes):
   arguments = {'validation_fraction': 0.2, 'test_fraction': 0.2, 'seed': 0} | changes
   return data.split_dataset(dataset or _dataset(), forget=forget, group_names=NAMES, **arguments)
 
@@ -38,7 +38,7 @@ def _people_of(dataset, split):
 @pytest.mark.parametrize('seed', range(5))
 def test_unseen_people_are_in_no_other_part(seed):
   dataset = _dataset(seed)
-  split = _split(dataset, unseen='group:10', seed=seed)
+  split = _split(dataset, unseen='people:10', seed=seed)
   people = _people_of(dataset, split)
   assert len(people['unseen']) == len(people['unseen_validation']) == 5
   assert len(people['forget']) == 5
@@ -52,7 +52,7 @@ def test_unseen_people_are_in_no_other_part(seed):
 @pytest.mark.parametrize('seed', range(5))
 def test_split_by_group_holds_out_whole_people(seed):
   dataset = _dataset(seed)
-  split = _split(dataset, unseen='group:6', split_by_group=True, seed=seed)
+  split = _split(dataset, unseen='people:6', split_by_group=True, seed=seed)
   people = _people_of(dataset, split)
   parts = [p for name, p in people.items() if name != 'unused']
   assert len(set.union(*parts)) == sum(map(len, parts))
@@ -74,7 +74,7 @@ def test_unseen_can_be_named_and_goes_with_every_request():
 def test_group_sizes_leave_other_people_unused():
   dataset = _dataset()
   _, counts = np.unique(dataset.group, return_counts=True)
-  split = _split(dataset, unseen='group:4', group_sizes=(5, 15))
+  split = _split(dataset, unseen='people:4', group_sizes=(5, 15))
   used = np.concatenate([rows for name, rows in vars(split).items() if name != 'unused'])
   sizes = counts[np.searchsorted(np.unique(dataset.group), np.unique(dataset.group[used]))]
   assert sizes.min() >= 5 and sizes.max() <= 15
@@ -82,15 +82,15 @@ def test_group_sizes_leave_other_people_unused():
 
 
 def test_growing_requests_contain_each_other():
-  small, large = (_split(forget=f'group:{count}', unseen='group:4') for count in (3, 8))
+  small, large = (_split(forget=f'people:{count}', unseen='people:4') for count in (3, 8))
   assert set(small.forget.tolist()) < set(large.forget.tolist())
 
 
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'unseen': 'class:1'}, r'unseen: class:1: must be group:NAME or group:COUNT'),
-    ({'unseen': 'group:35'}, r'unseen: group:35: would forget everything: there are 34 groups'),
+    ({'unseen': 'class:1'}, r'unseen: class:1: must be group:NAME or people:COUNT'),
+    ({'unseen': 'people:35'}, r'unseen: people:35: would forget everything: there are 34 groups'),
     ({'unseen': 'group:nobody'}, r"unseen: group:nobody: there is no group 'nobody'"),
     (
       {'forget': 'group:person_7', 'unseen': 'group:person_7'},
@@ -108,7 +108,7 @@ def test_requests_that_cannot_be_met(changes, message):
 
 def test_groups_are_needed():
   without = dataclasses.replace(_dataset(), group=None)
-  for changes in ({'unseen': 'group:3'}, {'split_by_group': True}, {'group_sizes': (1, 9)}):
+  for changes in ({'unseen': 'people:3'}, {'split_by_group': True}, {'group_sizes': (1, 9)}):
     flag = next(iter(changes))
     with pytest.raises(ValueError, match=f'{flag}.*no groups.*group_key'):
       _split(without, forget='random:0.1', **changes)
@@ -151,8 +151,8 @@ def _npz(tmp_path, duplicate):
 def _config(tmp_path, duplicate=True, **changes):
   settings = {
     'dataset': _npz(tmp_path, duplicate),
-    'forget': 'group:5',
-    'unseen': 'group:6',
+    'forget': 'people:5',
+    'unseen': 'people:6',
     'cache_dir': '',
     **changes,
   }

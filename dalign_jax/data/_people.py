@@ -43,7 +43,7 @@ def unseen_rows(
   """Rows of the people that `unseen` names or draws, none of whom is forgotten.
 
   Args:
-    text: `group:NAME` or `group:COUNT`.
+    text: `group:NAME` or `people:COUNT`.
     dataset: all rows.
     forgotten: rows that are forgotten already.
     rng: draws people.
@@ -54,8 +54,8 @@ def unseen_rows(
     ValueError: if the request is of another form or cannot be met.
   """
   request = _scenarios.parse(text, 'unseen')
-  if request.kind != 'group':
-    raise request.error('must be group:NAME or group:COUNT')
+  if request.kind not in ('group', 'people'):
+    raise request.error('must be group:NAME or people:COUNT')
   _need_groups(dataset, 'unseen')
   among = np.unique(dataset.group) if among is None else among
   among = np.setdiff1d(among, dataset.group[forgotten])

@@ -17,7 +17,8 @@ SCENARIOS: dict[str, _request.Scenario] = {
   'class': _by_class.ONE,
   'classes': _by_class.SEVERAL,
   'random': _at_random.SCENARIO,
-  'group': _by_group.SCENARIO,
+  'group': _by_group.NAME,
+  'people': _by_group.COUNT,
   'ids': _by_id.SCENARIO,
   'subclass': _subclass.SCENARIO,
   'mislabelled': _poison.MISLABELLED,
@@ -33,8 +34,8 @@ def parse(text: str, name: str = 'forget') -> _request.Forget:
   Args:
     text: one of `class:3` (name or number), `class:3:0.1` (a share of its training rows, at least
       one), `class:3:40` (so many of them), `classes:3,5`, `random:0.1` (share of the training
-      rows), `random:500` (their number), `group:NAME` (all rows of a person), `group:2` (of so
-      many persons, drawn at random; a whole number always means a count), `ids:FILE` (a text or CSV
+      rows), `random:500` (their number), `group:NAME` (all rows of a person), `people:2`
+      (of so many persons, drawn at random), `ids:FILE` (a text or CSV
       file of ids), `official` (what the benchmark of the data set forgets), `subclass:NAME` (a
       group inside a class), `mislabelled:0.1` (training rows that get a wrong label),
       `backdoor:0.1:CLASS` (that get a trigger and the label CLASS, the first where none is named)

@@ -31,7 +31,7 @@ def split_dataset(
   `forget`. Validation and test are drawn from the other rows, every class in proportion, and keep
   rows of a forgotten class: the evaluation needs them. With one seed, the held-out rows are the
   same for every `class:`, `classes:` and `random:` request, and `random:`, `class:NAME:SHARE` and
-  `group:COUNT` requests of growing size contain each other.
+  `people:COUNT` requests of growing size contain each other.
 
   Args:
     dataset: all rows.
@@ -42,7 +42,7 @@ def split_dataset(
     class_names: names of the classes, for `class:NAME`.
     group_names: names of the groups, for `group:NAME`.
     max_examples: use so many rows only, those to forget included, every class in proportion.
-    unseen: `group:NAME` or `group:COUNT`: people of whom nothing is trained on. Half of those drawn
+    unseen: `group:NAME` or `people:COUNT`: people of whom nothing is trained on. Half of those
       are for the attacks, half for methods to watch.
     split_by_group: hold out whole people for validation and test, who are then in no other part;
       classes come in proportion only by chance.

@@ -89,7 +89,8 @@ def _problem_folder(place):
 def _of_run(config, problem, request):
   """The configuration of a run, with the data where they are now."""
   identity = files.read_json(problem / 'problem.json', keys=['identity'])['identity']
-  if identity.get('coarse') or identity.get('forget', '').startswith(('mislabelled:', 'backdoor:')):
+  scenario = data_lib.SCENARIOS.get(identity.get('forget', '').partition(':')[0])
+  if identity.get('coarse') or (scenario is not None and scenario.poison is not None):
     raise errors.InputError(
       f'the models in {problem} were trained on other labels or images than those of '
       'the data (mislabelled:, backdoor: or --coarse); name a model of the data as they are',

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 import hashlib
+import importlib
 import json
 import pathlib
 
@@ -55,10 +56,17 @@ def of_code(module: str | None = None) -> str:
   for path in sorted((_ROOT / 'dalign_jax').rglob('*.py')):
     digest.update(f'{path.relative_to(_ROOT).as_posix()}\n'.encode() + path.read_bytes())
   if module:
-    import importlib
-
-    digest.update(pathlib.Path(importlib.import_module(module).__file__).read_bytes())
+    digest.update(_source(module))
   return digest.hexdigest()
+
+
+def of_module(module: str) -> str:
+  """SHA-256 of the source file of a module of the user's own, without what it imports."""
+  return hashlib.sha256(_source(module)).hexdigest()
+
+
+def _source(module) -> bytes:
+  return pathlib.Path(importlib.import_module(module).__file__).read_bytes()
 
 
 def of_json(value) -> str:

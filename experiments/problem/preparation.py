@@ -4,13 +4,14 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import re
 
 import jax
 import numpy as np
 
 from dalign_jax import data as data_lib
 from dalign_jax import errors, from_settings, parallel, seeds, types
-from dalign_jax.store import files, model_folder
+from dalign_jax.store import files, hashing, model_folder
 from experiments import config as config_lib
 from experiments.problem import folders, sets
 
@@ -35,6 +36,7 @@ class Job(folders.Folders):
     None  # what is done to held-out rows, where the forget set is poisoned
   )
   forgets_subclass: int | None = None  # its group
+  taken: tuple[data_lib.Taken, ...] = ()  # what the readers took of the data
   digests: dict[pathlib.Path, str] = dataclasses.field(default_factory=dict)  # of finished models
 
   @property
@@ -103,6 +105,7 @@ def prepare(
     forgets_classes=made.forgets_classes,
     poison=made.poison,
     forgets_subclass=made.forgets_subclass,
+    taken=made.taken,
     apply_fn=apply_fn,
     init_fn=init_fn,
     recipe=from_settings.recipe(config),
@@ -143,6 +146,10 @@ def fix(job: Job) -> None:
     # a setting that a folder does not know yet had its default's meaning
     defaults = {n: v for n, v in config_lib.Config().problem_settings().items() if n in wanted}
     there = defaults | files.read_json(path, keys=['identity'])['identity']
+    for name in {'forget', 'unseen'} & there.keys():  # group:2 was what people:2 is now
+      there[name] = re.sub(r'^group:(\d+)$', r'people:\1', there[name])
+    if 'network_hash' not in there:  # a folder of before it was kept
+      wanted.pop('network_hash', None)
     differing = [n for n in sorted(wanted.keys() | there.keys()) if wanted.get(n) != there.get(n)]
     if differing:
       lines = [f'{n}: {there.get(n)!r} there, {wanted.get(n)!r} now' for n in differing]
@@ -160,6 +167,7 @@ def fix(job: Job) -> None:
         'identity': wanted,
         'sizes': {name: len(d) for name, d in job.sets.items()},
         'class_names': list(job.class_names),
+        'taken': [taken.lines() for taken in job.taken],
         'versions': model_folder.versions(),
       },
     )
@@ -181,4 +189,6 @@ def _identity(job) -> dict:
     'test_hash': job.test_hash,
     'split_hash': split.hexdigest(),
   }
+  if ':' in job.config.model:
+    identity['network_hash'] = hashing.of_module(job.config.model.partition(':')[0])
   return json.loads(json.dumps(identity))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 import dataclasses
-import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +26,7 @@ class Made(NamedTuple):
   notes: tuple[str, ...]
   poison: Poison | None = None
   forgets_subclass: int | None = None
+  taken: tuple[data_lib.Taken, ...] = ()  # of the training and of the test split
 
   @property
   def forgets_classes(self) -> tuple[int, ...]:
@@ -51,8 +51,11 @@ def make(config: config_lib.Config, scores: np.ndarray | None = None) -> Made:
   source = _coarse(config, fine)
   split = _split(config, source, scores)
   sets = {name: source.dataset.take(getattr(split, name)) for name in _SETS}
+  taken = (fine.taken,)
   if config.test_split:
-    test = _coarse(config, from_settings.load(config, config.test_split, fine.class_names))
+    fine_test = from_settings.load(config, config.test_split, fine.class_names)
+    taken = (fine.taken, fine_test.taken)
+    test = _coarse(config, fine_test)
     _check_test_people(config, source, split, test)
     sets['test'] = _with_groups_of(source, test)
   sets, split, notes = _check_duplicates(config, sets, split)
@@ -62,16 +65,19 @@ def make(config: config_lib.Config, scores: np.ndarray | None = None) -> Made:
   watched = sets.pop('unseen_validation')
   if not len(sets['unseen']):
     del sets['unseen']
-  watched, notes = watched if len(watched) else None, (*source.notes, *notes)
+  watched, notes = watched if len(watched) else None, notes
   request = data_lib.parse_forget(config.forget)
-  if request.kind == 'subclass':
-    number = data_lib.subclass_number(request, source.dataset.group, source.group_names)
-    return Made(source, split, sets, watched, notes, forgets_subclass=number)
-  poison = _poison(config, request, source)
-  if poison:
+  scenario = data_lib.SCENARIOS.get(request.kind, data_lib.Scenario(forms=(), rows=None))
+  number = None
+  if scenario.group is not None:
+    number = scenario.group(request, source.dataset.group, source.group_names)
+  poison = None
+  if scenario.poison is not None:
+    change = scenario.poison(request, source.dataset.labels, source.class_names)
+    rng = lambda purpose: np.random.default_rng([config.split_seed, purpose])
+    poison = lambda rows, purpose=8: change(rows, rng(purpose))
     sets |= {'forget': poison(sets['forget'], 6), 'poisoned': poison(sets['test'], 7)}
-    poison = functools.partial(poison, purpose=8)
-  return Made(source, split, sets, watched, notes, poison)
+  return Made(source, split, sets, watched, notes, poison, number, taken)
 
 
 def _coarse(config, source):
@@ -86,23 +92,6 @@ def _with_groups_of(source, test):
   numbers = {name: number for number, name in enumerate(source.group_names)}
   of_test = np.array([numbers.get(name, -1) for name in test.group_names], np.int32)
   return dataclasses.replace(test.dataset, group=of_test[test.dataset.group])
-
-
-def _poison(config, request, source):
-  """What is done to rows that are poisoned, or None: `(dataset, purpose) -> dataset`."""
-  if request.kind == 'mislabelled':
-    rng = lambda purpose: np.random.default_rng([config.split_seed, purpose])
-    count = len(source.class_names)
-    return lambda rows, purpose: data_lib.mislabel(rows, count, rng(purpose))
-  if request.kind != 'backdoor':
-    return None
-  target = data_lib.backdoor_target(request, source.dataset.labels, source.class_names)
-
-  def stamp(rows, purpose):
-    del purpose
-    return data_lib.add_trigger(rows.take(np.flatnonzero(rows.labels != target)), target)
-
-  return stamp
 
 
 def _check_test_people(config, source, split, test):
