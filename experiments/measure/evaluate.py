@@ -14,7 +14,7 @@ from experiments.measure import many_seeds, one_model, predictions, seed_groups
 from experiments.measure import rows as rows_lib
 from experiments.problem import preparation
 
-FORMAT = 6  # to be raised when a measure changes, so that old evaluations are made again
+FORMAT = 6  # to be raised when a measure changes (a new one is noticed): evaluates again
 
 
 def evaluate(job: preparation.Job, labels: list[str]) -> None:
@@ -150,6 +150,7 @@ def _settings(job, model, number) -> dict:
   original, gold = _references(job, number)
   return {
     'format': FORMAT,
+    'measures': [measure.key for measure in evaluation.MEASURES],
     'da_energy': job.config.da_energy,
     'evaluation_seed': job.config.evaluation_seed,
     'model': _digest(job, model.checkpoint),
@@ -162,6 +163,7 @@ def _group_settings(job, group) -> dict:
   used = [group, *seed_groups.standing(job)]
   return {
     'format': FORMAT,
+    'measures': [measure.key for measure in many_seeds.MEASURES],
     'evaluation_seed': job.config.evaluation_seed,
     'relearn_epochs': job.config.relearn_epochs,
     'shadows': job.config.shadows,
