@@ -4,6 +4,7 @@ from collections.abc import Iterable
 import hashlib
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -56,12 +57,14 @@ def of_code(module: str | None = None) -> str:
     digest.update(f'{path.relative_to(_ROOT).as_posix()}\n'.encode() + path.read_bytes())
   if module:
     import importlib
+    import inspect
 
-    digest.update(pathlib.Path(importlib.import_module(module).__file__).read_bytes())
+    file = inspect.getfile(importlib.import_module(module))
+    digest.update(pathlib.Path(file).read_bytes())
   return digest.hexdigest()
 
 
-def of_json(value) -> str:
+def of_json(value: Any) -> str:
   """SHA-256 of a JSON value, however it is laid out."""
   text = json.dumps(value, sort_keys=True, separators=(',', ':'), allow_nan=False)
   return hashlib.sha256(text.encode()).hexdigest()
