@@ -29,7 +29,7 @@ def accuracy(
   outputs = prediction.predict(apply_fn, model, dataset.images, devices=devices)
   if not np.isfinite(outputs.logits).all():
     return 0.0  # the procedure destroyed the model: it knows nothing
-  return metrics.accuracy(outputs.logits, dataset.labels)
+  return metrics.accuracy(np.asarray(outputs.logits), dataset.labels)
 
 
 def check_single_label(*datasets: types.Dataset) -> None:

@@ -3,8 +3,10 @@
 from collections.abc import Iterable
 import hashlib
 import importlib
+import inspect
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -65,11 +67,11 @@ def of_module(module: str) -> str:
   return hashlib.sha256(_source(module)).hexdigest()
 
 
-def _source(module) -> bytes:
-  return pathlib.Path(importlib.import_module(module).__file__).read_bytes()
+def _source(module: str) -> bytes:
+  return pathlib.Path(inspect.getfile(importlib.import_module(module))).read_bytes()
 
 
-def of_json(value) -> str:
+def of_json(value: Any) -> str:
   """SHA-256 of a JSON value, however it is laid out."""
   text = json.dumps(value, sort_keys=True, separators=(',', ':'), allow_nan=False)
   return hashlib.sha256(text.encode()).hexdigest()
