@@ -231,6 +231,7 @@ def _write(directory, step, tree, metadata, *, num_kept):
   """Saves a step, in place of one of that number, and removes all but the newest `num_kept`."""
   directory = pathlib.Path(directory).absolute()
   directory.mkdir(parents=True, exist_ok=True)
+  tree = jax.tree.map(lambda leaf: np.asarray(leaf) if isinstance(leaf, np.generic) else leaf, tree)
   try:
     if step in _steps(directory):  # left by a run that was found damaged and was repeated
       shutil.rmtree(directory / str(step))

@@ -195,3 +195,9 @@ def test_unwritable_place_is_named_and_earlier_states_stay(tmp_path, monkeypatch
   with pytest.raises(checkpoints.CheckpointError, match=r'cannot write .* No space left'):
     checkpoints.save_training(tmp_path, 2, _training_state(2), {})
   assert checkpoints.restore_training(tmp_path, _training_state(0))[0] == 1
+
+
+def test_numpy_scalars_are_kept_as_arrays(tmp_path):
+  checkpoints.save_training(tmp_path, 1, {'step': np.int32(7), 'x': np.ones(2)}, {})
+  _, state, _ = checkpoints.restore_training(tmp_path, {'step': np.int32(0), 'x': np.zeros(2)})
+  assert state['step'] == 7 and state['step'].dtype == np.int32

@@ -170,7 +170,13 @@ def test_full_run_measures_every_group(finished):
 def test_report_shows_laws_attacks_and_rankings(finished):
   _, folder = finished
   page = (folder / 'report.html').read_text(encoding='utf-8')
-  for text in ('Laws of outputs and strong attacks', 'Null floors', 'Rankings', 'log scale', '±'):
+  for text in (
+    'Distributions of outputs and strong attacks',
+    'Null floors',
+    'Rankings',
+    'log scale',
+    '±',
+  ):
     assert text in page
   text = (folder / 'report.md').read_text(encoding='utf-8')
   assert '| rank by ' in text and 'F x RA x TA' in text
@@ -195,7 +201,7 @@ def test_interrupted_ensemble_is_finished_and_equals_an_uninterrupted_one(tmp_pa
   changes = {'num_seeds': 3, 'stages': ('prepare', 'train_original'), 'num_epochs': 2}
   configs = [experiments_test._config(tmp_path / name, **changes) for name in ('whole', 'stopped')]
   stages.run(configs[0])
-  original_save = model_folder._save
+  original_save = model_folder.save
   saved = []
 
   def stop_after_one(path, model, record):
@@ -204,10 +210,10 @@ def test_interrupted_ensemble_is_finished_and_equals_an_uninterrupted_one(tmp_pa
     saved.append(path)
     original_save(path, model, record)
 
-  monkeypatch.setattr(model_folder, '_save', stop_after_one)
+  monkeypatch.setattr(model_folder, 'save', stop_after_one)
   with pytest.raises(KeyboardInterrupt):
     stages.run(configs[1])
-  monkeypatch.setattr(model_folder, '_save', original_save)
+  monkeypatch.setattr(model_folder, 'save', original_save)
   folders = [tmp_path / n / configs[0].problem_name() / 'original' for n in ('whole', 'stopped')]
   assert json.loads((folders[1] / 'ensemble' / 'members.json').read_text()) == [0, 1, 2]
   stages.run(configs[1])
