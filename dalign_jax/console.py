@@ -1,4 +1,4 @@
-"""The command `dalign-jax`: deletion requests on a model of one's own.
+"""The command `dalign-jax`: deletion requests on your own model.
 
 dalign-jax forget --checkpoint=MODEL --data=DATA --ids=request.csv --out=FOLDER
 dalign-jax verify FOLDER/record.json

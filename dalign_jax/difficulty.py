@@ -1,6 +1,6 @@
-"""Features that predict generalisation: how hard an example is for a network, seen or not.
+"""Difficulty features of examples for a network, seen or not; they predict generalisation.
 
-Each takes examples beside a model (and what was kept in its training), so that one rule applies to
+Each takes examples and a model (and what was kept in its training), so that one rule applies to
 a problem whose gold is known and to one whose gold is not. All return float arrays `[N]`, larger
 for harder examples.
 """
@@ -78,7 +78,7 @@ def adversarial_loss(
   num_steps: int = 5,
   devices: parallel.Devices = None,
 ) -> np.ndarray:
-  r"""How far projected gradient steps move a prediction: cross-entropy from clean to perturbed.
+  r"""Cross-entropy from the clean prediction to that after projected gradient steps.
 
   .. math:: -\sum_c p_c(x) \log p_c(x'), \quad x' = PGD(x) \text{ within } \epsilon
 
@@ -146,7 +146,7 @@ def measure(
     apply_fn: the network.
     model: was trained on `examples` and `kept`.
     curriculum: trained from scratch for a short time on the same.
-    examples: what is to be predicted.
+    examples: the examples to predict.
     kept: what stays in training.
     names: of `FEATURES`, in the order of the columns.
     devices: devices to run on, None for all.

@@ -22,7 +22,7 @@ _LEAST = _FOLDS  # examples of either label that a predictor needs
 
 
 class Prediction(NamedTuple):
-  """What gold is expected to know.
+  """Predicted answers of gold.
 
   Attributes:
     easy: bool `[N]`, whether gold is expected to be right on the forget example.

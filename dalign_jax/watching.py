@@ -1,4 +1,4 @@
-"""How far a method has come, while it runs: for rules of stopping and of choosing a state."""
+"""Progress of a method while it runs, for stopping rules and for choosing a state."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -61,7 +61,7 @@ def eu_k(
   weight_decay: float = 5e-4,
   batch_size: int = 128,
 ) -> types.UnlearnFn:
-  r"""Draws the last k layers and the head anew and trains them on the retain set.
+  r"""Reinitialises the last k layers and the head and trains them on the retain set.
 
   Of a network with n layers before the head it forgets exactly what the last k and the head hold
   ("exact unlearning" of these). All other weights and batch statistics stay as they are to the bit.
@@ -108,7 +108,7 @@ def _choose(condition, first, second):
 
 
 def _train(problem, start, is_trained, tx, key, **options):
-  """Trains the leaves that are to be trained on the retain set."""
+  """Trains the selected leaves on the retain set."""
   leaves, structure = jax.tree.flatten(is_trained.params)
   is_frozen = tuple(not is_leaf_trained for is_leaf_trained in leaves)
   model = training.minimize(

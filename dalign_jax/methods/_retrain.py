@@ -6,7 +6,7 @@ from dalign_jax import fresh, training, types
 
 
 def retrain() -> types.UnlearnFn:
-  """Trains a freshly initialised network on the retain set, by the original's recipe.
+  """Trains a freshly initialised network on the retain set, with the original's recipe.
 
   Exact unlearning: 100 % of the weights are drawn anew. Sees all retain data.
   """

@@ -23,7 +23,7 @@ def scrub(
   batch_size: int = 128,
   rewind: bool = False,
 ) -> types.UnlearnFn:
-  r"""Alternates passes that leave the original on the forget set and follow it on the retain set.
+  r"""Moves away from the original on the forget set and follows it on the retain set, in turn.
 
   .. math::
     \text{forget: } \max_\theta \; E_{forget} \, KL_\tau(f_{\theta_o} \,\|\, f_\theta) \qquad

@@ -202,5 +202,5 @@ def _other_labels(labels, key, num_classes):
 
 
 def asks_gold(hparams: Mapping[str, Any]) -> bool:
-  """Whether these hyper-parameters need to be told what gold knows, as a control of benchmarks."""
+  """Whether these hyper-parameters need gold's answers, as a control of benchmarks."""
   return hparams['easy'] == 'oracle'

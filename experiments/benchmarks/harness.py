@@ -1,4 +1,4 @@
-"""What all benchmarks share: interleaved rounds, ratios with their spread, JSON and a table."""
+"""Shared parts of the benchmarks: interleaved rounds, ratios with their spread, JSON, a table."""
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
@@ -97,7 +97,7 @@ def row(name: str, timings: Mapping[str, Timing], pairs: Sequence[tuple[str, str
 
 
 def environment() -> dict:
-  """What figures depend on: processor, versions, compiler, allocator, the machine's load."""
+  """Environment of the results: processor, versions, compiler, allocator, the machine's load."""
   return {
     'processor': _processor(),
     'cores': os.cpu_count(),

@@ -1,4 +1,4 @@
-"""Evaluates original, gold and unlearned models, each beside gold.
+"""Evaluates original, gold and unlearned models, each against gold.
 
 A line of the table is a group of models that differ in their seeds: each member is measured beside
 the gold of its number, and under `--evaluation=full` the group as a whole (`distributions`).

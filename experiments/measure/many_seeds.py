@@ -1,4 +1,4 @@
-"""What `--evaluation=full` measures of a group: distributions, strong attacks, relearning.
+"""Measurements of a group for `--evaluation=full`: distributions, strong attacks, relearning.
 
 Formulas and sources are in the docstrings of `dalign_jax.metrics`; docs/evaluation.md says how to
 read the metrics.
@@ -51,8 +51,8 @@ def measure(
   """
   values, arrays, samples = {}, {}, {}
   if not is_gold:
-    law, arrays = _laws(job, members, gold)
-    values |= law
+    distances, arrays = _distances(job, members, gold)
+    values |= distances
   case = attacks.Case(job, members, shadows, references)
   for attack in attacks.ATTACKS:
     result = attacks.run(attack, case)
@@ -66,7 +66,7 @@ def measure(
 
 
 def floors(job: preparation.Job) -> dict[str, float]:
-  """What identical distributions give at these numbers of models, by simulation."""
+  """Null floors: identical distributions at these numbers of models, by simulation."""
   sizes = job.config.seeds, job.config.golds // 2
   klom = metrics.klom_floor(*sizes, seed=0, num_bins=num_bins(job))
   quality = metrics.forgetting_quality_floor(*sizes, seed=0)
@@ -82,7 +82,7 @@ def num_bins(job: preparation.Job) -> int:
   return int(np.clip(min(job.config.seeds, job.config.golds // 2) // 5, 2, 20))
 
 
-def _laws(job, members, gold):
+def _distances(job, members, gold):
   """KLOM on each set, and forgetting quality."""
   values, arrays = {}, {}
   for name in ('forget', 'retain', 'validation'):

@@ -1,4 +1,4 @@
-"""What is measured of one model: scalars for the table, arrays for the plots.
+"""Measurements of one model: scalars for the table, arrays for the plots.
 
 A scalar that is not defined for a model or a problem (DA of a network whose features are all zero,
 test accuracy on classes that the test set lacks) is left out.

@@ -1,4 +1,4 @@
-"""Where the models of a problem are: one folder for each, by role and seed."""
+"""Folders of the models of a problem, by role and seed."""
 
 import dataclasses
 import os

@@ -1,4 +1,4 @@
-"""Which training images are memorised: scores from models that were trained without a part."""
+"""Memorisation scores of training images, from models trained without a part of them."""
 
 import dataclasses
 import hashlib

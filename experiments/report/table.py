@@ -1,4 +1,4 @@
-"""The table of methods against gold: every number beside gold's and its floor."""
+"""The table of methods against gold: numbers with their gaps to gold and the noise floor."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""What tuning may try: for each method, the ranges of its hyper-parameters.
+"""Ranges of hyper-parameters for tuning, by method.
 
 Hyper-parameters that are not named here keep their defaults, or what `--hparam` says.
 """

@@ -1,4 +1,4 @@
-"""Searches hyper-parameters against a gold that no table compares with, by the rule of `judging`.
+"""Hyper-parameter search against a gold model that no table uses, by the rule of `score`.
 
 A method's trials run in one process, in memory; its log is whole after each of them, and a search
 that was stopped goes on behind the last.
@@ -42,7 +42,7 @@ def run(config: config_lib.Config, tuning: config_lib.Tuning) -> None:
   judge = prepare_judge(config, tuning)
   job, folder = judge.job, judge.job.folder
   for method, values in resolved.items():
-    stages.Run.of(job, method, values)  # raises what is the user's to mend before any trial
+    stages.Run.of(job, method, values)  # raises user errors before any trial
   for name, values in judge.references.items():
     progress.say(f'{name}: {_describe(values)}')
   for method, values in resolved.items():
