@@ -194,7 +194,7 @@ def _margin(logits, labels):
 
 @dataclasses.dataclass(frozen=True)
 class _AdversarialLoss:
-  """What `adversarial_loss` maps."""
+  """The function that `adversarial_loss` maps."""
 
   apply_fn: types.ApplyFn
   epsilon: float
@@ -205,7 +205,7 @@ class _AdversarialLoss:
     logits_of = lambda x: self.apply_fn(model, x, train=False)[0].logits
     clean = jax.nn.softmax(logits_of(clean_images))
     loss = lambda x: -jnp.sum(clean * jax.nn.log_softmax(logits_of(x)), axis=1)
-    # at the image itself the gradient is that of the entropy, which is almost flat: start beside it
+    # at the image itself the gradient is that of the entropy, which is almost flat: start near it
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(batch['number'])
     ball = {'epsilon': self.epsilon, 'step_size': self.epsilon / 2, 'num_steps': self.num_steps}
     return loss(adversarial.pgd(loss, clean_images, keys=keys, **ball))
@@ -213,7 +213,7 @@ class _AdversarialLoss:
 
 @dataclasses.dataclass(frozen=True)
 class _Instability:
-  """What `instability` maps."""
+  """The function that `instability` maps."""
 
   apply_fn: types.ApplyFn
   kind: str

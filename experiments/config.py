@@ -171,7 +171,7 @@ class Config(settings.Settings):
     settings.raise_for([*self._counts(), *self._processes()])
 
   def _counts(self) -> Iterator[tuple[str, str]]:
-    """What is wrong with how many models there are."""
+    """Invalid numbers of models."""
     if self.member >= self.seeds:
       yield 'member', f'must be less than the {self.seeds} originals, got {self.member}'
     if self.golds < 2 * self.seeds or self.golds % 2:
@@ -186,7 +186,7 @@ class Config(settings.Settings):
       yield 'num_gold', f'--evaluation=full needs at least 6 for U-LiRA, got {self.golds}'
 
   def _processes(self) -> Iterator[tuple[str, str]]:
-    """What is wrong with the flags of a run of several processes, which belong together."""
+    """Invalid flags of a run of several processes, which belong together."""
     if self.process_id >= self.num_processes:
       yield 'process_id', f'must be less than --num_processes, got {self.process_id}'
     if self.distributed == 'auto' and (self.coordinator_address or self.num_processes > 1):
@@ -204,17 +204,17 @@ class Config(settings.Settings):
 
   @property
   def seeds(self) -> int:
-    """How many originals there are."""
+    """Number of originals."""
     return self.num_seeds or (8 if self.is_full else 1)
 
   @property
   def golds(self) -> int:
-    """How many gold models there are, reference and floor together."""
+    """Number of gold models, reference and floor together."""
     return self.num_gold or max(2 * self.seeds, self.shadows)
 
   @property
   def shadows(self) -> int:
-    """How many shadow models there are."""
+    """Number of shadow models."""
     return (self.num_shadows or 16) if self.is_full else 0
 
   @property
@@ -291,7 +291,7 @@ class Sweep:
 
   scenario: tuple[str, ...] = settings.run_setting(
     (),
-    'A value of --forget, or a flag file that says what the problem is. Repeatable.',
+    'A value of --forget, or a flag file that defines the problem. Repeatable.',
     section='Sweep',
   )
   split_seeds: bool = settings.run_setting(

@@ -229,7 +229,7 @@ def _unlearn(job, run, start, forget, folder, number):
 
 
 def _known_to_gold(job, forget, number) -> tuple[np.ndarray, str]:
-  """Which forget examples the gold of this number gets right, and that gold's digest."""
+  """Mask of the forget examples that the gold of this number gets right, and that gold's digest."""
   folder = job.gold_folder(job.gold_seeds[number % (job.config.golds // 2)])
   if not checkpoints.exists(folder / 'model'):
     raise errors.InputError(f'no model in {folder}; run train_gold first', argument='stages')

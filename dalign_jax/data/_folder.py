@@ -116,7 +116,7 @@ def _by_folder(request, path, root, gathered):
 
 
 def _advice(beside: Sequence[pathlib.Path]) -> str:
-  """What fits a flat folder of pictures."""
+  """Advice that fits a flat folder of pictures."""
   if not beside:
     return ''
   if all(_AGE_NAME.match(file.name) for file in beside):

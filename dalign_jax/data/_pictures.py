@@ -68,7 +68,7 @@ class Pictures:
 
   @property
   def notes(self) -> tuple[str, ...]:
-    """What was done to pictures, each kind with a count and an example."""
+    """Changes made to pictures, each kind with a count and an example."""
     return tuple(
       f'{len(names)} pictures {what}, such as {names[0]}' for what, names in self._done.items()
     )

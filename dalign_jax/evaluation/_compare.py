@@ -31,10 +31,10 @@ def compare(
   """Metrics of original, unlearned and gold models, side by side.
 
   Compare each with gold's; a gap no larger than that of the second gold is chance. Without gold,
-  only this can be said: whether retain and test accuracy were kept, how far forget accuracy still is
-  from the accuracy on test images of the same classes (where single examples are forgotten and not
-  whole classes, gold treats both alike), whether the attack is within its null floor, and whether
-  anything moved. It cannot be said whether the model is what retraining would have given.
+  the metrics can show only whether retain and test accuracy were kept, how far forget accuracy
+  still is from the accuracy on test images of the same classes (if single examples are forgotten
+  and not whole classes, gold treats both alike), whether the attack is within its null floor, and
+  whether anything moved. They cannot show whether the model is what retraining would have given.
 
   Args:
     problem: its original, retain and forget data are used.

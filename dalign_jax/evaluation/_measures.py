@@ -232,8 +232,8 @@ MEASURES: tuple[Measure, ...] = (
     'attack',
     'attack',
     'One-feature membership attack on the loss: mean accuracy of separating forget from test '
-    "images (unseen people's or poisoned ones if there are any) of the same classes. 0.5 is chance; "
-    'its null floor at these sizes is given below.',
+    "images (unseen people's or poisoned ones if any) of the same classes. 0.5 is chance. "
+    'Its null floor at these sizes is given below.',
     _attack,
   ),
   Measure(

@@ -68,7 +68,7 @@ def eu_k(
   Sees all retain data, augmented as by the recipe. Serves any request.
 
   Args:
-    num_layers: k, layers to draw anew besides the head, as in `cf_k`.
+    num_layers: k, layers to reinitialise in addition to the head, as in `cf_k`.
     num_epochs: passes over the retain set.
     learning_rate: of SGD.
     momentum: of SGD.

@@ -64,7 +64,7 @@ def scrub(
 
   Deviation: the retain pass comes first, since the forget loss has no slope at the original; forget
   batches are normalised by running statistics, have a learning rate of their own and no weight
-  decay; momentum starts anew with each pass.
+  decay; momentum restarts with each pass.
   """
   if not temperature > 0:
     raise errors.InputError(f'temperature must be positive, got {temperature}')

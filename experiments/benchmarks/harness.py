@@ -152,7 +152,7 @@ def print_rows(rows: Sequence[Mapping]) -> None:
 def import_torch():
   """PyTorch, with as many threads as there are cores.
 
-  Its OpenMP threads are told to sleep while they wait: where other processes want the cores,
+  Its OpenMP threads sleep while they wait: where other processes want the cores,
   threads that spin make a small step 5 to 10 times slower.
 
   Raises:

@@ -30,8 +30,8 @@ def scalars(
   Args:
     job: the problem.
     outputs: of the model.
-    gold: of the gold beside it.
-    original: of the original beside it.
+    gold: of the gold that it is compared with.
+    original: of the original that it comes from.
     is_gold: whether the model is the reference itself; distances to gold are left out.
     keys: which to measure, None for all.
   """
@@ -75,7 +75,7 @@ def _project(points):
 
 
 def arrays(job: preparation.Job, outputs: evaluation.Outputs) -> dict[str, np.ndarray]:
-  """What the plots need: spectrum, DA by energy, accuracy by class, a projection of features."""
+  """Arrays for the plots: spectrum, DA by energy, accuracy by class, a projection of features."""
   rng = np.random.default_rng(job.config.evaluation_seed)
   outputs = evaluation.finite(outputs)
   forget, retain = outputs['forget'].features, outputs['retain'].features

@@ -47,7 +47,7 @@ def scores(config: config_lib.Config) -> Scores:
 
 
 def folder_of(config: config_lib.Config) -> pathlib.Path:
-  """Where the scores and their models are."""
+  """Folder of the scores and their models."""
   settings = config.problem_settings()
   asked = json.dumps({k: v for k, v in settings.items() if k not in _NOT_ASKED})
   name = hashlib.sha256(asked.encode()).hexdigest()[:12]

@@ -17,7 +17,7 @@ _RUN = ('unlearned', 'oracle')
 
 
 class Figure(NamedTuple):
-  """An SVG image: `name` is its file's, the caption says what is to be seen."""
+  """An SVG image: `name` is its file's, the caption describes it."""
 
   name: str
   svg: str
@@ -146,7 +146,7 @@ def _methods(rows):
     Figure(
       f'method_{hparams.short(row.name)}',
       plots.beside_gold(row, standing['original'], standing['gold']),
-      f'{row.name} compared with original and gold: margins of forget and of unseen images, and features.',
+      f'{row.name}, original and gold: margins of forget and of unseen images, and features.',
     )
     for row in rows
     if row.kind in _RUN

@@ -77,7 +77,7 @@ def _sections(job, rows) -> list[Section]:
 
 
 def warnings(rows: rows_lib.Results) -> list[str]:
-  """What a reader must know before trusting the table."""
+  """Warnings that a reader needs before trusting the table."""
   notes = []
   for column in table.columns(rows):
     if column.key not in ('activation_distance', 'dimensional_alignment'):

@@ -13,7 +13,7 @@ Value = int | float | str | bool
 
 
 class Range(Protocol):
-  """Where values are drawn from, and the few of them that a grid has."""
+  """A range from which values are drawn, and the few of them that a grid has."""
 
   def draw(self, rng: np.random.Generator) -> Value: ...
 
