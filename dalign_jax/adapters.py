@@ -4,7 +4,8 @@ A network needs no more than `types.ApplyFn`; these make one of a Flax module wh
 logits: the features are the input of its last layer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from flax import nnx
 import flax.linen as nn
@@ -48,8 +49,10 @@ def from_linen(
   head = tuple(head)
   call = call or (lambda m, images, train: m(images, train=train))
 
-  def apply_fn(state, images, *, train):
-    seen = []
+  def apply_fn(
+    state: types.ModelState, images: types.Array, *, train: bool
+  ) -> tuple[types.Outputs, types.PyTree]:
+    seen: list[types.Array] = []
 
     def keep(next_call, args, kwargs, context):
       if context.module.path == head and context.method_name == '__call__':
@@ -110,9 +113,12 @@ def from_nnx(
   if not hasattr(model, head):
     raise errors.InputError(f'head must be an attribute of {type(model).__name__}, got {head!r}')
   call = call or (lambda m, images: m(images))
-  graph, params, batch_stats, rest = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
+  graph, *states = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
+  params, batch_stats, rest = states
 
-  def apply_fn(state, images, *, train):
+  def apply_fn(
+    state: types.ModelState, images: types.Array, *, train: bool
+  ) -> tuple[types.Outputs, types.PyTree]:
     merged = nnx.merge(
       graph,
       _to_nnx(params, state.params),
@@ -123,7 +129,8 @@ def from_nnx(
     merged.set_attributes(
       use_running_average=not train, deterministic=True, raise_if_not_found=False
     )
-    last, seen = getattr(merged, head), []
+    seen: list[types.Array] = []
+    last = getattr(merged, head)
     setattr(merged, head, _Recorder(last, seen))
     logits = call(merged, images)
     setattr(merged, head, last)
@@ -141,7 +148,8 @@ def update_nnx(model: nnx.Module, state: types.ModelState) -> None:
     model: of the structure that `from_nnx` was given.
     state: the state.
   """
-  _, params, batch_stats, _ = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
+  _, *states = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
+  params, batch_stats, _ = states
   nnx.update(model, _to_nnx(params, state.params), _to_nnx(batch_stats, state.batch_stats))
 
 
@@ -156,7 +164,7 @@ class _Recorder(nnx.Module):
     return self.layer(inputs, *args, **kwargs)
 
 
-def _only_features(seen, head, hint):
+def _only_features(seen: list[types.Array], head: object, hint: str) -> types.Array:
   if len(seen) != 1:
     raise errors.InputError(f'the network called {head} {len(seen)} times, not once: {hint}')
   features = seen[0]
@@ -167,9 +175,9 @@ def _only_features(seen, head, hint):
   return features
 
 
-def _to_plain(state):
+def _to_plain(state: nnx.State) -> dict[str, Any]:
   """An NNX state as nested dictionaries with string keys."""
-  plain = {}
+  plain: dict[str, Any] = {}
   for path, variable in nnx.to_flat_state(state):
     *folders, name = map(str, path)
     place = plain
@@ -179,7 +187,7 @@ def _to_plain(state):
   return plain
 
 
-def _to_nnx(template, plain):
+def _to_nnx(template: nnx.State, plain: Mapping[str, Any]) -> nnx.State:
   """The inverse of `_to_plain`, with the variables of the template."""
   flat = []
   for path, variable in nnx.to_flat_state(template):

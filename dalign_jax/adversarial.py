@@ -10,14 +10,16 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from dalign_jax import errors
+from dalign_jax import errors, types
 
 NORMS = ('linf', 'l2')
 
 BatchLoss = Callable[[jax.Array], jax.Array]
 
 
-def fgsm(loss_fn: BatchLoss, images, *, epsilon: float, targeted: bool = False):
+def fgsm(
+  loss_fn: BatchLoss, images: types.Array, *, epsilon: float, targeted: bool = False
+) -> jax.Array:
   r"""One signed gradient step of length `epsilon`, clipped to [0, 1].
 
   .. math:: x' = clip(x + \epsilon \, \mathrm{sign} \, \nabla_x L(x))
@@ -47,15 +49,15 @@ def fgsm(loss_fn: BatchLoss, images, *, epsilon: float, targeted: bool = False):
 
 def pgd(
   loss_fn: BatchLoss,
-  images,
+  images: types.Array,
   *,
   epsilon: float,
   step_size: float,
   num_steps: int,
   norm: str = 'linf',
   targeted: bool = False,
-  keys=None,
-):
+  keys: jax.Array | None = None,
+) -> jax.Array:
   r"""Projected gradient steps inside the ball around each image and inside [0, 1].
 
   .. math:: x_{k+1} = clip \big( \Pi_\epsilon ( x_k + s \, d(\nabla_x L(x_k)) ) \big), \quad

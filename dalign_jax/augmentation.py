@@ -3,12 +3,12 @@
 import jax
 import jax.numpy as jnp
 
-from dalign_jax import errors, parallel
+from dalign_jax import errors, parallel, types
 
 AUGMENTATIONS = ('none', 'crop', 'crop_flip', 'shift_flip')
 
 
-def augment(images, key, kind: str):
+def augment(images: types.Array, key: jax.Array, kind: str) -> types.Array:
   """Augments a device's batch; what an image gets does not depend on how the batch is cut.
 
   Args:
@@ -29,7 +29,7 @@ def augment(images, key, kind: str):
   return augment_each(images, parallel.example_keys(key, len(images)), kind)
 
 
-def augment_each(images, keys, kind: str):
+def augment_each(images: types.Array, keys: jax.Array, kind: str) -> types.Array:
   """As `augment`, with a key for each image `[B]`."""
   _check(kind)
   if kind == 'none':

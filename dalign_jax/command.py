@@ -9,6 +9,7 @@ import pathlib
 import re
 import sys
 import textwrap
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -22,7 +23,7 @@ _FIELDS: dict[str, dataclasses.Field] = {}  # of the flags defined so far
 
 def define(fields: Iterable[dataclasses.Field]) -> None:
   """Defines a flag for each field of a dataclass, with the help in its metadata."""
-  define_by_type = {
+  define_by_type: dict[Any, Callable] = {
     str: flags.DEFINE_string,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
@@ -34,7 +35,8 @@ def define(fields: Iterable[dataclasses.Field]) -> None:
     if field.name in _REPEATABLE:
       flags.DEFINE_multi_string(field.name, [], help_text)
     elif field.type == tuple[str, ...]:
-      flags.DEFINE_list(field.name, list(field.default), help_text)
+      default: Any = field.default
+      flags.DEFINE_list(field.name, list(default), help_text)
     else:
       define_by_type[field.type](field.name, field.default, help_text)
 

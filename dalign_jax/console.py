@@ -8,7 +8,7 @@ from collections.abc import Callable
 import dataclasses
 import pathlib
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import flags
 
@@ -53,7 +53,7 @@ def verify(arguments: list[str]) -> None:
   path = pathlib.Path(arguments[0]).expanduser()
   path = path / 'record.json' if path.is_dir() else path
   record = audit_record.read(path)
-  given = {name: FLAGS[name].value for name in _OF_REPLAY if FLAGS[name].present}
+  given: dict[str, Any] = {name: FLAGS[name].value for name in _OF_REPLAY if FLAGS[name].present}
   command.start_platform(dataclasses.replace(audit_record.config_of(record), **given))
   from dalign_jax.deletion import replay  # imports JAX: after the platform's settings
 

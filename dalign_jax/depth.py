@@ -1,6 +1,6 @@
 """Layers of the parameters, in the order in which the network uses them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 from jax.extend import core
@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from dalign_jax import errors, types
 
 
-def layers(apply_fn: types.ApplyFn, model: types.ModelState, image_shape) -> types.ModelState:
+def layers(
+  apply_fn: types.ApplyFn, model: types.ModelState, image_shape: Sequence[int]
+) -> types.ModelState:
   """The number of the layer of each leaf, counted from the input on.
 
   The order is that of first use in the traced network, so names and nesting of the tree do not
@@ -49,7 +51,7 @@ def layers(apply_fn: types.ApplyFn, model: types.ModelState, image_shape) -> typ
 
 
 def last_layers(
-  apply_fn: types.ApplyFn, model: types.ModelState, image_shape, num_layers: int
+  apply_fn: types.ApplyFn, model: types.ModelState, image_shape: Sequence[int], num_layers: int
 ) -> types.ModelState:
   """Mask of the leaves in the head or in the last `num_layers` layers before it.
 

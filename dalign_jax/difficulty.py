@@ -158,7 +158,11 @@ def measure(
     ValueError: for an unknown name, or none.
   """
   check(names)
-  outputs = lambda state, images: prediction.predict(apply_fn, state, images, devices=devices)
+
+  def outputs(state, images):
+    found = prediction.predict(apply_fn, state, images, devices=devices)
+    return types.Outputs(*map(np.asarray, found))
+
   own = outputs(model, examples.images)
   loss = lambda logits: np.asarray(_cross_entropy(examples.labels, logits))
   columns = {

@@ -147,4 +147,4 @@ def help_text(topic: str) -> str:
 
 
 def _first_line(name) -> str:
-  return inspect.getdoc(methods.METHODS[name].make).partition('\n')[0]
+  return (inspect.getdoc(methods.METHODS[name].make) or '').partition('\n')[0]

@@ -1,6 +1,6 @@
 """Loss functions for `training.make_step`, and a stop rule, that several methods share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
 
 import jax
@@ -66,7 +66,7 @@ class PooledLoss:
     return jnp.mean(losses.label_loss(labels, outputs.logits)), batch_stats
 
 
-def cross_entropy(rows, logits) -> jax.Array:
+def cross_entropy(rows: Mapping[str, jax.Array], logits: jax.Array) -> jax.Array:
   """`losses.label_loss` with the rows' labels, for `MeanLoss`."""
   return losses.label_loss(rows['labels'], logits)
 
@@ -131,4 +131,4 @@ def logits_of(
 ) -> np.ndarray:
   """A model's logits `[N, C]` on a set."""
   outputs = prediction.predict(problem.apply_fn, model, dataset.images, devices=problem.devices)
-  return outputs.logits
+  return np.asarray(outputs.logits)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
-from dalign_jax import errors
+from dalign_jax import errors, types
 
 AXIS = 'devices'
 
@@ -170,7 +170,7 @@ def _mesh(devices) -> Mesh:
   return Mesh(np.array(devices if devices else jax.devices()), (AXIS,))
 
 
-def replicate(tree, devices: Devices = None):
+def replicate(tree: types.PyTree, devices: Devices = None) -> types.PyTree:
   """Copies a host pytree to each of this process's devices: leaves get a leading device axis.
 
   Each device is sent the one host copy; none is made for each of them.
@@ -187,7 +187,7 @@ def replicate(tree, devices: Devices = None):
   return jax.tree.map(spread, tree)
 
 
-def fetch(tree):
+def fetch(tree: types.PyTree) -> types.PyTree:
   """A replicated pytree back on the host: NumPy leaves without the device axis."""
   first = jax.tree.map(lambda x: x.addressable_shards[0].data, tree)
   return jax.tree.map(lambda x: np.asarray(x)[0], jax.device_get(first))
@@ -217,13 +217,13 @@ def shard_members(values: np.ndarray, devices: Devices = None) -> np.ndarray:
   return np.asarray(values)[np.stack(_mine(np.split(rows, total), devices))]
 
 
-def place_members(tree, devices: Devices = None):
+def place_members(tree: types.PyTree, devices: Devices = None) -> types.PyTree:
   """A host pytree of leaves `[K, ...]` on the devices, divided as by `shard_members`."""
   sharded = jax.tree.map(lambda x: shard_members(x, devices), tree)
   return spmd(lambda x: x, devices=devices)(sharded)
 
 
-def fetch_members(tree, *, num_members: int):
+def fetch_members(tree: types.PyTree, *, num_members: int) -> types.PyTree:
   """The members of `place_members` back on the host, of all processes: leaves `[K, ...]`."""
   merge = lambda x: np.concatenate([np.asarray(s.data)[0] for s in x.addressable_shards])
   tree = jax.tree.map(merge, tree)

@@ -89,7 +89,7 @@ def optimizer(recipe: types.Recipe, num_examples: int) -> optax.GradientTransfor
 class LookaheadState(NamedTuple):
   """The number of steps, the slow weights and the state of the inner transformation."""
 
-  count: jax.Array
+  count: jax.Array  # type: ignore[assignment]  # hides tuple.count
   slow: types.PyTree
   inner: optax.OptState
 

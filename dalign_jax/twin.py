@@ -27,7 +27,7 @@ class Prediction(NamedTuple):
   Attributes:
     easy: bool `[N]`, whether gold is expected to be right on the forget example.
     chance: `[N]` the predicted probability of that.
-    threshold: `[]` the chance above which an example is called easy.
+    threshold: the chance above which an example is called easy.
     held_out_easy: bool `[V]`, whether the original is right on the held-out example.
     held_out_chance: `[V]` the prediction for it by a predictor that has not seen it.
     features: `[N, K]` of the forget set, in standard deviations from the mean of training examples.
@@ -37,7 +37,7 @@ class Prediction(NamedTuple):
 
   easy: np.ndarray
   chance: np.ndarray
-  threshold: np.ndarray
+  threshold: float
   held_out_easy: np.ndarray
   held_out_chance: np.ndarray
   features: np.ndarray

@@ -51,12 +51,15 @@ class ApplyFn(Protocol):
   Images are float32 `[B, H, W, C]` in [0, 1]: normalisation is the network's own first step.
   With `train=True` normalisation layers use the batch's statistics (synchronised over the mapped
   axis `'devices'`) and the returned state holds the updated running statistics; with
-  `train=False` the returned state is the given one.
+  `train=False` the returned state is the given one. Compiled programs are kept by the network: it
+  must be hashable, as a function or a frozen dataclass is.
   """
 
   def __call__(
     self, state: ModelState, images: Array, *, train: bool
   ) -> tuple[Outputs, PyTree]: ...
+
+  def __hash__(self) -> int: ...
 
 
 class DataError(errors.InputError):
@@ -116,7 +119,8 @@ def concatenate(first: Dataset, second: Dataset) -> Dataset:
   fields = [field.name for field in dataclasses.fields(Dataset)]
   pairs = {name: (getattr(first, name), getattr(second, name)) for name in fields}
   has_both = lambda pair: pair[0] is not None and pair[1] is not None
-  return Dataset(**{n: np.concatenate(p) if has_both(p) else None for n, p in pairs.items()})
+  both: dict[str, Any] = {n: np.concatenate(p) if has_both(p) else None for n, p in pairs.items()}
+  return Dataset(**both)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -166,6 +170,7 @@ class Monitor:
   def restore(self, template: PyTree) -> tuple[int, PyTree] | None:
     """The number of finished epochs and the state after them, or None to start at the start."""
     del template
+    return None
 
   def on_start(self, num_epochs: int) -> None:
     """The run will have `num_epochs` epochs."""
@@ -235,8 +240,28 @@ class LossFn(Protocol):
   """
 
   def __call__(
-    self, params: PyTree, batch_stats: PyTree, batch: Mapping, constants: PyTree, key: jax.Array
+    self, params: PyTree, batch_stats: PyTree, batch: Mapping, constants: PyTree, key: jax.Array, /
   ) -> tuple[jax.Array, PyTree]: ...
+
+  def __hash__(self) -> int: ...
+
+
+class ScheduledLossFn(Protocol):
+  """A `LossFn` that also receives the number of steps taken so far, as a scalar."""
+
+  def __call__(
+    self,
+    params: PyTree,
+    batch_stats: PyTree,
+    batch: Mapping,
+    constants: PyTree,
+    key: jax.Array,
+    /,
+    *,
+    step: jax.Array,
+  ) -> tuple[jax.Array, PyTree]: ...
+
+  def __hash__(self) -> int: ...
 
 
 class UnlearnFn(Protocol):

@@ -1,5 +1,6 @@
 """Forgetting rows by their ids."""
 
+import collections
 from collections.abc import Sequence
 import csv
 import pathlib
@@ -24,9 +25,8 @@ def id_rows(wanted: Sequence[str], ids: np.ndarray, argument: str = 'ids') -> np
   Raises:
     ValueError: for ids that are repeated or unknown.
   """
-  if len(set(wanted)) < len(wanted):
-    seen = set()
-    repeated = [name for name in wanted if name in seen or seen.add(name)]
+  repeated = [name for name, count in collections.Counter(wanted).items() if count > 1]
+  if repeated:
     raise errors.InputError(
       f'{len(repeated)} ids occur more than once, such as {repeated[0]!r}; name each once',
       argument=argument,

@@ -8,6 +8,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+from typing import Any
 
 import numpy as np
 
@@ -101,7 +102,7 @@ def _restore(folder: pathlib.Path) -> _base.Source | None:
   try:
     meta = json.loads((folder / 'source.json').read_text())
     images = np.load(folder / 'images.npy', mmap_mode='r', allow_pickle=False)
-    rest = {
+    rest: dict[str, Any] = {
       name: np.load(folder / f'{name}.npy', allow_pickle=False) if name in meta['arrays'] else None
       for name in ('labels', 'ids', 'group')
     }

@@ -29,7 +29,8 @@ def table(request: _base.Request) -> _base.Opened:
       )
   group_key = request.group_key or ('group' if 'group' in columns else None)
   id_key = request.id_key or ('id' if 'id' in columns else file_key)
-  splits, split = ('train',), 'train'
+  splits: tuple[str, ...] = ('train',)
+  split = 'train'
   if 'split' in columns:
     splits = tuple(dict.fromkeys(line['split'] for line in lines))
     split = _words.find_split(request, splits)

@@ -28,7 +28,8 @@ def duplicates(sets: Mapping[str, types.Dataset]) -> dict[tuple[str, str], np.nd
     >>> duplicates({'retain': a, 'test': a.take(np.array([1]))})
     {('retain', 'test'): array([0])}
   """
-  owner, found = {}, {}
+  owner: dict[bytes, str] = {}
+  found: dict[tuple[str, str], list[int]] = {}
   for name in sorted(sets, key=ORDER.index):
     for row, image in enumerate(sets[name].images):
       digest = hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest()

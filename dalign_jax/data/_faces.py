@@ -78,8 +78,9 @@ def celeba(request: _base.Request) -> _base.Opened:
   partition = _pairs(request, partition_file)
   wanted = str(splits.index(request.split))
   files, notes = [attribute_file, partition_file], []
+  people: dict[str, str | None]
   if identity_file.exists() or attribute_file.suffix == '.txt':
-    people = _pairs(request, identity_file)
+    people = {**_pairs(request, identity_file)}
     files.append(identity_file)
   else:
     people = dict.fromkeys(labels)
@@ -107,7 +108,7 @@ def lfw(request: _base.Request) -> _base.Opened:
     rows = [(name, file, kept.index(person), person) for name, file, person in images]
     return _opened(request, rows, kept, [], [], left_out=gathered.left_out())
   lists = [root / 'female_names.txt', root / 'male_names.txt']
-  listed = {}
+  listed: dict[str, int] = {}
   for label, path in enumerate(lists):
     with _open(request, path) as file:
       listed |= {line.split()[0]: label for line in file if line.strip()}
@@ -137,7 +138,7 @@ def official_parts(name: str, source: _base.Source) -> dict[str, np.ndarray] | N
     train = rows.pop('train')
     return {'forget': train[:MUFAC_FORGET], 'retain': train[MUFAC_FORGET:], **rows}
   if kind == 'mucac':
-    person = np.array([int(name) for name in source.group_names])[source.dataset.group]
+    person = np.array([int(name) for name in source.group_names or ()])[source.dataset.group]
     rows = {
       part: np.flatnonzero((person >= low) & (person < high))
       for part, (low, high) in MUCAC_RANGES.items()
@@ -191,7 +192,7 @@ def _attributes(request, path, names) -> dict[str, list[int]]:
   return {row[0]: [int(row[c] == '1') for c in columns] for row in cells[1:]}
 
 
-def _joined(request, folder, people: Mapping[str, str], labels: Mapping[str, list[int]]):
+def _joined(request, folder, people: Mapping[str, str | None], labels: Mapping[str, list[int]]):
   """Rows `(id, file, label, person)` of the files that have a person; one label or several."""
   missing = [file for file in people if file not in labels]
   if missing:

@@ -14,7 +14,7 @@ STRANGE = ('__MACOSX', '@eaDir', '$RECYCLE.BIN')  # folders that systems leave b
 class Gathered:
   """Counts of skipped files by kind, with the first of each kind as the example."""
 
-  def __init__(self):
+  def __init__(self) -> None:
     self._kinds: dict[str, list] = {}
 
   def add(self, what: str, example: str | os.PathLike) -> None:

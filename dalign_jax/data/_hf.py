@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import pathlib
 import re
 
 from dalign_jax import errors
@@ -17,7 +18,7 @@ def hf(request: _base.Request) -> _base.Opened:
       f"{request.name}: Parquet and Arrow files need pyarrow: pip install 'dalign-jax[hf]'"
     )
   root = _files.existing_folder(request)
-  shards = {}
+  shards: dict[str, list[pathlib.Path]] = {}
   for file in sorted(root.rglob('*')):
     if file.suffix in ('.parquet', '.arrow') and not file.name.startswith(('.', 'cache-')):
       is_arrow = file.suffix == '.arrow'

@@ -21,8 +21,7 @@ def candidates(dataset: types.Dataset, group_sizes: tuple[int, int] | None) -> n
   if group_sizes is None:
     return None
   low, high = group_sizes
-  _need_groups(dataset, 'group_sizes')
-  groups, counts = np.unique(dataset.group, return_counts=True)
+  groups, counts = np.unique(groups_of(dataset, 'group_sizes'), return_counts=True)
   found = groups[(counts >= low) & (counts <= high)]
   if len(found) < 2:
     raise errors.InputError(
@@ -56,9 +55,9 @@ def unseen_rows(
   request = _scenarios.parse(text, 'unseen')
   if request.kind not in ('group', 'people'):
     raise request.error('must be group:NAME or people:COUNT')
-  _need_groups(dataset, 'unseen')
-  among = np.unique(dataset.group) if among is None else among
-  among = np.setdiff1d(among, dataset.group[forgotten])
+  group = groups_of(dataset, 'unseen')
+  among = np.unique(group) if among is None else among
+  among = np.setdiff1d(among, group[forgotten])
   every = np.arange(len(dataset))
   context = _request.Context(
     dataset=dataset, training=every, rng=rng, group_names=group_names, groups=among
@@ -95,7 +94,7 @@ def check_people(group: np.ndarray, parts: Mapping[str, np.ndarray]) -> None:
   Raises:
     ValueError: that names the parts.
   """
-  owner = {}
+  owner: dict[int, str] = {}
   for name, rows in parts.items():
     for person in np.unique(group[rows]).tolist():
       first = owner.setdefault(person, name)
@@ -103,8 +102,18 @@ def check_people(group: np.ndarray, parts: Mapping[str, np.ndarray]) -> None:
         raise errors.InputError(f'group {person} is in both {first} and {name}')
 
 
-def _need_groups(dataset, argument):
+def groups_of(dataset: types.Dataset, argument: str) -> np.ndarray:
+  """The rows' groups `[N]`.
+
+  Args:
+    dataset: all rows.
+    argument: what needs groups; the error names it.
+
+  Raises:
+    ValueError: if the rows have no groups.
+  """
   if dataset.group is None:
     raise errors.InputError(
       'the data set has no groups; name their feature with group_key', argument=argument
     )
+  return dataset.group

@@ -10,6 +10,8 @@ import numpy as np
 
 from dalign_jax import errors
 
+NO_ROWS = np.empty(0, np.int64)
+
 
 @dataclasses.dataclass(frozen=True)
 class Split:
@@ -34,7 +36,6 @@ class Split:
   unseen_validation: np.ndarray = dataclasses.field(default_factory=lambda: NO_ROWS)
 
 
-NO_ROWS = np.empty(0, np.int64)
 _NAMES = tuple(field.name for field in dataclasses.fields(Split))
 
 

@@ -88,7 +88,9 @@ def split_dataset(
     strangers = _split.NO_ROWS
     if unseen:
       strangers = _people.unseen_rows(unseen, dataset, forced, draw.rng(4), group_names, people)
-    is_usable = np.ones(len(dataset), bool) if people is None else np.isin(dataset.group, people)
+    is_usable = np.ones(len(dataset), bool)
+    if people is not None:
+      is_usable = np.isin(_people.groups_of(dataset, 'group_sizes'), people)
     free = np.setdiff1d(np.flatnonzero(is_usable), np.union1d(forced, strangers))
     used = _subset(draw, request, free, len(forced), max_examples)
     unused = np.setdiff1d(np.arange(len(dataset)), np.concatenate([used, forced, strangers]))
@@ -97,7 +99,8 @@ def split_dataset(
   num_held = num_test + round(validation_fraction * len(taken['retain']))
   open_rows = taken['retain']
   if split_by_group:
-    strange = np.isin(dataset.group[open_rows], dataset.group[taken['forget']])
+    group = _people.groups_of(dataset, 'split_by_group')
+    strange = np.isin(group[open_rows], group[taken['forget']])
     open_rows = open_rows[~strange]
   held = draw.rows(open_rows, num_held, 1)
   test = np.union1d(taken['test'], draw.rows(held, num_test, 2))
@@ -119,11 +122,8 @@ class _Draw:
   """Seeded draws of rows: every class in proportion, or whole people."""
 
   def __init__(self, dataset, seed, by_group):
-    if by_group and dataset.group is None:
-      raise errors.InputError(
-        'the data set has no groups; name them with group_key', argument='split_by_group'
-      )
-    self._seed, self._group = seed, dataset.group if by_group else None
+    self._seed = seed
+    self._group = _people.groups_of(dataset, 'split_by_group') if by_group else None
     self.classes = np.unique(dataset.labels, axis=0, return_inverse=True)[1].ravel()
 
   def rng(self, purpose: int) -> np.random.Generator:

@@ -16,7 +16,7 @@ class LeftOut(NamedTuple):
   """
 
   what: str
-  count: int
+  count: int  # type: ignore[assignment]  # hides tuple.count
   example: str
 
   def __str__(self) -> str:

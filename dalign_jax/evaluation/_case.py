@@ -51,6 +51,14 @@ class Case:
     """The model's outputs, finite."""
     return finite(self.outputs)
 
+  def logits(self, name: str) -> np.ndarray:
+    """The model's logits on a set, finite."""
+    return np.asarray(self.own[name].logits)
+
+  def features(self, name: str) -> np.ndarray:
+    """The model's features on a set, finite."""
+    return np.asarray(self.own[name].features)
+
   @functools.cached_property
   def is_multi_label(self) -> bool:
     return self.sets['retain'].is_multi_label
@@ -91,7 +99,7 @@ class Case:
     if name not in self.sets or (rows is not None and not np.any(rows)):
       return None
     chosen = slice(None) if rows is None else rows
-    return metrics.accuracy(self.own[name].logits[chosen], self.sets[name].labels[chosen])
+    return metrics.accuracy(self.logits(name)[chosen], self.sets[name].labels[chosen])
 
   @functools.cached_property
   def matched_rows(self) -> dict[str, np.ndarray]:
@@ -103,29 +111,30 @@ class Case:
   def losses(self) -> dict[str, np.ndarray]:
     """Cross-entropy of every example of the two sides that attacks compare."""
     return {
-      name: metrics.cross_entropy_scores(self.own[name].logits, self.sets[name].labels)
+      name: metrics.cross_entropy_scores(self.logits(name), self.sets[name].labels)
       for name in self.matched_rows
     }
 
   @functools.cached_property
   def has_features(self) -> bool:
     """Whether no set's features are all zero, as they are in a network that was destroyed."""
-    return all(np.any(self.own[name].features) for name in ('forget', 'retain', 'test'))
+    return all(np.any(self.features(name)) for name in ('forget', 'retain', 'test'))
 
   @functools.cached_property
   def alignment(self) -> metrics.Alignment | None:
     """DA and its rank."""
     if not self.has_features:
       return None
-    features = [self.own[name].features for name in ('forget', 'retain')]
-    return metrics.dimensional_alignment(*features, energy=self.energy)
+    return metrics.dimensional_alignment(
+      self.features('forget'), self.features('retain'), energy=self.energy
+    )
 
   @functools.cached_property
   def probe(self) -> metrics.ProbeResult | None:
     """A fresh linear head on the features of (some) training data."""
     if self.is_multi_label or not self.has_features:
       return None
-    parts = [(self.own[n].features, self.sets[n].labels) for n in ('retain', 'forget')]
+    parts = [(self.features(n), self.sets[n].labels) for n in ('retain', 'forget')]
     features, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
     rows = np.random.default_rng(self.seed).permutation(len(labels))[:_PROBED]
     tested = self.sets['test'].labels
@@ -133,7 +142,7 @@ class Case:
     return metrics.linear_probe(
       features[rows],
       labels[rows],
-      self.own['test'].features,
+      self.features('test'),
       tested,
       forget_classes=forgotten or None,
     )
@@ -146,7 +155,7 @@ class Case:
       return None
     if not 1 < len(np.unique(labels)) < len(labels):
       return None
-    return metrics.clustering_scores(self.own['test'].features, labels, seed=self.seed)
+    return metrics.clustering_scores(self.features('test'), labels, seed=self.seed)
 
 
 _PROBED = 10_000  # examples that a linear probe is trained on, at most

@@ -29,7 +29,9 @@ def matched_rows(
     by_group: match groups (subclasses) in place of classes.
   """
   sides = {name: sets[name] for name in ('forget', other_side(sets))}
-  labels = {name: rows.group if by_group else rows.labels for name, rows in sides.items()}
+  labels = {
+    name: np.asarray(rows.group if by_group else rows.labels) for name, rows in sides.items()
+  }
   _, classes = np.unique(np.concatenate([*labels.values()]), axis=0, return_inverse=True)
   forget, other = np.split(classes.ravel(), [len(labels['forget'])])
   if not np.intersect1d(forget, other).size:

@@ -166,8 +166,8 @@ def dlfd(
     start = _Run(
       training.init_state(problem.original, tx),
       problem.original,
-      np.float32(-1),
-      np.bool_(num_steps > 0),
+      np.asarray(-1, np.float32),
+      np.asarray(num_steps > 0),
     )
     return training.run_epochs(
       part_fn, start, num_epochs * parts, monitor=problem.monitor, devices=devices

@@ -19,7 +19,7 @@ class ReliabilityCurve(NamedTuple):
 
   chance: np.ndarray
   share: np.ndarray
-  count: np.ndarray
+  count: np.ndarray  # type: ignore[assignment]  # hides tuple.count
 
 
 class PredictionAuc(NamedTuple):

@@ -1,13 +1,14 @@
 """Argument checks shared by the metrics: each error names the argument and what would be right."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from dalign_jax import errors
 
 
-def as_array(name: str, value, shape: Sequence[str]) -> np.ndarray:
+def as_array(name: str, value: Any, shape: Sequence[str]) -> np.ndarray:
   """The value as a non-empty, finite float64 array with the dimensions that `shape` names."""
   try:
     array = np.asarray(value).astype(np.float64)
@@ -27,7 +28,7 @@ def as_array(name: str, value, shape: Sequence[str]) -> np.ndarray:
   return array
 
 
-def as_logits(name: str, value) -> np.ndarray:
+def as_logits(name: str, value: Any) -> np.ndarray:
   """The value as float64 `[N, C]` with two classes or more."""
   logits = as_array(name, value, ('N', 'C'))
   if logits.shape[1] < 2:
@@ -35,7 +36,9 @@ def as_logits(name: str, value) -> np.ndarray:
   return logits
 
 
-def as_labels(name: str, value, size: int | None = None, num_classes: int | None = None):
+def as_labels(
+  name: str, value: Any, size: int | None = None, num_classes: int | None = None
+) -> np.ndarray:
   """The value as int64 `[N]` class indices, with N = `size` and below `num_classes` if given."""
   labels = np.asarray(value)
   if labels.ndim != 1 or (size is not None and len(labels) != size):
@@ -51,7 +54,7 @@ def as_labels(name: str, value, size: int | None = None, num_classes: int | None
   return labels.astype(np.int64)
 
 
-def as_attributes(name: str, value, shape: tuple[int, int]) -> np.ndarray:
+def as_attributes(name: str, value: Any, shape: tuple[int, int]) -> np.ndarray:
   """The value as int64 `[N, A]` binary attributes of the given shape."""
   labels = np.asarray(value)
   if labels.shape != shape:
@@ -61,7 +64,7 @@ def as_attributes(name: str, value, shape: tuple[int, int]) -> np.ndarray:
   return labels.astype(np.int64)
 
 
-def as_mask(name: str, value, shape: tuple[int, ...]) -> np.ndarray:
+def as_mask(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
   """The value as a boolean array of the given shape."""
   mask = np.asarray(value)
   if mask.dtype != np.bool_ or mask.shape != shape:

@@ -84,7 +84,7 @@ def attack_metrics(
   )
   lows, highs = np.quantile(draws, [0.025, 0.975], axis=0)
   intervals = ((float(low), float(high)) for low, high in zip(lows, highs, strict=True))
-  return AttackResult(*(float(value) for value in values), *intervals, size)
+  return AttackResult._make([*map(float, values), *intervals, size])
 
 
 def roc_curve(

@@ -188,7 +188,8 @@ def match_classes(
     _curves.balance(np.flatnonzero(labels_a == label), np.flatnonzero(labels_b == label), rng)
     for label in common
   ]
-  return tuple(np.sort(np.concatenate(side)) for side in zip(*chosen, strict=True))
+  rows_a, rows_b = (np.sort(np.concatenate(side)) for side in zip(*chosen, strict=True))
+  return rows_a, rows_b
 
 
 def _logistic():

@@ -1,6 +1,7 @@
 """Models by name, and a model as the two plain functions that the rest of the library uses."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -12,7 +13,10 @@ from dalign_jax.models import _cnn, _fast_cnn, _initialization, _resnet, _vgg, _
 
 _DEFAULTS = {'norm': 'batch', 'width_multiplier': 1.0, 'stem': 'cifar'}
 _NORM_AND_WIDTH = ('norm', 'width_multiplier')
-_SMALL = {'widths': (16, 32, 64), 'shortcut': 'padding'}  # the paper's networks for CIFAR
+_SMALL: dict[str, Any] = {
+  'widths': (16, 32, 64),
+  'shortcut': 'padding',
+}  # the paper's networks for CIFAR
 
 
 def _factory(
@@ -117,10 +121,10 @@ def build(
   shapes = jax.eval_shape(
     lambda key: model.init(key, jnp.zeros((1, *image_shape)), train=False), jax.random.key(0)
   )
-  mean = _per_channel('mean', mean, image_shape[-1])
-  std = _per_channel('std', std, image_shape[-1])
-  if not (std > 0).all():
-    raise errors.InputError(f'std must be positive, got {std.ravel().tolist()}')
+  means = _per_channel('mean', mean, image_shape[-1])
+  stds = _per_channel('std', std, image_shape[-1])
+  if not (stds > 0).all():
+    raise errors.InputError(f'std must be positive, got {stds.ravel().tolist()}')
 
   def apply_fn(state, images, *, train):
     if images.shape[1:] != image_shape or not jnp.issubdtype(images.dtype, jnp.floating):
@@ -129,14 +133,14 @@ def build(
         f'got {images.dtype} {list(images.shape)}'
       )
     variables = {'params': state.params, 'batch_stats': state.batch_stats}
-    images = (images.astype(jnp.float32) - mean) / std
+    images = (images.astype(jnp.float32) - means) / stds
     if not train:
       return model.apply(variables, images, train=False), state.batch_stats
     outputs, updated = model.apply(variables, images, train=True, mutable=['batch_stats'])
     return outputs, updated.get('batch_stats', {})
 
   if isinstance(model, _fast_cnn.FastCNN):
-    return apply_fn, _fast_cnn.FastInit(shapes, mean, std)
+    return apply_fn, _fast_cnn.FastInit(shapes, means, stds)
 
   def init_fn(key):
     return _initialization.initialize(shapes, key)

@@ -27,7 +27,7 @@ rounds, among which times differed by up to a factor of 2; stock and barrier in 
 it is the only form: used always on a CPU, never elsewhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import functools
 
 import jax
@@ -55,7 +55,8 @@ def convolution(lhs: types.Array, rhs: types.Array, *args, **kwargs) -> jax.Arra
     The convolved images `[B, H', W', D]`.
   """
   on_cpu = jax.default_backend() == 'cpu'
-  function = canonical_convolution if on_cpu else lax.conv_general_dilated
+  stock: Callable[..., jax.Array] = lax.conv_general_dilated
+  function = canonical_convolution if on_cpu else stock
   return function(lhs, rhs, *args, **kwargs)
 
 

@@ -23,7 +23,7 @@ def write_text(path: pathlib.Path, text: str) -> None:
   _replace(path, lambda temporary: temporary.write_text(text, encoding='utf-8'))
 
 
-def write_json(path: pathlib.Path, value) -> None:
+def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes JSON, whole or not at all."""
   write_text(path, json.dumps(value, indent=2) + '\n')
 
@@ -140,7 +140,9 @@ def _get_lock(file, kind) -> bool:
       time.sleep(0.1)
 
 
-def locked_by_writer(folder: pathlib.Path, *, is_shared: bool = False):
+def locked_by_writer(
+  folder: pathlib.Path, *, is_shared: bool = False
+) -> contextlib.AbstractContextManager:
   """`lock` for runs of several processes: the one that writes holds it for all."""
   is_writer = parallel.is_main_process()
   return lock(folder, is_shared=is_shared) if is_writer else contextlib.nullcontext()

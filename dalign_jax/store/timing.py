@@ -9,11 +9,11 @@ import jax
 _total = 0.0
 
 
-def _listen(event: str, duration: float, **kwargs) -> None:
+def _listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
   del kwargs
   global _total
   if event.startswith('/jax/core/compile/'):
-    _total += duration
+    _total += duration_secs
 
 
 jax.monitoring.register_event_duration_secs_listener(_listen)

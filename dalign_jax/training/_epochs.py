@@ -14,7 +14,7 @@ from dalign_jax.training import _errors
 
 def run_epochs(
   epoch_fn: Callable,
-  state: types.TrainState,
+  state: types.PyTree,
   num_epochs: int,
   *,
   monitor: types.Monitor,
@@ -27,7 +27,7 @@ def run_epochs(
   Args:
     epoch_fn: `(placed state, epoch) -> (placed state, metrics)`; all its randomness comes from the
       epoch's number and the state's step.
-    state: initial training state on the host.
+    state: initial training state on the host; its `model` is what is trained.
     num_epochs: number of epochs.
     monitor: receives each epoch, keeps states.
     devices: devices to run on, None for all.

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +48,7 @@ def minimize(
     The resulting model, on the host.
   """
   start = problem.original if start is None else start
-  options = {'num_epochs': num_epochs, 'batch_size': batch_size, 'extra': extra}
+  options: dict[str, Any] = {'num_epochs': num_epochs, 'batch_size': batch_size, 'extra': extra}
   options |= {'devices': problem.devices, 'monitor': problem.monitor}
   options |= {'constants_fn': constants_fn, 'stop_fn': stop_fn}
   return _minimize(loss_fn, tx, start, datasets, key, **options)

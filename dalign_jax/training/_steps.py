@@ -23,7 +23,7 @@ class Step(NamedTuple):
 
 
 def step_fn(
-  loss_fn: types.LossFn,
+  loss_fn: Callable,
   update_fn: Callable,
   *,
   gives_step: bool = False,
@@ -61,7 +61,7 @@ def step_fn(
 
 
 def make_step(
-  loss_fn: types.LossFn,
+  loss_fn: types.LossFn | types.ScheduledLossFn,
   tx: optax.GradientTransformation,
   *,
   devices: parallel.Devices = None,
@@ -88,8 +88,7 @@ def make_step(
   """
   devices = tuple(devices) if devices else None
   steps_per_call = steps_per_call or parallel.steps_per_call()
-  options = {'gives_step': gives_step, **update_args}
-  options = tuple(options.items())
+  options = tuple({'gives_step': gives_step, **update_args}.items())
   return _compiled_step(loss_fn, tx.update, devices, steps_per_call, options, parallel.mapping())
 
 
