@@ -238,7 +238,7 @@ def _gold_of(job, number) -> pathlib.Path:
 
 
 def _known_to_gold(job, forget, checkpoint) -> np.ndarray:
-  """Which forget examples a gold gets right."""
+  """Mask of the forget examples that a gold gets right."""
   gold, _ = checkpoints.restore(checkpoint, job.template)
   outputs = prediction.predict(job.apply_fn, gold, forget.images, devices=job.devices)
   return outputs.logits.argmax(axis=1) == forget.labels

@@ -165,7 +165,7 @@ def differences(record: dict, replayed: dict) -> list[str]:
 
 
 def _in_old_words(record: dict, replayed: dict) -> dict:
-  """What a replay gives as records of version 0.1.0 said it: old keys, other order of what is seen.
+  """A replay in the form of records of version 0.1.0: old keys, another order of what is seen.
 
   A record of that version says `forget, all retain` where later ones say `all retain, forget`.
   """

@@ -1,4 +1,4 @@
-"""The flaw demonstration: a model that only looks as if it had forgotten."""
+"""The demonstration of a flaw: a model that only looks as if it had forgotten."""
 
 import jax
 import numpy as np
