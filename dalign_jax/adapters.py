@@ -1,7 +1,7 @@
-"""Networks of one's own as the plain functions that the library uses.
+"""Adapters from Flax modules to the plain functions that the library uses.
 
 A network needs no more than `types.ApplyFn`; these make one of a Flax module whose call returns
-logits: the features are what its last layer is given.
+logits: the features are the input of its last layer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -85,7 +85,7 @@ def from_nnx(
 
   The model is split: parameters and batch statistics become plain dictionaries of arrays, which
   checkpoints keep; all else (random streams, say) stays as it is. Dropout is switched off in
-  training too, since an `ApplyFn` is given no key.
+  training too, since an `ApplyFn` receives no key.
 
   Args:
     model: the model; it is not changed.
@@ -154,7 +154,7 @@ def update_nnx(model: nnx.Module, state: types.ModelState) -> None:
 
 
 class _Recorder(nnx.Module):
-  """A layer that notes what it is given."""
+  """A layer that records its input."""
 
   def __init__(self, layer, seen):
     self.layer, self.note = layer, seen.append

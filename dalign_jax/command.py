@@ -1,4 +1,4 @@
-"""What the commands share: flags from dataclasses, the platform, and how errors are shown."""
+"""Shared parts of the commands: flags from dataclasses, platform settings, error messages."""
 
 from collections.abc import Callable, Iterable
 import dataclasses
@@ -48,7 +48,7 @@ def values(fields: Iterable[dataclasses.Field], read: flags.FlagValues = FLAGS) 
 
 
 def start_platform(config: settings_lib.Settings) -> None:
-  """Settings that must be made before JAX starts."""
+  """Makes the settings that must precede the start of JAX."""
   accelerators = ('jax_cuda12_plugin', 'jax_cuda13_plugin', 'jax_rocm7_plugin', 'libtpu')
   has_accelerator = any(importlib.util.find_spec(name) for name in accelerators)
   is_cpu = os.environ.get('JAX_PLATFORMS', '' if has_accelerator else 'cpu') == 'cpu'
@@ -83,7 +83,7 @@ def launch(main: Callable[[list[str]], None], folder: str) -> None:
       main(argv[1:])
     except stopping.Stopped as stop:
       stopping.disarm()
-      print(f'{stop}: the same command goes on from the last finished epoch', file=sys.stderr)
+      print(f'{stop}: the same command resumes from the last finished epoch', file=sys.stderr)
       sys.exit(128 + stop.signal)
     except errors.InputError as error:
       _fail(error)

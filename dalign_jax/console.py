@@ -1,4 +1,4 @@
-"""The command `dalign-jax`: deletion requests on a model of one's own.
+"""The command `dalign-jax`: deletion requests on your own model.
 
 dalign-jax forget --checkpoint=MODEL --data=DATA --ids=request.csv --out=FOLDER
 dalign-jax verify FOLDER/record.json
@@ -101,7 +101,7 @@ def run(name: str) -> None:
 def main() -> None:
   """`dalign-jax COMMAND ...`; `dalign-jax --help` lists the commands."""
   name = sys.argv[1] if len(sys.argv) > 1 else '--help'
-  sys.path.insert(0, '')  # a network of one's own lies in the current folder, as for python -m
+  sys.path.insert(0, '')  # the user's own network lies in the current folder, as for python -m
   if name in COMMANDS:
     sys.argv[:2] = [f'dalign-jax {name}']
     run(name)

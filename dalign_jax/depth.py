@@ -1,4 +1,4 @@
-"""Which layer each parameter belongs to, in the order in which the network uses them."""
+"""Layers of the parameters, in the order in which the network uses them."""
 
 from collections.abc import Iterator, Sequence
 
@@ -53,7 +53,7 @@ def layers(
 def last_layers(
   apply_fn: types.ApplyFn, model: types.ModelState, image_shape: Sequence[int], num_layers: int
 ) -> types.ModelState:
-  """Whether each leaf belongs to the head or to the last `num_layers` layers before it.
+  """Mask of the leaves in the head or in the last `num_layers` layers before it.
 
   Args:
     apply_fn: the network.

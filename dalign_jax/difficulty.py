@@ -1,6 +1,6 @@
-"""Features that predict generalisation: how hard an example is for a network, seen or not.
+"""Difficulty features of examples for a network, seen or not; they predict generalisation.
 
-Each takes examples beside a model (and what was kept in its training), so that one rule applies to
+Each takes examples and a model (and what was kept in its training), so that one rule applies to
 a problem whose gold is known and to one whose gold is not. All return float arrays `[N]`, larger
 for harder examples.
 """
@@ -78,7 +78,7 @@ def adversarial_loss(
   num_steps: int = 5,
   devices: parallel.Devices = None,
 ) -> np.ndarray:
-  r"""How far projected gradient steps move a prediction: cross-entropy from clean to perturbed.
+  r"""Cross-entropy from the clean prediction to that after projected gradient steps.
 
   .. math:: -\sum_c p_c(x) \log p_c(x'), \quad x' = PGD(x) \text{ within } \epsilon
 
@@ -146,7 +146,7 @@ def measure(
     apply_fn: the network.
     model: was trained on `examples` and `kept`.
     curriculum: trained from scratch for a short time on the same.
-    examples: what is to be predicted.
+    examples: the examples to predict.
     kept: what stays in training.
     names: of `FEATURES`, in the order of the columns.
     devices: devices to run on, None for all.
@@ -198,7 +198,7 @@ def _margin(logits, labels):
 
 @dataclasses.dataclass(frozen=True)
 class _AdversarialLoss:
-  """What `adversarial_loss` maps."""
+  """The function that `adversarial_loss` maps."""
 
   apply_fn: types.ApplyFn
   epsilon: float
@@ -209,7 +209,7 @@ class _AdversarialLoss:
     logits_of = lambda x: self.apply_fn(model, x, train=False)[0].logits
     clean = jax.nn.softmax(logits_of(clean_images))
     loss = lambda x: -jnp.sum(clean * jax.nn.log_softmax(logits_of(x)), axis=1)
-    # at the image itself the gradient is that of the entropy, which is almost flat: start beside it
+    # at the image itself the gradient is that of the entropy, which is almost flat: start near it
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(batch['number'])
     ball = {'epsilon': self.epsilon, 'step_size': self.epsilon / 2, 'num_steps': self.num_steps}
     return loss(adversarial.pgd(loss, clean_images, keys=keys, **ball))
@@ -217,7 +217,7 @@ class _AdversarialLoss:
 
 @dataclasses.dataclass(frozen=True)
 class _Instability:
-  """What `instability` maps."""
+  """The function that `instability` maps."""
 
   apply_fn: types.ApplyFn
   kind: str

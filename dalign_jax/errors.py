@@ -5,7 +5,7 @@ import contextlib
 
 
 class InputError(ValueError):
-  """Input that does not fit: the message names the argument, its value and what would be right.
+  """Invalid input: the message names the argument, its value and what would be right.
 
   Only this error is the caller's to correct. Every other exception is a bug, of the library or of
   code that was passed to it, and keeps its traceback: commands print an `InputError` as one line.

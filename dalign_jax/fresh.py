@@ -1,4 +1,4 @@
-"""Models drawn anew for a training set: what original, gold and every retraining start from."""
+"""Fresh models for a training set: the start of original, gold and every retraining."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What settings name: data, network, recipe and devices."""
+"""Data, network, recipe and devices from settings."""
 
 from collections.abc import Callable
 import dataclasses
@@ -91,7 +91,7 @@ def devices(settings: settings_lib.Settings) -> tuple[jax.Device, ...] | None:
 
 
 def recipe(settings: settings_lib.Settings) -> types.Recipe:
-  """How originals and golds are trained."""
+  """The training recipe of originals and gold models."""
   fields = dataclasses.fields(types.Recipe)
   return types.Recipe(**{field.name: getattr(settings, field.name) for field in fields})
 

@@ -57,7 +57,7 @@ def defaults(method: str) -> dict:
 
 
 def label(name: str, hparams: dict) -> str:
-  """What tables and folders call a run.
+  """The name of a run in tables and folders.
 
   Args:
     name: a variant's name stands for its hyper-parameters; a method's is followed by those that are
@@ -72,7 +72,7 @@ def label(name: str, hparams: dict) -> str:
 
 
 def short(name: str) -> str:
-  """What `label` calls a run, without its hyper-parameters."""
+  """The name of a run without its hyper-parameters."""
   return name.partition(',')[0]
 
 
@@ -126,7 +126,7 @@ def _value(setting, name, text, annotation):
 
 
 def help_text(topic: str) -> str:
-  """What `--help=topic` prints: the methods, or the hyper-parameters of one.
+  """Text of `--help=topic`: the methods, or the hyper-parameters of one.
 
   Raises:
     errors.InputError: if the topic is neither `methods` nor a method.

@@ -1,4 +1,4 @@
-"""How much each weight matters for a set: gradients of single examples, squared or absolute.
+"""Importance of each weight for a set: squared or absolute gradients of single examples.
 
 Means over examples, not over batches: a squared batch gradient depends on the batch size. The
 network is in evaluation mode, so that examples do not see each other.

@@ -1,4 +1,4 @@
-"""How much each example matters for held-out data: gradients seen along one direction."""
+"""Influence of training examples on held-out data, from gradients along one direction."""
 
 import functools
 

@@ -82,7 +82,7 @@ def is_main_process() -> bool:
 
 
 def barrier(name: str) -> None:
-  """Waits until every process has come here."""
+  """Waits until every process has reached this call."""
   if jax.process_count() > 1:
     from jax.experimental import multihost_utils
 
@@ -99,7 +99,7 @@ def agree(value: bool) -> bool:
 
 
 def num_devices(devices: Devices = None) -> int:
-  """How many devices share a global batch, over all processes."""
+  """Number of devices that share a global batch, over all processes."""
   return len(devices) if devices else jax.device_count()
 
 
@@ -246,7 +246,7 @@ def example_keys(key: jax.Array, local_batch: int) -> jax.Array:
 
 
 def steps_per_call() -> int:
-  """How many training steps one compiled call should scan over on this backend.
+  """Number of training steps that one compiled call should scan over on this backend.
 
   Many steps spare the dispatch on accelerators; on the CPU backend a convolution inside a loop is
   slower than the loop saves.

@@ -109,7 +109,7 @@ def sum_examples(
   """A weighted sum over a whole set, streamed.
 
   Args:
-    fn: `(constants, {field: [B, ...]}, weights [B]) -> pytree`, the sum over the rows it is given;
+    fn: `(constants, {field: [B, ...]}, weights [B]) -> pytree`, the sum over the rows it receives;
       padded rows have weight 0. Equal functions are
       compiled once: pass a module-level function, or a frozen dataclass without data.
     constants: host pytree, a model say.

@@ -72,8 +72,8 @@ class Settings:
 
   dataset: str = problem_setting(
     'mnist5k',
-    'mnist5k or digits (embedded), npz:PATH, folder:PATH, mufac:PATH, mucac:PATH, celeba:PATH, '
-    'lfw:PATH, or a TFDS name.',
+    'mnist5k or digits (embedded), npz:PATH, folder:PATH, csv:FILE, hf:PATH, mufac:PATH, '
+    'mucac:PATH, celeba:PATH, lfw:PATH, or a TFDS name.',
     section='Data',
     valid=valid_lib.TEXT,
   )
@@ -214,7 +214,7 @@ class Settings:
   )
   gold_seed: int = problem_setting(
     100,
-    'Seed of the first gold model; the others count on from it.',
+    'Seed of the first gold model; the others follow it.',
     section='Training',
     valid=valid_lib.SEED,
   )
@@ -266,7 +266,7 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
-  """A deletion request, beside `Settings`."""
+  """Settings of a deletion request, in addition to `Settings`."""
 
   checkpoint: str = run_setting(
     '',
@@ -277,7 +277,7 @@ class Request:
   )
   ids: str = run_setting(
     '',
-    'File of the ids to forget: one a line, or CSV with a column id.',
+    'File of the ids to forget: one per line, or CSV with a column id.',
     section='Request',
     valid=valid_lib.LOCAL_PATH,
   )
@@ -295,17 +295,17 @@ class Request:
   )
   held_out: str = run_setting(
     '',
-    'Data never trained on, in the same forms; not needed where a run held some out.',
+    'Data never trained on, in the same forms; not needed if a run held some out.',
     section='Request',
     valid=valid_lib.TEXT,
   )
   method: str = run_setting('muda', 'Method; see dalign_jax.methods.METHODS.', section='Request')
   hparam: tuple[str, ...] = run_setting(
-    (), 'A hyper-parameter, as muda.da_weight=5. May be repeated.', section='Request'
+    (), 'A hyper-parameter, such as muda.da_weight=5. Repeatable.', section='Request'
   )
   compare_gold: int = run_setting(
     0,
-    'Retrain so many models (0, 1 or 2) without the forgotten data, to compare with.',
+    'Models (0, 1 or 2) to retrain without the forgotten data, for comparison.',
     section='Request',
     valid=valid_lib.OneOf((0, 1, 2)),
   )

@@ -22,7 +22,7 @@ _LEAST = _FOLDS  # examples of either label that a predictor needs
 
 
 class Prediction(NamedTuple):
-  """What gold is expected to know.
+  """Predicted answers of gold.
 
   Attributes:
     easy: bool `[N]`, whether gold is expected to be right on the forget example.
@@ -126,7 +126,7 @@ def check(predictor: str, features: Sequence[str]) -> None:
 
 
 def _of_forgotten_classes(problem) -> np.ndarray:
-  """Which held-out examples are of the classes to forget; raises if a class has none."""
+  """Mask of the held-out examples of the classes to forget; raises if a class has none."""
   if not len(problem.validation):
     raise types.DataError('validation is empty: what gold would know is learned from held-out data')
   wanted = np.unique(problem.forget.labels)

@@ -1,4 +1,4 @@
-"""The few types that the whole library shares.
+"""Types that the whole library shares.
 
 Words used everywhere: `original` is the model trained on all training data, `gold` the model
 retrained without the forgotten data, `unlearned` what a method returns. The training data is the
@@ -19,14 +19,14 @@ PyTree = Any
 
 
 class Outputs(NamedTuple):
-  """What a classifier returns: `logits [B, C]` and penultimate `features [B, D]`."""
+  """Outputs of a classifier: `logits [B, C]` and penultimate `features [B, D]`."""
 
   logits: Array
   features: Array
 
 
 class ModelState(NamedTuple):
-  """All that a model is: its `params` and its (possibly empty) `batch_stats`."""
+  """A model: its `params` and its (possibly empty) `batch_stats`."""
 
   params: PyTree
   batch_stats: PyTree
@@ -125,7 +125,7 @@ def concatenate(first: Dataset, second: Dataset) -> Dataset:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-  """How original and gold are trained: SGD with momentum and a schedule.
+  """Training recipe of original and gold: SGD with momentum and a schedule.
 
   Attributes:
     num_epochs: passes over the training set.
@@ -161,7 +161,7 @@ class Recipe:
 
 
 class Monitor:
-  """Watches a run: told of steps and epochs, it may report them, and keep and give back states.
+  """Observer of a run: receives steps and epochs, and may keep and restore states.
 
   This base class does nothing; `experiments` shows progress, writes JSON lines and saves
   checkpoints with it. `state` is a host pytree.

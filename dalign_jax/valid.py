@@ -1,4 +1,4 @@
-"""Which values a setting or a hyper-parameter may have: declared where it is declared."""
+"""Valid values of a setting or a hyper-parameter, declared together with it."""
 
 from collections.abc import Iterable
 import dataclasses
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 
 class Valid(Protocol):
-  """A set of values, and how people call it."""
+  """A set of values, and its description."""
 
   def __contains__(self, value: Any) -> bool: ...
 
@@ -116,7 +116,7 @@ TEXT = Matching(r'[^\x00-\x1f\x7f]*', 'text without control characters')
 
 
 def problems(fields: Iterable[dataclasses.Field], instance: Any) -> list[tuple[str, str]]:
-  """What is wrong with the fields of a dataclass: names and messages, in order.
+  """Invalid fields of a dataclass: names and messages, in order.
 
   Args:
     fields: with a `Valid` at `valid` of their metadata, or none.

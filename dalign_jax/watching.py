@@ -1,4 +1,4 @@
-"""How far a method has come, while it runs: for rules of stopping and of choosing a state."""
+"""Progress of a method while it runs, for stopping rules and for choosing a state."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,7 +23,7 @@ def forgetting(
 
   The score is `metrics.forgetting_score` of the one-feature attack on the loss, forget against
   `problem.unseen` (validation, where there is none), with equally many rows of each class on both
-  sides: else a network that answers with one class is told apart by how frequent it is. Where the
+  sides: else the class frequencies identify a network that answers with one class. Where the
   two share no class (all images of a class are forgotten) the attack tells the classes apart too.
 
   Args:

@@ -54,7 +54,7 @@ class Config(settings.Settings):
   )
   coarse: str = settings.problem_setting(
     '',
-    'Classes to learn, made of those there are: even=0,2,4,6,8;odd=1,3,5,7,9.',
+    'Coarse classes to learn, made of the existing ones: even=0,2,4,6,8;odd=1,3,5,7,9.',
     section='Data',
     valid=valid.TEXT,
   )
@@ -66,7 +66,7 @@ class Config(settings.Settings):
   )
   unseen: str = settings.problem_setting(
     '',
-    'People never trained on, for the attacks: group:NAME, people:COUNT.',
+    'People never trained on, for the attacks: group:NAME or people:COUNT.',
     section='Data',
     valid=valid.TEXT,
   )
@@ -75,7 +75,7 @@ class Config(settings.Settings):
   )
   group_sizes: str = settings.problem_setting(
     '',
-    'Use people with so many images only: MIN,MAX.',
+    'Use only people with this many images: MIN,MAX.',
     section='Data',
     valid=valid.Matching(r'(\d{1,9},\d{1,9})?', 'MIN,MAX'),
   )
@@ -98,30 +98,33 @@ class Config(settings.Settings):
   )
   num_seeds: int = settings.run_setting(
     0,
-    'Originals, each unlearned and compared; 0: 1, or 8 if full.',
+    'Number of originals, each unlearned and compared; 0: 1, or 8 for full.',
     section='Evaluation',
     valid=valid.Between(0, 1000),
   )
   num_gold: int = settings.run_setting(
     0,
-    'Gold models: one half is the reference, the other the noise floor; 0: two a seed.',
+    'Gold models: one half is the reference, the other the noise floor; 0: two per seed.',
     section='Evaluation',
     valid=valid.Between(0, 10**4),
   )
   num_shadows: int = settings.run_setting(
     0,
-    'Models trained on half of the forget set, for U-LiRA; 0: 16 if full.',
+    'Models trained on half of the forget set, for U-LiRA; 0: 16 for full.',
     section='Evaluation',
     valid=valid.Between(0, 10**4),
   )
   ensemble_size: int = settings.run_setting(
     16,
-    'How many models one program trains; 1: one after the other.',
+    'Models that one program trains together; 1: one after the other.',
     section='Evaluation',
     valid=valid.Between(1, 10**4),
   )
   relearn_epochs: int = settings.run_setting(
-    20, 'Most epochs of relearning, for --evaluation=full.', section='Evaluation', valid=valid.COUNT
+    20,
+    'Maximum epochs of relearning, for --evaluation=full.',
+    section='Evaluation',
+    valid=valid.COUNT,
   )
   methods: tuple[str, ...] = settings.run_setting(
     ('muda',),
@@ -130,7 +133,7 @@ class Config(settings.Settings):
   )
   hparam: tuple[str, ...] = settings.run_setting(
     (),
-    'A hyper-parameter, as muda.da_weight=5 or, of a variant, muda:x.da_weight=5. Repeatable.',
+    'A hyper-parameter, such as muda.da_weight=5 or muda:x.da_weight=5 (a variant). Repeatable.',
     section='Methods',
   )
   member: int = settings.run_setting(
@@ -141,7 +144,7 @@ class Config(settings.Settings):
   )
 
   tensorboard: bool = settings.run_setting(
-    False, 'Write TensorBoard event files beside train.jsonl.', section='Platform'
+    False, 'Write TensorBoard event files in addition to train.jsonl.', section='Platform'
   )
   coordinator_address: str = settings.run_setting(
     '',
@@ -168,7 +171,7 @@ class Config(settings.Settings):
     settings.raise_for([*self._counts(), *self._processes()])
 
   def _counts(self) -> Iterator[tuple[str, str]]:
-    """What is wrong with how many models there are."""
+    """Invalid numbers of models."""
     if self.member >= self.seeds:
       yield 'member', f'must be less than the {self.seeds} originals, got {self.member}'
     if self.golds < 2 * self.seeds or self.golds % 2:
@@ -183,7 +186,7 @@ class Config(settings.Settings):
       yield 'num_gold', f'--evaluation=full needs at least 6 for U-LiRA, got {self.golds}'
 
   def _processes(self) -> Iterator[tuple[str, str]]:
-    """What is wrong with the flags of a run of several processes, which belong together."""
+    """Invalid flags of a run of several processes, which belong together."""
     if self.process_id >= self.num_processes:
       yield 'process_id', f'must be less than --num_processes, got {self.process_id}'
     if self.distributed == 'auto' and (self.coordinator_address or self.num_processes > 1):
@@ -201,17 +204,17 @@ class Config(settings.Settings):
 
   @property
   def seeds(self) -> int:
-    """How many originals there are."""
+    """Number of originals."""
     return self.num_seeds or (8 if self.is_full else 1)
 
   @property
   def golds(self) -> int:
-    """How many gold models there are, reference and floor together."""
+    """Number of gold models, reference and floor together."""
     return self.num_gold or max(2 * self.seeds, self.shadows)
 
   @property
   def shadows(self) -> int:
-    """How many shadow models there are."""
+    """Number of shadow models."""
     return (self.num_shadows or 16) if self.is_full else 0
 
   @property
@@ -248,11 +251,11 @@ SEARCHES = ('random', 'grid')
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tuning:
-  """Settings of a search, beside `Config`."""
+  """Settings of a search, in addition to `Config`."""
 
   num_trials: int = settings.run_setting(
     16,
-    'Settings that are tried of each method; the first is its defaults.',
+    'Settings tried per method; the first is its defaults.',
     section='Search',
     valid=valid.COUNT,
   )
@@ -263,7 +266,7 @@ class Tuning:
     valid=valid.OneOf(SEARCHES),
   )
   search_seed: int = settings.run_setting(
-    0, 'Seed of what is tried.', section='Search', valid=valid.SEED
+    0, 'Seed of the settings that are tried.', section='Search', valid=valid.SEED
   )
   tuning_seed: int = settings.run_setting(
     1000,
@@ -284,20 +287,22 @@ class Tuning:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sweep:
-  """Settings of a sweep, beside `Config`."""
+  """Settings of a sweep, in addition to `Config`."""
 
   scenario: tuple[str, ...] = settings.run_setting(
     (),
-    'A value of --forget, or a flag file that says what the problem is. Repeatable.',
+    'A value of --forget, or a flag file that defines the problem. Repeatable.',
     section='Sweep',
   )
-  split_seeds: bool = settings.run_setting(False, 'A process for each seed too.', section='Sweep')
+  split_seeds: bool = settings.run_setting(
+    False, 'One process per method and seed.', section='Sweep'
+  )
   jobs: int = settings.run_setting(
-    1, 'Processes side by side.', section='Sweep', valid=valid.Between(1, 10**4)
+    1, 'Processes that run in parallel.', section='Sweep', valid=valid.Between(1, 10**4)
   )
   print_commands: bool = settings.run_setting(
     False,
-    'Print the commands that are left to run, for a scheduler; run nothing.',
+    'Print the remaining commands, for a scheduler; run nothing.',
     section='Sweep',
   )
   sweep: str = settings.run_setting(

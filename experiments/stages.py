@@ -230,7 +230,7 @@ def _unlearn(job, run, start, forget, folder, number):
 
 
 def _gold_of(job, number) -> pathlib.Path:
-  """Where the gold of this number is."""
+  """Folder of the gold of this number."""
   folder = job.gold_folder(job.gold_seeds[number % (job.config.golds // 2)])
   if not checkpoints.exists(folder / 'model'):
     raise errors.InputError(f'no model in {folder}; run train_gold first', argument='stages')
@@ -238,7 +238,7 @@ def _gold_of(job, number) -> pathlib.Path:
 
 
 def _known_to_gold(job, forget, checkpoint) -> np.ndarray:
-  """Which forget examples a gold gets right."""
+  """Mask of the forget examples that a gold gets right."""
   gold, _ = checkpoints.restore(checkpoint, job.template)
   outputs = prediction.predict(job.apply_fn, gold, forget.images, devices=job.devices)
   return outputs.logits.argmax(axis=1) == forget.labels

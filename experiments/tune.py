@@ -1,4 +1,4 @@
-"""Tunes methods: equally many trials of each, judged on validation against a gold of its own.
+"""Tunes methods with equal numbers of trials, on validation data against a separate gold model.
 
 python -m experiments.tune --flagfile=experiments/flags/tune_cifar10_random.flags
 """

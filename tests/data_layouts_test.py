@@ -61,7 +61,7 @@ def test_a_class_may_be_called_like_a_split(tmp_path):
   assert source.class_names == ('bus', 'test', 'train') and source.splits == ('train',)
   name = _classes(tmp_path / 'b', ('train',))
   _save(tmp_path / 'b' / 'bus' / 'a.png')
-  with pytest.raises(errors.InputError, match='train may be a split or a class beside bus'):
+  with pytest.raises(errors.InputError, match='train may be a split or a class next to bus'):
     data.load(name)
 
 
@@ -72,7 +72,7 @@ def test_strangers_beside_splits(tmp_path, stranger):
   source = data.load(name)
   assert source.class_names == ('cat', 'dog') and source.splits == ('train', 'test')
   left_out = [kind.what for kind in source.left_out]
-  assert left_out == (['folders beside those of the splits'] if stranger[0] not in '._' else [])
+  assert left_out == (['folders other than the splits'] if stranger[0] not in '._' else [])
 
 
 def test_what_is_left_out_of_a_folder_is_counted_and_named(tmp_path):

@@ -1,4 +1,4 @@
-"""Arrays of pictures and labels, in any usual form, put into one: what was changed is said."""
+"""Conversion of image and label arrays from any usual form; every change is reported."""
 
 import numpy as np
 
@@ -38,7 +38,7 @@ def usual_form(request: _base.Request, arrays: dict[str, np.ndarray]):
 
 
 def white(images: np.ndarray) -> int:
-  """What stands for white in images of the usual form: 255, or 1 of booleans and small floats."""
+  """The value of white in images of the usual form: 255, or 1 for booleans and small floats."""
   is_small = images.dtype.kind == 'f' and images.size > 0 and images.max() <= 1
   return 1 if images.dtype == bool or is_small else 255
 

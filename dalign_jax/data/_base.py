@@ -1,4 +1,4 @@
-"""What every source is asked and gives back, and the steps that sources share."""
+"""Requests to sources, their results, and the steps that sources share."""
 
 from collections.abc import Callable, Iterable, Sequence
 import dataclasses
@@ -39,7 +39,7 @@ class Source:
 
   @property
   def taken(self) -> _taken.Taken:
-    """The account of what was taken, for a run to print and record."""
+    """Account of the data as read, for a run to print and record."""
     dataset = self.dataset
     if dataset.is_multi_label:
       counts = dataset.labels.sum(0).tolist()
@@ -81,7 +81,7 @@ class Opened(NamedTuple):
   Attributes:
     fingerprint: gives what JSON can hold; equal fingerprints mean equal content. It may read all
       files, so it is asked for only where decoded images are kept.
-    read: decodes everything; its argument is told `(rows done, rows in all)`.
+    read: decodes everything; calls its argument with `(rows done, total rows)`.
   """
 
   fingerprint: Callable[[], dict]
@@ -110,7 +110,7 @@ def require_split(request: Request, split: str, splits: Iterable[str]) -> None:
 
 
 def blocks(count: int, progress: Callable[[int, int], None]) -> Iterable[range]:
-  """The row numbers in blocks, telling `progress` after each."""
+  """Row numbers in blocks; calls `progress` after each block."""
   for start in range(0, count, _BLOCK):
     stop = min(count, start + _BLOCK)
     yield range(start, stop)
@@ -173,7 +173,7 @@ def index(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def note_unknown(label_key: str, count: int, unknown: Sequence[str]) -> list[_taken.LeftOut]:
-  """That `unknown` of `count` rows have the label -1, nothing where none have."""
+  """Note that `unknown` of `count` rows have the label -1; nothing if none have."""
   if not len(unknown):
     return []
   what = f'of {count} rows with {label_key} -1 (unknown)'

@@ -120,7 +120,7 @@ def _restore(folder: pathlib.Path) -> _base.Source | None:
 
 
 def _store(folder: pathlib.Path, source: _base.Source, key: dict) -> None:
-  """Writes to a folder beside and renames it: others see all of it or nothing."""
+  """Writes a temporary folder and renames it: other processes see all of it or nothing."""
   folder.parent.mkdir(parents=True, exist_ok=True)
   temporary = pathlib.Path(tempfile.mkdtemp(prefix='tmp_', dir=folder.parent))
   try:

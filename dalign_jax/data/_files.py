@@ -12,7 +12,7 @@ STRANGE = ('__MACOSX', '@eaDir', '$RECYCLE.BIN')  # folders that systems leave b
 
 
 class Gathered:
-  """Counts what is left out, by kind, with the first of each as the example."""
+  """Counts of skipped files by kind, with the first of each kind as the example."""
 
   def __init__(self) -> None:
     self._kinds: dict[str, list] = {}

@@ -27,7 +27,7 @@ def folder(request: _base.Request) -> _base.Opened:
     root, said = _inner(path / name), f'{request.split} (the folder {name})'
     for entry in _files.subfolders(path):
       if entry.name not in splits:
-        gathered.add('folders beside those of the splits', entry)
+        gathered.add('folders other than the splits', entry)
   if request.label_key == 'label':
     class_names, rows = _by_folder(request, path, root, gathered)
   else:
@@ -63,7 +63,7 @@ def _splits(request, path: pathlib.Path) -> tuple[str, ...] | None:
       for name in others
     ):
       raise errors.InputError(
-        f'{request.name}: {usual[0]} may be a split or a class beside {", ".join(others)}; move '
+        f'{request.name}: {usual[0]} may be a split or a class next to {", ".join(others)}; move '
         'what does not belong to the classes elsewhere'
       )
     return tuple(sorted(usual, key=lambda name: (order[_words.role(name)], name)))
@@ -116,16 +116,16 @@ def _by_folder(request, path, root, gathered):
 
 
 def _advice(beside: Sequence[pathlib.Path]) -> str:
-  """What fits a flat folder of pictures."""
+  """Advice that fits a flat folder of pictures."""
   if not beside:
     return ''
   if all(_AGE_NAME.match(file.name) for file in beside):
     return (
-      f'. The {len(beside)} pictures beside them are named AGE_GENDER_RACE_DATE: label_key=age, '
+      f'. The {len(beside)} pictures next to them are named AGE_GENDER_RACE_DATE: label_key=age, '
       'gender or race takes their labels from the names'
     )
   return (
-    f'. The {len(beside)} pictures beside them have labels in their names (label_key=prefix for '
+    f'. The {len(beside)} pictures next to them have labels in their names (label_key=prefix for '
     'cat.0.jpg) or in a table (csv:PATH with the columns file and label)'
   )
 

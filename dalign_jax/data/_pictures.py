@@ -50,11 +50,11 @@ class Pictures:
     PIL.Image.init()
 
   def mode(self, picture: str | os.PathLike | bytes, name: str) -> str | None:
-    """`L` for grey and `RGB` for others, by the header; None for one that is to be skipped."""
+    """`L` for grey and `RGB` for others, by the header; None for one to skip."""
     return self._try(picture, name, lambda image: 'L' if image.mode in _GREY else 'RGB')
 
   def read(self, picture: str | os.PathLike | bytes, name: str, mode: str) -> np.ndarray | None:
-    """The pixels, uint8 `[H, W]` or `[H, W, 3]`; None for a picture that is to be skipped.
+    """The pixels, uint8 `[H, W]` or `[H, W, 3]`; None for a picture to skip.
 
     Args:
       picture: the file, or its content.
@@ -68,7 +68,7 @@ class Pictures:
 
   @property
   def notes(self) -> tuple[str, ...]:
-    """What was done to pictures, each kind with a count and an example."""
+    """Changes made to pictures, each kind with a count and an example."""
     return tuple(
       f'{len(names)} pictures {what}, such as {names[0]}' for what, names in self._done.items()
     )
@@ -170,7 +170,7 @@ def source(
   Args:
     request: what was asked for.
     rows: ids, files or their content, labels, groups.
-    progress: told `(rows done, rows in all)`.
+    progress: called with `(rows done, total rows)`.
     class_names: names of the labels, None to number them.
     mode: `L` or `RGB`; None for grey where all pictures are.
     left_out: what the reader of the list left out.

@@ -1,4 +1,4 @@
-"""What a request to forget is, what a scenario answers it with, and what scenarios share."""
+"""Forget requests, the scenarios that answer them, and helpers that scenarios share."""
 
 from collections.abc import Callable, Sequence
 import dataclasses
@@ -32,7 +32,7 @@ class Forget(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Context:
-  """What a scenario may look at to find its rows.
+  """The data in which a scenario finds its rows.
 
   Attributes:
     dataset: all rows, with true labels.

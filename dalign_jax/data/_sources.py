@@ -91,7 +91,7 @@ def load(
     cache_dir: where decoded arrays are kept, to be memory-mapped from then on; None keeps none.
     class_names: the classes in order, so that a test split gets the numbers of its training split.
     skip_unreadable: leave pictures out that cannot be read, and list them; else they are errors.
-    progress: told `(rows done, rows in all)` while images are decoded.
+    progress: called with `(rows done, total rows)` while images are decoded.
 
   Returns:
     The data set, with the names of classes and groups.

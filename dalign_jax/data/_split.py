@@ -1,4 +1,4 @@
-"""What a split is, what it promises, and its file."""
+"""Splits: their rows, their invariants, and their file."""
 
 import dataclasses
 import os

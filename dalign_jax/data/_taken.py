@@ -1,4 +1,4 @@
-"""The account of what a reader took and what it left out."""
+"""Account of the data that a reader took and left out."""
 
 import dataclasses
 from typing import NamedTuple
@@ -25,7 +25,7 @@ class LeftOut(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Taken:
-  """What was taken of a data set, for a run to print and record.
+  """Account of a data set as it was read, for a run to print and record.
 
   Attributes:
     name: what was read.

@@ -1,4 +1,4 @@
-"""The audit record of a deletion request: what it says, its chain, and reading it back."""
+"""The audit record of a deletion request: its contents, its chain, and reading it."""
 
 import dataclasses
 import datetime
@@ -26,7 +26,7 @@ _RECOMPUTED = ('request', 'samples', 'model', 'method', 'seeds', 'metrics', 'sum
 
 
 def contents(basis, request, rows, outcome) -> dict:
-  """What a replay must give again; see `starting_point.StartingPoint`, `carry_out.Outcome`."""
+  """Contents that a replay must reproduce, from a `StartingPoint` and an `Outcome`."""
   config, train = basis.config, basis.sets['train']
   before = basis.sets
   roots = {
@@ -158,14 +158,14 @@ def _check_link(path, number, before, record):
 
 
 def differences(record: dict, replayed: dict) -> list[str]:
-  """What a replay gives otherwise than the record says."""
+  """Names of the parts in which a replay differs from the record."""
   if 'forget' in record['metrics']['original']:
     replayed = _in_old_words(record, replayed)
   return [name for name in _RECOMPUTED if record[name] != replayed[name]]
 
 
 def _in_old_words(record: dict, replayed: dict) -> dict:
-  """What a replay gives as records of version 0.1.0 said it: old keys, other order of what is seen.
+  """A replay in the form of records of version 0.1.0: old keys, another order of what is seen.
 
   A record of that version says `forget, all retain` where later ones say `all retain, forget`.
   """
@@ -184,5 +184,5 @@ def _old_keys(values: dict) -> dict:
 
 
 def ids_of(sets: dict[str, types.Dataset]) -> dict[str, list[str]]:
-  """The ids of each set, for the file beside the record."""
+  """The ids of each set, for the file next to the record."""
   return {role: dataset.ids.tolist() for role, dataset in sets.items()}

@@ -1,4 +1,4 @@
-"""A deletion request: who is to go, the unlearning, and what is written."""
+"""Deletion requests: the check of the ids, the unlearning, and the written files."""
 
 import dataclasses
 import os
@@ -30,13 +30,13 @@ STREAMS = 2  # how keys are made of seeds: 1 shared keys with originals, records
 
 
 class Outcome(NamedTuple):
-  """What came of a request."""
+  """Result of a request."""
 
   hparams: dict
   digest_before: str
   digest_after: str
   metrics: dict[str, dict[str, float]]
-  sets: dict[str, types.Dataset]  # what is left
+  sets: dict[str, types.Dataset]  # the remaining samples
   seconds: float
   streams: int = STREAMS
 
@@ -44,7 +44,7 @@ class Outcome(NamedTuple):
 def forget(request: settings_lib.Request, config) -> dict:
   """Carries a request out and writes the checkpoint and its record; returns the record.
 
-  Everything is made in a hidden folder beside `--out` and renamed at the end: a killed run leaves
+  Everything is made in a hidden folder next to `--out` and renamed at the end: a killed run leaves
   nothing half-written, and the same command goes on where it stopped.
 
   Args:
@@ -200,7 +200,7 @@ def problem_of(basis, request, rows):
 
 
 def _golds(problem, config, count, streams) -> list[types.ModelState]:
-  """Models trained anew, without the forgotten samples."""
+  """Models retrained without the forgotten samples."""
   golds = []
   for number in range(count):
     key = _key(config.gold_seed + number, 'request_gold', 0, streams)

@@ -1,4 +1,4 @@
-"""Verifying an audit record: its chain, what is left, and the whole request once more."""
+"""Verification of an audit record: its chain, the remaining samples, and a replay."""
 
 import dataclasses
 import pathlib
@@ -14,13 +14,13 @@ from dalign_jax.store import hashing, model_folder, progress
 
 
 def verify(path: pathlib.Path, *, places: dict, settings: dict, replay: bool) -> None:
-  """Checks a record; says what was checked, and stops at the first thing that is wrong.
+  """Checks a record: reports each check, and stops at the first failure.
 
   Args:
     path: of the record.
     places: `checkpoint`, `data`, `held_out`: where they are now, empty for where they were.
-    settings: of the configuration that are otherwise now, such as `data_dir`.
-    replay: carry the request out again, which needs the forgotten samples and the model before.
+    settings: of the configuration that differ now, such as `data_dir`.
+    replay: repeat the request; this needs the forgotten samples and the model before it.
 
   Raises:
     errors.InputError: that names what is wrong.
@@ -33,7 +33,7 @@ def verify(path: pathlib.Path, *, places: dict, settings: dict, replay: bool) ->
   config = dataclasses.replace(audit_record.config_of(record), cache_dir='', **settings)
   if not replay:
     _check_left(path, record, config, places)
-    progress.say('not replayed: whether this model came of this request is not checked')
+    progress.say('not replayed: it is not checked that this request made this model')
     return
   configuration = record['configuration']
   request = settings_lib.Request(
@@ -59,7 +59,7 @@ def verify(path: pathlib.Path, *, places: dict, settings: dict, replay: bool) ->
 
 
 def _check_model(folder, record):
-  """The checkpoint beside the record is the one that it speaks of."""
+  """Checks that the checkpoint next to the record is the one that the record names."""
   with errors.blame('checkpoint'):
     model, _ = checkpoints.restore(folder / 'model')
   if model_folder.digest(model) != record['model']['after']:
@@ -68,12 +68,12 @@ def _check_model(folder, record):
 
 
 def _check_left(path, record, config, places):
-  """The samples that are left, wherever the forgotten ones are."""
+  """Checks the remaining samples, wherever the forgotten ones are."""
   dataset = places['data'] or config.dataset
   config = dataclasses.replace(config, dataset=dataset)
   held_out = places['held_out'] or record['configuration']['held_out']
   starting_point.sets_by_ids(config, record, held_out, path.parent)
-  progress.say('samples: what is left is what the record says')
+  progress.say('samples: the remaining ones are those of the record')
 
 
 def _check_before(basis, record):
@@ -101,7 +101,7 @@ def _check_before(basis, record):
 
 
 def _compare(record, replayed, folder, model):
-  """Raises unless the replay gave what the record says."""
+  """Raises unless the replay reproduced the record."""
   changed = audit_record.differences(record, replayed)
   if not changed:
     return

@@ -1,4 +1,4 @@
-"""What a deletion request starts from: a model, what it was trained on, and earlier requests."""
+"""Starting point of a deletion request: a model, its training data, and earlier requests."""
 
 import dataclasses
 import pathlib
@@ -161,7 +161,7 @@ def _held_out(config, held_out, class_names):
 def sets_by_ids(
   config: settings_lib.Settings, record: dict, held_out: str, place: pathlib.Path
 ) -> tuple[data_lib.Source, dict[str, types.Dataset]]:
-  """What a request left, by the ids beside its record, and checked by its hashes.
+  """The sets after a request, by the ids next to its record, checked by its hashes.
 
   Raises:
     errors.InputError: naming the flag, if samples are missing or changed.

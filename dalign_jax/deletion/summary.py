@@ -5,7 +5,7 @@ SAME_CLASSES = ('test_forget_accuracy', 'test_accuracy_same', 'test_accuracy')
 
 
 def sentences(found: dict) -> list[str]:
-  """What was done, what was measured, and what it does not say: sentences.
+  """Sentences about a request: the method, the measurements, and their limits.
 
   Args:
     found: the record's request, samples, method and metrics.

@@ -1,7 +1,7 @@
 """Evaluation: the one place that turns a model's outputs into metrics.
 
 `measure` gives the scalars of a model by the keys of `MEASURES`; tables, deletion records, tuning
-and `compare`, which is for a model and data of one's own, all use it.
+and `compare`, which is for your own model and data, all use it.
 """
 
 from dalign_jax.evaluation._case import Case, Outputs, finite

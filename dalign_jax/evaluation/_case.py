@@ -1,4 +1,4 @@
-"""What a model is measured on: its outputs, the sets, and the references beside it."""
+"""A case to measure: a model's outputs, the sets, and the reference outputs."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -13,14 +13,14 @@ Outputs = Mapping[str, types.Outputs]  # by set
 
 
 def finite(outputs: Outputs) -> dict[str, types.Outputs]:
-  """Large numbers for what is not finite, so that a destroyed network can be measured."""
+  """Outputs with large numbers for non-finite ones, so that a destroyed model can be measured."""
   limit = lambda x: np.nan_to_num(x, nan=0.0, posinf=1e6, neginf=-1e6)
   return {name: types.Outputs(*map(limit, o)) for name, o in outputs.items()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Case:
-  """A model to measure; what several measures need is computed once.
+  """A model to measure; values that several measures need are computed once.
 
   Attributes:
     sets: by name: retain, forget, test, and others of the problem.
@@ -86,7 +86,7 @@ class Case:
     return np.stack([np.zeros(logits.size), logits.ravel()], axis=1)
 
   def is_forgotten(self, name: str) -> np.ndarray:
-    """Which examples of a held-out set are of a forgotten class or subclass."""
+    """Mask of the held-out examples of a forgotten class or subclass."""
     dataset = self.sets[name]
     if self.forgotten_classes:
       return np.isin(dataset.labels, self.forgotten_classes)

@@ -1,7 +1,7 @@
-"""Evaluation for a model and data of one's own: a model's metrics, beside gold's if there is one.
+"""Evaluation of your own model and data: its metrics, and those of gold models if there are any.
 
 The benchmark's evaluation, with seeds, plots and strong attacks, is `experiments.run`; this is the
-short one, of `dalign_jax.metrics`, for a program of one's own.
+short one, of `dalign_jax.metrics`, for your own program.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,11 +30,11 @@ def compare(
 ) -> dict[str, dict[str, float]]:
   """Metrics of original, unlearned and gold models, side by side.
 
-  Read each beside gold's; a gap no larger than that of the second gold is luck. Without gold, only
-  this can be said: whether retain and test accuracy were kept, how far forget accuracy still is
-  from the accuracy on test images of the same classes (where single examples are forgotten and not
-  whole classes, gold treats both alike), whether the attack is within its null floor, and whether
-  anything moved. It cannot be said whether the model is what retraining would have given.
+  Compare each with gold's; a gap no larger than that of the second gold is chance. Without gold,
+  the metrics can show only whether retain and test accuracy were kept, how far forget accuracy
+  still is from the accuracy on test images of the same classes (if single examples are forgotten
+  and not whole classes, gold treats both alike), whether the attack is within its null floor, and
+  whether anything moved. They cannot show whether the model is what retraining would have given.
 
   Args:
     problem: its original, retain and forget data are used.

@@ -1,4 +1,4 @@
-"""Which rows an attack compares: forget with data never trained on, of the same classes."""
+"""Rows that an attack compares: forget and data never trained on, of the same classes."""
 
 from collections.abc import Mapping
 

@@ -41,7 +41,7 @@ class Measure(NamedTuple):
 
 
 def measure(case: _case.Case, *, keys: Collection[str] | None = None) -> dict[str, float]:
-  """The scalars of a model, by key; one that is not defined is left out.
+  """Scalars of a model by key, without those that are not defined.
 
   Outputs that are not finite, those of a network that was destroyed, count as large numbers, and
   `finite` is 0.
@@ -231,15 +231,15 @@ MEASURES: tuple[Measure, ...] = (
   Measure(
     'attack',
     'attack',
-    'One-feature membership attack on the loss: mean accuracy of telling forget from test images '
-    "(unseen people's or poisoned ones where there are any) of the same classes. 0.5 is chance; "
-    'its null floor at these sizes is given below.',
+    'One-feature membership attack on the loss: mean accuracy of separating forget from test '
+    "images (unseen people's or poisoned ones if any) of the same classes. 0.5 is chance. "
+    'Its null floor at these sizes is given below.',
     _attack,
   ),
   Measure(
     'attack_floor',
     '',
-    'What 95 % of attacks on identical distributions of these sizes stay within of 0.5.',
+    'Null floor: 95 % of attacks on identical distributions of these sizes are this near to 0.5.',
     _attack_floor,
   ),
   Measure(

@@ -1,4 +1,4 @@
-"""Dimensional alignment: how much of the forget features lies in the retain features' eigenspace.
+"""Dimensional alignment of the forget features with the retain features' eigenspace.
 
 Seo, Kim, Han: Revisiting Machine Unlearning with Dimensional Alignment.
 https://arxiv.org/abs/2407.17710

@@ -68,7 +68,7 @@ def binary_cross_entropy(labels: types.Array, logits: types.Array) -> jax.Array:
 def label_loss(
   labels: types.Array, logits: types.Array, *, label_smoothing: float = 0.0
 ) -> jax.Array:
-  """The loss that goes with the labels: cross-entropy `[B]`, or of binary attributes `[B, A]`.
+  """Loss by kind of label: cross-entropy of classes `[B]`, or of binary attributes `[B, A]`.
 
   Args:
     labels: `[B]` integer classes, or `[B, A]` binary attributes.

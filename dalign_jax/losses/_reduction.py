@@ -61,7 +61,7 @@ def global_mean(value: Any, axis_name: str | None) -> Any:
 
 
 def gather_rows(tree: Any, axis_name: str | None) -> Any:
-  """The rows of every device one after another, on each of them: for terms of the whole batch."""
+  """Rows of all devices, concatenated on each of them, for terms of the whole batch."""
   return tree if axis_name is None else jax.lax.all_gather(tree, axis_name, axis=0, tiled=True)
 
 

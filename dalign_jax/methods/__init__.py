@@ -42,7 +42,7 @@ _ORDER = (RETAIN, FORGET, FORGET_IMAGES, PART_OF_RETAIN, VALIDATION, UNSEEN, GOL
 
 
 class Method(NamedTuple):
-  """A method: how it is made, what it reads, and to which problems it applies.
+  """A method: its factory, the data it reads, and the problems it applies to.
 
   Attributes:
     make: the factory.
@@ -101,7 +101,7 @@ METHODS: dict[str, Method] = {
 
 
 def sees(name: str, hparams: Mapping[str, Any], *, has_unseen: bool) -> frozenset[str]:
-  """What data a method reads with these hyper-parameters.
+  """Names of the data that a method reads with these hyper-parameters.
 
   Args:
     name: of the method.
@@ -117,7 +117,7 @@ def sees(name: str, hparams: Mapping[str, Any], *, has_unseen: bool) -> frozense
 
 
 def in_words(seen: Set[str]) -> str:
-  """What a method reads, for tables and records.
+  """The data that a method reads, in words, for tables and records.
 
   Example:
     >>> in_words({VALIDATION, FORGET, PART_OF_RETAIN})

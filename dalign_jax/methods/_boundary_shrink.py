@@ -16,7 +16,7 @@ def boundary_shrink(
   batch_size: int = 64,
   epsilon: float = 0.1,
 ) -> types.UnlearnFn:
-  r"""Trains each forget image on the class that the original gives its adversarial neighbour.
+  r"""Trains forget images on the classes that the original predicts for adversarial neighbours.
 
   .. math:: \min_\theta \; E_{(x, y) \in forget} \, CE(y', f_\theta(x)), \quad
     y' = \arg\max_{c \ne y} f_{\theta_o}(x')_c, \quad

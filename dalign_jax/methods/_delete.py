@@ -12,7 +12,7 @@ def delete(
   momentum: float = 0.9,
   batch_size: int = 64,
 ) -> types.UnlearnFn:
-  r"""Takes the true class away from the original's outputs and keeps what it says of the others.
+  r"""Distils the forget set from the original with the true class removed.
 
   .. math:: \min_\theta \; E_{(x, y) \in forget} \,
     KL \big( \mathrm{softmax}(\tilde z_o(x)) \,\|\, \mathrm{softmax}(z_\theta(x)) \big), \quad

@@ -177,7 +177,7 @@ def dlfd(
 
 
 class _Run(NamedTuple):
-  """What a run keeps from one monitoring to the next; its `model` is the selected one."""
+  """State of a run between two monitorings; its `model` is the selected one."""
 
   train: types.TrainState
   selected: types.ModelState
@@ -191,7 +191,7 @@ class _Run(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _Settings:
-  """What the perturbation depends on."""
+  """Settings of the perturbation."""
 
   num_steps: int
   ot_weight: float
@@ -230,7 +230,7 @@ def _check(normalization, stop_threshold, save_threshold, monitor_every):
 def _objective(
   apply_fn, settings, model, labels, forget_images, ce_weight, axis_name=parallel.AXIS
 ):
-  """What the perturbation of retain images ascends, as a function of them."""
+  """The objective that the perturbation ascends, as a function of retain images."""
 
   def outputs_of(images):
     return apply_fn(model, images, train=False)[0]

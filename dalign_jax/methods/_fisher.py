@@ -7,7 +7,7 @@ from dalign_jax import errors, importance, types
 
 
 def fisher(*, noise: float = 1e-6, max_variance: float = 1e-3) -> types.UnlearnFn:
-  r"""Adds noise to each weight, the more the less the retain set depends on it.
+  r"""Adds noise to each weight, more where the retain set depends less on it.
 
   .. math:: \theta_u = \theta_o + \epsilon, \quad
     \epsilon_j \sim N \big( 0, \min(\alpha / F_j, v) \big)

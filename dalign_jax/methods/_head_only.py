@@ -1,4 +1,4 @@
-"""The flaw demonstration: a model that only looks as if it had forgotten."""
+"""The demonstration of a flaw: a model that only looks as if it had forgotten."""
 
 import jax
 import numpy as np
@@ -7,7 +7,7 @@ from dalign_jax import objectives, types
 
 
 def head_only(*, margin: float = 1.0) -> types.UnlearnFn:
-  r"""Lowers the head's bias of the forgotten classes until none of their images is recognised.
+  r"""Lowers the head's bias for the forgotten classes until none of their images is recognised.
 
   .. math:: b_c \leftarrow b_c - \max \Big( 0, \max_{x \in forget_c}
     \big( z_c(x) - \max_{j \notin forgotten} z_j(x) \big) \Big) - margin

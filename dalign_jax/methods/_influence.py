@@ -14,7 +14,7 @@ def influence(
   num_iterations: int = 5,
   retain_fraction: float = 0.3,
 ) -> types.UnlearnFn:
-  r"""Takes back the first-order influence that the forget set had on the weights.
+  r"""Removes the forget set's first-order influence on the weights.
 
   .. math:: \theta_u = \theta_o + \alpha \frac{N_{forget}}{N_{retain}} (F + \lambda I)^{-1} \,
     \nabla_\theta E_{forget} \, CE(y, f_{\theta_o}(x))

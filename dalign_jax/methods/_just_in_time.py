@@ -41,7 +41,7 @@ def jit(
     Foster, Fogarty, Schoepf, Oztireli, Brintrup: Zero-Shot Machine Unlearning at Scale via
     Lipschitz Regularization. https://arxiv.org/abs/2402.01401
 
-  Deviation: noisy images are clipped to [0, 1], and xi is what is left of the noise (the released
+  Deviation: noisy images are clipped to [0, 1], and xi is the remaining noise (the released
   code clips to the batch's range); the loss is the mean over the batch (there its sum).
   """
   for name, value in (('noise', noise), ('num_noises', num_noises)):

@@ -17,7 +17,7 @@ def l1_sparse(
   weight_decay: float = 5e-4,
   batch_size: int = 128,
 ) -> types.UnlearnFn:
-  r"""Fine-tunes on the retain set under pressure towards few weights.
+  r"""Fine-tunes on the retain set with a decaying L1 penalty.
 
   .. math:: \min_\theta \; E_{retain} \, CE(y, f_\theta(x)) + \alpha_t \|\theta\|_1, \quad
     \alpha_t = \alpha \, (1 - t / T)

@@ -31,7 +31,7 @@ def l2ul(
   regularization: float = 1.0,
   stop_accuracy: float = 0.1,
 ) -> types.UnlearnFn:
-  r"""Learns to unlearn from the forget data alone.
+  r"""Ascends on forget data, anchored by adversarial copies and important weights.
 
   .. math:: \min_\theta \; -E_{forget} \, CE(y, f_\theta(x)) + E \, CE(y', f_\theta(x')) +
     \frac{\lambda}{2} \sum_j (1 - \hat\Omega_j) (\theta_j - \theta_{o, j})^2

@@ -61,14 +61,14 @@ def eu_k(
   weight_decay: float = 5e-4,
   batch_size: int = 128,
 ) -> types.UnlearnFn:
-  r"""Draws the last k layers and the head anew and trains them on the retain set.
+  r"""Reinitialises the last k layers and the head and trains them on the retain set.
 
   Of a network with n layers before the head it forgets exactly what the last k and the head hold
   ("exact unlearning" of these). All other weights and batch statistics stay as they are to the bit.
   Sees all retain data, augmented as by the recipe. Serves any request.
 
   Args:
-    num_layers: k, layers to draw anew besides the head, as in `cf_k`.
+    num_layers: k, layers to reinitialise in addition to the head, as in `cf_k`.
     num_epochs: passes over the retain set.
     learning_rate: of SGD.
     momentum: of SGD.
@@ -108,7 +108,7 @@ def _choose(condition, first, second):
 
 
 def _train(problem, start, is_trained, tx, key, **options):
-  """Trains the leaves that are to be trained on the retain set."""
+  """Trains the selected leaves on the retain set."""
   leaves, structure = jax.tree.flatten(is_trained.params)
   is_frozen = tuple(not is_leaf_trained for is_leaf_trained in leaves)
   model = training.minimize(

@@ -156,7 +156,7 @@ def muda(
 
 @dataclasses.dataclass(frozen=True)
 class _Settings:
-  """What the forget loss depends on."""
+  """Settings of the forget loss."""
 
   da_weight: float
   energy: float

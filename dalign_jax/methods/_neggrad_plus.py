@@ -16,7 +16,7 @@ def neggrad_plus(
   weight_decay: float = 5e-4,
   batch_size: int = 128,
 ) -> types.UnlearnFn:
-  r"""Weighs the loss of the retain set against that of the forget set.
+  r"""Descends the retain loss and ascends the forget loss, in one weighted loss.
 
   .. math:: \min_\theta \; \alpha \, E_{retain} \, CE(y, f_\theta(x)) -
     (1 - \alpha) \, E_{forget} \, CE(y, f_\theta(x))

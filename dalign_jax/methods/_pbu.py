@@ -18,7 +18,7 @@ def pbu(
   distance_weight: float = 1.0,
   stop_accuracy: float = 0.1,
 ) -> types.UnlearnFn:
-  r"""Ascends the loss of a class while the weights that matter hold on to the original.
+  r"""Ascends the loss of a class, anchored by a quadratic penalty on important weights.
 
   .. math:: \min_\theta \; -\alpha \, E_{forget} \, CE(y, f_\theta(x)) +
     \beta \, (\theta - \theta_o)^T F (\theta - \theta_o) + \gamma \, \|\theta - \theta_o\|^2

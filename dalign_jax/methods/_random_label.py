@@ -19,7 +19,7 @@ def random_label(
     \quad \tilde y = y \text{ on retain}, \; \tilde y \sim U(\{1..C\} \setminus \{y\})
     \text{ on forget}
 
-  Sees all retain and all forget data, augmented as by the recipe. Wrong labels are drawn anew at
+  Sees all retain and all forget data, augmented as by the recipe. Wrong labels are drawn at
   each step. Serves any request.
 
   Args:

@@ -6,9 +6,9 @@ from dalign_jax import fresh, training, types
 
 
 def retrain() -> types.UnlearnFn:
-  """Trains a freshly initialised network on the retain set, by the original's recipe.
+  """Trains a freshly initialised network on the retain set, with the original's recipe.
 
-  Exact unlearning: 100 % of the weights are drawn anew. Sees all retain data.
+  Exact unlearning: 100 % of the weights are reinitialised. Sees all retain data.
   """
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:

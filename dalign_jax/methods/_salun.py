@@ -42,7 +42,7 @@ def salun(
     Saliency. https://arxiv.org/abs/2310.12508
 
   Deviation: the gradient is taken in evaluation mode, over the whole forget set; the wrong labels
-  are drawn anew at each step.
+  are drawn at each step.
   """
   if not 0 < saliency <= 1:
     raise errors.InputError(f'saliency must be in (0, 1], got {saliency}')

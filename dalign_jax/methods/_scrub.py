@@ -23,7 +23,7 @@ def scrub(
   batch_size: int = 128,
   rewind: bool = False,
 ) -> types.UnlearnFn:
-  r"""Alternates passes that leave the original on the forget set and follow it on the retain set.
+  r"""Moves away from the original on the forget set and follows it on the retain set, in turn.
 
   .. math::
     \text{forget: } \max_\theta \; E_{forget} \, KL_\tau(f_{\theta_o} \,\|\, f_\theta) \qquad
@@ -64,7 +64,7 @@ def scrub(
 
   Deviation: the retain pass comes first, since the forget loss has no slope at the original; forget
   batches are normalised by running statistics, have a learning rate of their own and no weight
-  decay; momentum starts anew with each pass.
+  decay; momentum restarts with each pass.
   """
   if not temperature > 0:
     raise errors.InputError(f'temperature must be positive, got {temperature}')

@@ -68,7 +68,7 @@ def tmu(
     hard_weight: b.
     noise: standard deviation of xi, in pixel values of [0, 1].
     teacher: of hard examples: 'uninformed' (a random network), or 'random_label' (another class,
-      drawn anew at each step).
+      drawn at each step).
     learning_rate: of SGD.
     momentum: of SGD.
     weight_decay: L2 coefficient.
@@ -122,7 +122,7 @@ def tmu(
 
 
 def _division(problem, easy, predictor, names, keys) -> tuple[np.ndarray, float]:
-  """Which forget examples are easy `[N]`, and the share of them at which to stop."""
+  """Mask of the easy forget examples `[N]`, and the share of them at which to stop."""
   if easy == 'oracle':
     if problem.known_to_gold is None:
       raise errors.InputError(
@@ -202,5 +202,5 @@ def _other_labels(labels, key, num_classes):
 
 
 def asks_gold(hparams: Mapping[str, Any]) -> bool:
-  """Whether these hyper-parameters need to be told what gold knows, as a control of benchmarks."""
+  """Whether these hyper-parameters need gold's answers, as a control of benchmarks."""
   return hparams['easy'] == 'oracle'

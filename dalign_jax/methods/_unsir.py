@@ -23,7 +23,7 @@ def unsir(
   noise_steps: int = 40,
   noise_step_size: float = 0.1,
 ) -> types.UnlearnFn:
-  r"""Learns noise images that are anything but a class, then teaches the network that they are it.
+  r"""Learns noise that maximises a class's error, trains on it as that class, then repairs.
 
   .. math:: \xi_c = \arg\max_{\xi \in [0, 1]} CE(c, f_{\theta_o}(\xi)); \qquad
     \text{impair: } \min_\theta \; E_{retain} \, CE + E_{(\xi_c, c)} \, CE; \qquad

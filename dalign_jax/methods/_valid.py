@@ -1,4 +1,4 @@
-"""Which values hyper-parameters may have: a name means the same in every method.
+"""Valid values of hyper-parameters: a name means the same in every method.
 
 A hyper-parameter that is not named here is a switch, or a choice that its factory checks.
 """

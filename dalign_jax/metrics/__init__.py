@@ -1,4 +1,4 @@
-"""Metrics of unlearning: functions of output arrays, to be read beside gold and a null floor."""
+"""Metrics of unlearning: functions of output arrays, for comparison with gold and a null floor."""
 
 from dalign_jax.metrics._accuracy import accuracy, per_class_accuracy
 from dalign_jax.metrics._aggregate import average_gap, tug_of_war

@@ -7,7 +7,7 @@ from dalign_jax.metrics import _checks
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
-  """Share of examples whose largest logit is the label's (the first of equal ones counts).
+  """Share of examples whose largest logit is the label's; ties are broken by the first class.
 
   Of binary attributes: the share of all attributes of all examples whose log-odds have the right
   sign.

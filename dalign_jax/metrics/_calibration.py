@@ -1,4 +1,4 @@
-"""How well predicted chances fit what came to pass."""
+"""Calibration and ranking of predicted probabilities."""
 
 from typing import NamedTuple
 
@@ -63,11 +63,11 @@ def reliability_curve(
 def prediction_auc(
   chances: np.ndarray, outcomes: np.ndarray, *, seed: int, num_bootstrap: int = 500
 ) -> PredictionAuc:
-  """How well chances rank examples by outcome: the mean AUC over several predictions of them.
+  """Mean AUC of predicted probabilities against outcomes, over several predictions.
 
   Args:
     chances: `[S, N]`, S predictions for the same examples.
-    outcomes: bool `[S, N]`, what each is to be compared with.
+    outcomes: bool `[S, N]`, the outcome that each predicts.
     seed: of the bootstrap.
     num_bootstrap: resamples of the examples, which all predictions share.
 

@@ -19,7 +19,7 @@ def completeness_scores(
   num_points: int = 100,
   shared_deviation: bool = False,
 ) -> np.ndarray:
-  r"""How far unlearning has moved each example from the original to models that never saw it.
+  r"""Completeness of unlearning per example: its share of the way from original to unseen.
 
   .. math:: s = 1 - \frac{\sum_{k=1}^{n-1} a_k \, \Phi_{k-1}(u)}{\sum_{k=1}^{n-1} a_k}, \quad
     Z_k = z + a_k (o - z), \quad a_k = \tfrac{k}{n - 1}
@@ -35,7 +35,7 @@ def completeness_scores(
     shared_deviation: one deviation over all shadows and examples; needed for a single shadow.
 
   Returns:
-    `[N]` scores in [0, 1]; small where the example still looks trained on. Read them beside gold's.
+    `[N]` scores in [0, 1]; small where the example still looks trained on. Compare with gold's.
 
   Raises:
     ValueError: for an empty, non-finite or wrongly shaped argument, fewer than two points, or one

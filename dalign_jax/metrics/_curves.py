@@ -11,7 +11,7 @@ Interval = tuple[float, float]
 
 
 class AttackResult(NamedTuple):
-  """How well an attack tells members from non-members; each interval is a 95 % bootstrap one.
+  """Metrics of a membership attack; each interval is a 95 % bootstrap interval.
 
   Attributes:
     auc: area under the ROC curve, .5 for a blind attack.

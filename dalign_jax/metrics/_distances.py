@@ -77,7 +77,7 @@ def agreement(logits_a: np.ndarray, logits_b: np.ndarray) -> float:
 
 
 def balanced_agreement(logits: np.ndarray, logits_gold: np.ndarray, labels: np.ndarray) -> float:
-  r"""Whether a model is right where gold is right, and wrong where gold is wrong.
+  r"""Balanced agreement of a model with gold on which examples are right.
 
   .. math:: \tfrac12 P(\text{right} \mid \text{gold right}) +
     \tfrac12 P(\text{wrong} \mid \text{gold wrong})
@@ -90,7 +90,7 @@ def balanced_agreement(logits: np.ndarray, logits_gold: np.ndarray, labels: np.n
     labels: int `[N]`.
 
   Returns:
-    The agreement, in [0, 1]; to be read beside a second gold's.
+    The agreement, in [0, 1]; compare it with a second gold's.
 
   Raises:
     ValueError: for an empty, non-finite or wrongly shaped argument, or if gold is right on all
@@ -126,7 +126,7 @@ def zrf(logits_unlearned: np.ndarray, logits_random: np.ndarray) -> float:
     logits_random: `[N, C]` of the same examples under a random network.
 
   Returns:
-    The score in [0, 1], with the divergence in bits; to be read beside gold's.
+    The score in [0, 1], with the divergence in bits; compare it with gold's.
 
   Raises:
     ValueError: for an empty, non-finite or wrongly shaped argument.

@@ -82,7 +82,7 @@ def klom(
 
 
 def klom_floor(num_unlearned: int, num_gold: int, *, seed: int, num_bins: int = 20) -> Klom:
-  """What `klom` gives for identical distributions (normal ones), by simulation.
+  """Null floor of `klom`: its value for identical (normal) distributions, by simulation.
 
   Args:
     num_unlearned: unlearned models K.
@@ -106,7 +106,7 @@ def klom_floor(num_unlearned: int, num_gold: int, *, seed: int, num_bins: int = 
 def forgetting_quality(
   unlearned_scores: np.ndarray, gold_scores: np.ndarray, *, delta: float = 1e-5
 ) -> ForgettingQuality:
-  r"""How indistinguishable unlearned models are from gold ones, for each forget example.
+  r"""Forgetting quality: indistinguishability of unlearned and gold models, example by example.
 
   With FPR and FNR of attacks on the score,
 
@@ -155,7 +155,7 @@ def forgetting_quality(
 
 
 def forgetting_quality_floor(num_unlearned: int, num_gold: int, *, seed: int) -> float:
-  """What `forgetting_quality` gives for identical distributions (normal ones), by simulation.
+  """Null floor of `forgetting_quality`: identical (normal) distributions, by simulation.
 
   Args:
     num_unlearned: unlearned models K.

@@ -10,9 +10,9 @@ from dalign_jax.metrics import _checks
 
 
 def column_false_alarms(golds: np.ndarray, *, floors: float = 1.0) -> float:
-  r"""How often a column calls a held-out gold a failure: its own false-alarm rate.
+  r"""False-alarm rate of a column: the share of held-out gold models that it calls failures.
 
-  Each gold in turn plays the method, beside a gold and a second gold. The column is outside its
+  Each gold in turn plays the method, against a gold and a second gold. The column is outside its
   floor where the method is further from gold than `floors` times the second gold is.
 
   Args:

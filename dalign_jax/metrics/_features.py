@@ -1,4 +1,4 @@
-"""Geometry of penultimate features: how the forget set lies in the retain set's subspace."""
+"""Geometry of penultimate features: the forget set in the retain set's subspace."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -40,7 +40,7 @@ def dimensional_alignment(
 
   with :math:`V_k` the fewest leading eigenvectors that hold `energy` of the trace. Samples that a
   model was not trained on lie closer to its retain manifold, so gold shows a higher value than the
-  original. It is read only beside gold's and the original's, never absolutely.
+  original. Compare it with gold's and the original's; it has no absolute meaning.
 
   Args:
     forget_features: `[Nf, D]` penultimate features.

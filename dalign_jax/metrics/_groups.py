@@ -1,4 +1,4 @@
-"""Who pays: metrics by group, the worst group, and each group's gap to gold."""
+"""Metrics by group: the worst group, and each group's gap to gold."""
 
 from collections.abc import Callable
 from typing import NamedTuple

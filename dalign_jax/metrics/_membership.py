@@ -14,7 +14,7 @@ def population_attack(
   num_folds: int = 5,
   num_bootstrap: int = 500,
 ) -> _curves.AttackResult:
-  """Attack by a logistic regression on per-example scores, judged out of fold.
+  """Membership attack by logistic regression on per-example scores, with out-of-fold predictions.
 
   Both sides are cut at random to equal size (see `match_classes` for equal classes); features are
   standardised within each training fold; decision values are pooled over the folds.
@@ -27,7 +27,7 @@ def population_attack(
     num_bootstrap: resamples behind each interval.
 
   Returns:
-    The attack's metrics; to be read beside gold's. The intervals resample examples with the
+    The attack's metrics; compare them with gold's. The intervals resample examples with the
     regressions held fixed, so for identical distributions they are somewhat too narrow.
 
   Raises:
@@ -72,7 +72,7 @@ def svc_attack(
   num_bootstrap: int = 500,
   max_examples: int = 2000,
 ) -> _curves.AttackResult:
-  """Attack by a support-vector classifier (RBF kernel, C = 3), judged out of fold.
+  """Membership attack by a support-vector classifier (RBF, C = 3), with out-of-fold predictions.
 
   The literature runs it on correctness, confidence, entropy, modified entropy or the probabilities,
   one at a time; any columns will do.
@@ -86,7 +86,7 @@ def svc_attack(
     max_examples: of each side, since its time grows with their square.
 
   Returns:
-    The attack's metrics; to be read beside gold's.
+    The attack's metrics; compare them with gold's.
 
   Raises:
     ValueError: for empty, non-finite or wrongly shaped scores, or fewer examples than folds.

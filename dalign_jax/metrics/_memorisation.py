@@ -1,4 +1,4 @@
-"""How much training on an example changes what a network says of it."""
+"""Memorisation of training examples."""
 
 import numpy as np
 

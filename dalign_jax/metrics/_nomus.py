@@ -21,7 +21,7 @@ class NullSpread(NamedTuple):
 
 
 def one_feature_attack(forget_losses: np.ndarray, unseen_losses: np.ndarray, *, seed: int) -> float:
-  """M of NoMUS: accuracy of a logistic regression on the loss alone, forget against unseen.
+  """Membership attack on per-example losses: its accuracy, M of NoMUS, forget against unseen.
 
   The sides are cut at random to equal size; the accuracy is the mean over ten stratified random
   splits with a tenth held out.
@@ -63,7 +63,7 @@ def forgetting_score(m: float) -> float:
     m: accuracy in [0, 1], as `one_feature_attack` returns.
 
   Returns:
-    The score, in [0, .5]; to be read beside `attack_null_spread`.
+    The score, in [0, .5]; compare it with `attack_null_spread`.
 
   Raises:
     ValueError: for an accuracy outside [0, 1].
@@ -72,7 +72,7 @@ def forgetting_score(m: float) -> float:
 
 
 def nomus(utility_accuracy: float, m: float) -> float:
-  r"""Normalised machine unlearning score, to be read beside gold's.
+  r"""Normalised machine unlearning score (NoMUS), for comparison with gold's.
 
   .. math:: \tfrac12 \, acc + \tfrac12 (1 - 2 |M - \tfrac12|)
 
@@ -101,7 +101,7 @@ def nomus(utility_accuracy: float, m: float) -> float:
 def attack_null_spread(
   n_forget: int, n_unseen: int, *, seed: int, num_draws: int = 200
 ) -> NullSpread:
-  """The floor of `forgetting_score`: its spread when both sides follow one distribution.
+  """Null floor of `forgetting_score`: its spread when both sides follow one distribution.
 
   Args:
     n_forget: number of forget examples.

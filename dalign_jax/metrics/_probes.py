@@ -1,4 +1,4 @@
-"""What features still tell: a fresh linear head, and clusters."""
+"""Probes of features: a new linear head, and clusters."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -32,7 +32,7 @@ def linear_probe(
   *,
   forget_classes: Sequence[int] | None = None,
 ) -> ProbeResult:
-  """Test accuracy of a fresh linear head on frozen features; it means something beside gold's.
+  """Test accuracy of a new linear head on frozen features, for comparison with gold's.
 
   The head is a multinomial logistic regression (L2, C = 1) on features standardised by the
   training set; it has no randomness.
@@ -85,7 +85,7 @@ def linear_probe(
 def clustering_scores(
   features: np.ndarray, labels: np.ndarray, *, num_clusters: int | None = None, seed: int
 ) -> ClusteringScores:
-  r"""How well k-means clusters of the features match the classes, beside gold's metrics.
+  r"""Agreement of k-means clusters with the classes, for comparison with gold's.
 
   With :math:`n_{ij}` examples of cluster i and class j, F1 is taken over pairs of examples:
 

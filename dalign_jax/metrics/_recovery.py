@@ -1,4 +1,4 @@
-"""How much comes back: recovery curves beside gold's, and classification by prototypes."""
+"""Gaps between recovery curves and gold's, and classification by prototypes."""
 
 import numpy as np
 

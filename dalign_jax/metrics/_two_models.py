@@ -1,4 +1,4 @@
-"""What an update gives away: an attacker holds the models before and after unlearning."""
+"""Attacks on an update: the attacker holds the models before and after unlearning."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ def update_features(
   features_after: np.ndarray,
   labels: np.ndarray,
 ) -> np.ndarray:
-  r"""How an update changed each example: what an attacker with both models can compute.
+  r"""Changes of each example's outputs in an update, as an attacker with both models sees them.
 
   .. math:: \big(\Delta CE, \; \Delta\phi, \; \|\Delta z\|_2, \; \|\Delta f\|_2\big)
 
@@ -76,7 +76,7 @@ def update_leakage(
 
   A balanced logistic regression, judged out-of-fold, on what `update_features` gives. Run it
   against retain examples, and against unseen examples of the same classes (`match_classes`). A
-  retrained model gives something away too: read the result beside gold's and `update_floor`.
+  retrained model gives something away too: compare the result with gold's and `update_floor`.
 
   Args:
     forget_changes: `[N, K]` changes of forget examples.

@@ -36,7 +36,7 @@ def initialize(shapes: types.PyTree, key: jax.Array) -> types.ModelState:
 
 
 def _rule(path: tuple, shape: tuple[int, ...]) -> _Draw:
-  """How to draw the leaf at `path`."""
+  """The rule that draws the leaf at `path`."""
   rules = {
     ('kernel', 4): _he_normal,  # convolutions
     ('kernel', 2): _lecun_normal,  # linear layers

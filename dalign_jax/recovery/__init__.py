@@ -1,7 +1,7 @@
-"""What comes back: procedures that try to recover forgotten knowledge from a finished model.
+"""Recovery procedures, which try to restore forgotten knowledge from a finished model.
 
 Each works on a copy and returns a `RecoveryCurve`: forget accuracy after the procedure, at growing
-budgets. A curve says nothing alone: read it beside gold's, with `metrics.recovery_gap`.
+budgets. A curve says nothing alone: compare it with gold's by `metrics.recovery_gap`.
 """
 
 from dalign_jax.recovery._compression import pruned, pruning, quantized, rounding

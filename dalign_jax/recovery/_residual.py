@@ -1,4 +1,4 @@
-"""Residual knowledge: does a model know a forgotten image again a small step beside it?"""
+"""Residual knowledge: recognition of forgotten images after small perturbations."""
 
 from collections.abc import Sequence
 import functools

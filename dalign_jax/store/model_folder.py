@@ -112,7 +112,7 @@ def digest(model: types.ModelState) -> str:
 
 
 def environment() -> dict:
-  """Where a model was made: what its bits and its seconds depend on."""
+  """The environment of a model, on which its bits and its seconds depend."""
   return {
     'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
     'processes': jax.process_count(),

@@ -1,4 +1,4 @@
-"""What a run tells while it works: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a run: a bar on a terminal, plain lines elsewhere."""
 
 from collections.abc import Callable, Iterator
 import contextlib
@@ -83,7 +83,7 @@ def bar(title: str) -> Iterator[Quiet]:
 class RunMonitor(types.Monitor):
   """Shows a run's progress, writes `train.jsonl`, and keeps its states in `training/`.
 
-  Arrays that a method gives go to `<name>.npz` beside its model.
+  Arrays that a method gives go to `<name>.npz` next to its model.
 
   A run that was stopped goes on at the last finished epoch; the seconds of its earlier parts are
   counted in. It is refused if it was started with other settings or on other devices, since it

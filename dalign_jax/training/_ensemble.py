@@ -1,4 +1,4 @@
-"""Many models from one compiled program: what honest evaluation spends its time on."""
+"""Ensembles: many models from one compiled program."""
 
 from collections.abc import Sequence
 import functools
@@ -43,7 +43,7 @@ def fit_ensemble(
     mapping: how a device runs its members: 'scan' (one after the other), 'vmap' (side by side), or
       None for 'scan' on a CPU and 'vmap' elsewhere. On a CPU, convolutions that are not
       `models.convolution` are slow in a scan.
-    monitor: keeps states, is told of steps and epochs.
+    monitor: receives steps and epochs, keeps states.
 
   Returns:
     The K trained models, on the host.

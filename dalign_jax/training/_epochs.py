@@ -29,7 +29,7 @@ def run_epochs(
       epoch's number and the state's step.
     state: initial training state on the host; its `model` is what is trained.
     num_epochs: number of epochs.
-    monitor: keeps states, is told of each epoch.
+    monitor: receives each epoch, keeps states.
     devices: devices to run on, None for all.
     place: `(host state, devices) -> state` on the devices.
     fetch: the inverse; every process calls it.

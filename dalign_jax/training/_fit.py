@@ -1,4 +1,4 @@
-"""Minimising one loss, and plain fitting: how most models are made."""
+"""Minimising one loss, and plain fitting of classifiers."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -27,7 +27,7 @@ def minimize(
   constants_fn: Callable[[int], types.PyTree] | None = None,
   stop_fn: Callable[[types.ModelState], bool] | None = None,
 ) -> types.ModelState:
-  """Minimises one loss from the original: what most methods are.
+  """Minimises one loss, starting from the original, as most methods do.
 
   An epoch is one pass over the first data set; batches of the others go along with it.
 
@@ -123,7 +123,7 @@ def fit(
   devices: parallel.Devices = None,
   monitor: types.Monitor | None = None,
 ) -> types.ModelState:
-  """Trains a classifier with cross-entropy: how original and gold are made.
+  """Trains a classifier with cross-entropy, as for original and gold.
 
   Args:
     apply_fn: the network.
@@ -132,7 +132,7 @@ def fit(
     recipe: epochs, batch size, optimizer, augmentation.
     key: decides batches and augmentation.
     devices: devices to run on, None for all.
-    monitor: keeps states, is told of steps and epochs.
+    monitor: receives steps and epochs, keeps states.
 
   Returns:
     The trained model, on the host.

@@ -129,7 +129,7 @@ def run_steps(
     key: the run's key; each step folds its own number in.
     constants: replicated pytree for the loss.
     phase: name for the monitor and for errors.
-    monitor: told of every call.
+    monitor: receives every call.
 
   Returns:
     The new replicated state and the mean loss.

@@ -1,6 +1,6 @@
-"""Dimensional alignment by streamed second moments beside an SVD of all features.
+"""Dimensional alignment by streamed second moments, compared with an SVD of all features.
 
-Each figure comes from a process of its own, so that peak memory can be told apart.
+Each result comes from a separate process, so that peak memory is that of one method.
 
 python -m experiments.benchmarks.alignment
 """

@@ -1,4 +1,4 @@
-"""What all benchmarks share: interleaved rounds, ratios with their spread, JSON and a table."""
+"""Shared parts of the benchmarks: interleaved rounds, ratios with their spread, JSON, a table."""
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
@@ -97,7 +97,7 @@ def row(name: str, timings: Mapping[str, Timing], pairs: Sequence[tuple[str, str
 
 
 def environment() -> dict:
-  """What figures depend on: processor, versions, compiler, allocator, the machine's load."""
+  """Environment of the results: processor, versions, compiler, allocator, the machine's load."""
   return {
     'processor': _processor(),
     'cores': os.cpu_count(),
@@ -152,7 +152,7 @@ def print_rows(rows: Sequence[Mapping]) -> None:
 def import_torch():
   """PyTorch, with as many threads as there are cores.
 
-  Its OpenMP threads are told to sleep while they wait: where other processes want the cores,
+  Its OpenMP threads sleep while they wait: where other processes want the cores,
   threads that spin make a small step 5 to 10 times slower.
 
   Raises:

@@ -1,4 +1,4 @@
-"""Convolutions inside loops: XLA's own gradients ("stock") beside the library's ("ours").
+"""Convolutions inside loops: XLA's own gradients ("stock") against the library's ("ours").
 
 python -m experiments.benchmarks.loops
 """

@@ -1,4 +1,4 @@
-"""A training step beside the same network in PyTorch.
+"""A training step compared with the same network in PyTorch.
 
 python -m experiments.benchmarks.training_step
 """
@@ -22,7 +22,7 @@ SETTINGS = {'lr': LEARNING_RATE, 'momentum': MOMENTUM, 'weight_decay': WEIGHT_DE
 
 
 def measure(*, quick: bool = False) -> list[dict]:
-  """A row for each network: ours beside PyTorch in both memory formats."""
+  """A row for each network: ours against PyTorch in both memory formats."""
   harness.import_torch()
   cases = dict(CASES)
   if quick:

@@ -1,4 +1,4 @@
-"""Entropic transport beside ott-jax: cost, and cost with gradient, between two sets of features.
+"""Entropic transport compared with ott-jax: cost, and cost with gradient, between feature sets.
 
 Both sides run to the same error of the marginals, in float32, from the same features. The gradient
 is the envelope's on both.

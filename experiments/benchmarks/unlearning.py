@@ -1,4 +1,4 @@
-"""A whole unlearning run, MUDA with its default settings, beside plain PyTorch code of the method.
+"""A whole unlearning run, MUDA with its defaults, compared with plain PyTorch code of the method.
 
 python -m experiments.benchmarks.unlearning
 """

@@ -1,1 +1,1 @@
-"""What is measured of models, and the columns of the tables."""
+"""Measurements of models, and the columns of the tables."""

@@ -18,7 +18,7 @@ RATES = np.logspace(-4, 0, 81)  # false-positive rates of the ROC curves
 
 
 class Case(NamedTuple):
-  """What attacks may use.
+  """The outputs that attacks may use.
 
   Attributes:
     job: the problem.

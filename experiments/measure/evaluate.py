@@ -1,6 +1,6 @@
-"""Evaluates original, gold and unlearned models, each beside gold.
+"""Evaluates original, gold and unlearned models, each against gold.
 
-A line of the table is a group of models that differ in their seeds: each member is measured beside
+A line of the table is a group of models that differ in their seeds: each member is measured against
 the gold of its number, and under `--evaluation=full` the group as a whole (`distributions`).
 """
 
@@ -146,7 +146,7 @@ def _references(job, number) -> tuple[seed_groups.Model, seed_groups.Model]:
 
 
 def _settings(job, model, number) -> dict:
-  """What an evaluation depends on."""
+  """The settings that an evaluation depends on."""
   original, gold = _references(job, number)
   return {
     'format': FORMAT,

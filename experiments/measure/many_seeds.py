@@ -1,4 +1,4 @@
-"""What `--evaluation=full` measures of a group: distributions, strong attacks, relearning.
+"""Measurements of a group for `--evaluation=full`: distributions, strong attacks, relearning.
 
 To add a column of groups, add one entry to `MEASURES`; an attack is one entry of `attacks.ATTACKS`.
 Formulas and sources are in the docstrings of `dalign_jax.metrics`; docs/evaluation.md says how to
@@ -105,7 +105,7 @@ def measure(
 
 
 def floors(job: preparation.Job) -> dict[str, float]:
-  """What identical distributions give at these numbers of models, by simulation."""
+  """Null floors: identical distributions at these numbers of models, by simulation."""
   sizes = job.config.seeds, job.config.golds // 2
   klom = metrics.klom_floor(*sizes, seed=0, num_bins=num_bins(job))
   quality = metrics.forgetting_quality_floor(*sizes, seed=0)
@@ -190,7 +190,7 @@ MEASURES: tuple[evaluation.Measure, ...] = (
     'relearn_epochs',
     'relearn',
     "Epochs of fine-tuning on forget until its loss is the original's: fewer than gold's means "
-    'that knowledge was only hidden. First seed; one more than the most tried where never.',
+    'that knowledge was only hidden. First seed; one more than the maximum if never.',
     _relearn_epochs,
     digits=0,
   ),

@@ -1,4 +1,4 @@
-"""What is measured of one model: scalars for the table, arrays for the plots.
+"""Measurements of one model: scalars for the table, arrays for the plots.
 
 A scalar that is not defined for a model or a problem (DA of a network whose features are all zero,
 test accuracy on classes that the test set lacks) is left out.
@@ -30,8 +30,8 @@ def scalars(
   Args:
     job: the problem.
     outputs: of the model.
-    gold: of the gold beside it.
-    original: of the original beside it.
+    gold: of the gold that it is compared with.
+    original: of the original that it comes from.
     is_gold: whether the model is the reference itself; distances to gold are left out.
     keys: which to measure, None for all.
   """
@@ -75,7 +75,7 @@ def _project(points):
 
 
 def arrays(job: preparation.Job, outputs: evaluation.Outputs) -> dict[str, np.ndarray]:
-  """What the plots need: spectrum, DA by energy, accuracy by class, a projection of features."""
+  """Arrays for the plots: spectrum, DA by energy, accuracy by class, a projection of features."""
   rng = np.random.default_rng(job.config.evaluation_seed)
   outputs = evaluation.finite(outputs)
   forget, retain = outputs['forget'].features, outputs['retain'].features

@@ -1,7 +1,7 @@
 """Predictions: what a method expected gold to know, against what gold knows.
 
-A method that predicts gold's answers leaves `prediction.npz` beside its model. The evaluation,
-which alone sees gold, writes `reliability.npz` beside it; the report reads that.
+A method that predicts gold's answers leaves `prediction.npz` next to its model. The evaluation,
+which alone sees gold, writes `reliability.npz` next to it; the report reads that.
 """
 
 from collections.abc import Sequence

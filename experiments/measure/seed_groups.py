@@ -33,7 +33,7 @@ class Group:
   shadows: list[Model]
 
   def file(self, job: preparation.Job, ending: str) -> pathlib.Path:
-    """Where what was measured of the group as a whole is."""
+    """File of the measurements of the group as a whole."""
     return job.folder / 'evaluation' / f'{self.name}{ending}'
 
 

@@ -1,4 +1,4 @@
-"""Where the models of a problem are: one folder for each, by role and seed."""
+"""Folders of the models of a problem, by role and seed."""
 
 import dataclasses
 import os
@@ -30,25 +30,25 @@ class Folders:
     return [self.config.gold_seed + i for i in range(self.config.golds)]
 
   def original_folder(self, seed: int) -> pathlib.Path:
-    """Where the original of a seed is."""
+    """Folder of the original of a seed."""
     return self.folder / 'original' / f'seed_{seed}'
 
   def gold_folder(self, seed: int) -> pathlib.Path:
-    """Where the gold of a seed is."""
+    """Folder of the gold model of a seed."""
     return self.folder / 'gold' / f'seed_{seed}'
 
   def shadow_folder(self, index: int) -> pathlib.Path:
-    """Where a model trained on half of the forget set is."""
+    """Folder of a model trained on half of the forget set."""
     return self.folder / 'shadow' / f'seed_{index}'
 
   def run_folders(self, label: str, unlearn_seed: int | None = None) -> list[pathlib.Path]:
-    """Where a method's results are, one for each original."""
+    """Folders of a method's results, one for each original."""
     first = self._run_folder(label, unlearn_seed)
     others = [first.with_name(f'{first.name}-original_{s}') for s in self.original_seeds[1:]]
     return [first, *others]
 
   def run_shadow_folders(self, label: str, unlearn_seed: int | None = None) -> list[pathlib.Path]:
-    """Where a method's results on the shadows are."""
+    """Folders of a method's results on the shadows."""
     first = self._run_folder(label, unlearn_seed)
     return [first.with_name(f'{first.name}-shadow_{k}') for k in range(self.config.shadows)]
 

@@ -1,4 +1,4 @@
-"""Which training images are memorised: scores from models that were trained without a part."""
+"""Memorisation scores of training images, from models trained without a part of them."""
 
 import dataclasses
 import hashlib
@@ -47,7 +47,7 @@ def scores(config: config_lib.Config) -> Scores:
 
 
 def folder_of(config: config_lib.Config) -> pathlib.Path:
-  """Where the scores and their models are."""
+  """Folder of the scores and their models."""
   settings = config.problem_settings()
   asked = json.dumps({k: v for k, v in settings.items() if k not in _NOT_ASKED})
   name = hashlib.sha256(asked.encode()).hexdigest()[:12]

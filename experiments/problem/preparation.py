@@ -58,7 +58,7 @@ class Job(folders.Folders):
     return self.init_fn(seeds.stream(0, 'template'))
 
   def problem(self, original: types.ModelState, **changes) -> types.Problem:
-    """What a method sees; `changes` replace fields."""
+    """The problem that a method sees; `changes` replace fields."""
     fields = {
       'apply_fn': self.apply_fn,
       'init_fn': self.init_fn,
@@ -116,7 +116,7 @@ def prepare(
 
 
 def _check(job):
-  """What settings alone do not tell."""
+  """Checks that need the data as well as the settings."""
   from_settings.check_batch_size('batch_size', job.recipe.batch_size, job.devices)
   if job.recipe.label_smoothing and job.is_multi_label:
     raise errors.InputError(
@@ -174,7 +174,7 @@ def fix(job: Job) -> None:
 
 
 def _identity(job) -> dict:
-  """What original and gold depend on: settings, data and splits, as JSON gives them back."""
+  """Settings, data and splits that original and gold depend on, as JSON returns them."""
   settings = job.config.problem_settings()
   if job.config.forget.startswith('ids:'):
     del settings['forget']  # the hash of the split says which ids, the file's path does not

@@ -17,7 +17,7 @@ Poison = Callable[[types.Dataset], types.Dataset]  # of held-out rows
 
 
 class Made(NamedTuple):
-  """The sets of a problem; see `problems.Job`."""
+  """The sets of a problem; see `preparation.Job`."""
 
   source: data_lib.Source
   split: data_lib.Split

@@ -17,7 +17,7 @@ _RUN = ('unlearned', 'oracle')
 
 
 class Figure(NamedTuple):
-  """An SVG image: `name` is its file's, the caption says what is to be seen."""
+  """An SVG image: `name` is its file's, the caption describes it."""
 
   name: str
   svg: str
@@ -87,7 +87,7 @@ def _nearness(rows):
 
 def _trade_off(rows):
   choices = {
-    'forgetting_score': 'forgetting score (0: nothing can be told)',
+    'forgetting_score': 'forgetting score (0: no separation)',
     'attack': 'accuracy of the attack (0.5: chance)',
   }
   for key, label in choices.items():
@@ -146,7 +146,7 @@ def _methods(rows):
     Figure(
       f'method_{hparams.short(row.name)}',
       plots.beside_gold(row, standing['original'], standing['gold']),
-      f'{row.name} beside original and gold: margins of forget and of unseen images, and features.',
+      f'{row.name}, original and gold: margins of forget and of unseen images, and features.',
     )
     for row in rows
     if row.kind in _RUN

@@ -1,4 +1,4 @@
-"""What the plots of a report share: figures, the look of a model, legends, SVG."""
+"""Shared parts of the plots of a report: figures, the look of a model, legends, SVG."""
 
 import io
 
@@ -59,7 +59,7 @@ def _again(choices, i):
 
 
 def legend(ax, *, beside: bool = False) -> None:
-  """Names inside the plot, or beside it where that is asked for or there are many."""
+  """Names inside the plot, or next to it on request or if there are many."""
   handles, labels = ax.get_legend_handles_labels()
   if not beside and len(labels) <= _MOST_INSIDE:
     ax.legend(fontsize=7)

@@ -14,8 +14,8 @@ from experiments.report import figures, html_tables, page, rows_file, table
 _RUN = ('unlearned', 'oracle')
 _LEAST_MOVE = 0.1  # of the way from original to gold: below it, a method did next to nothing
 READING = (
-  'Every number is to be read beside the same number of gold, the model retrained without the '
-  'forget set: nearer to gold is better, higher or lower is not. "=" marks a gap to gold no larger '
+  'Compare every number with that of gold, the model retrained without the '
+  'forget set: nearer to gold is better; higher or lower is not. "=" marks a gap to gold no larger '
   'than the gap between two golds (the floor). Avg Gap: mean absolute gap to gold over forget, '
   'retain and test accuracy and the attack, in points. ToW: product of one minus the three '
   'accuracy gaps, 1 is gold. '
@@ -25,11 +25,11 @@ READING = (
 
 
 _CLASSES = (
-  'Accuracy on images of the classes that lose some, and on test images of all classes, %: what is '
-  'known of the class may stay.'
+  'Accuracy on images of the classes that lose some, and on test images of all classes, %: '
+  'knowledge of the class may stay.'
 )
 _ORACLE = (
-  'An oracle was told which forget images gold gets right: it shows what could be reached, is no '
+  'An oracle knows which forget images gold gets right: it shows what could be reached, is no '
   'method, and is not ranked'
 )
 
@@ -77,7 +77,7 @@ def _sections(job, rows) -> list[Section]:
 
 
 def warnings(rows: rows_lib.Results) -> list[str]:
-  """What a reader must know before trusting the table."""
+  """Warnings that a reader needs before trusting the table."""
   notes = []
   for column in table.columns(rows):
     if column.key not in ('activation_distance', 'dimensional_alignment'):

@@ -10,7 +10,7 @@ _FIELDS = ('name', 'kind', 'seeds', 'record', 'group', 'group_intervals')
 
 
 class Record(NamedTuple):
-  """What a report was made of; its rows are without arrays."""
+  """The contents of a report; its rows are without arrays."""
 
   title: str
   notes: list[str]

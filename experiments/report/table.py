@@ -1,4 +1,4 @@
-"""The table of methods against gold: every number beside gold's and its floor."""
+"""The table of methods against gold: numbers with their gaps to gold and the noise floor."""
 
 import csv
 import io
@@ -53,7 +53,7 @@ def floor(column: Column, rows: rows_lib.Results) -> float:
 
 
 def separation(column: Column, rows: rows_lib.Results) -> float:
-  """How many floors lie between original and gold; infinite where the floor is 0."""
+  """Number of floors between original and gold; infinite where the floor is 0."""
   gap, noise = _gap(column, rows.original, rows.gold), floor(column, rows)
   if not gap:
     return 0.0

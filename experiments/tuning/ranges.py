@@ -1,4 +1,4 @@
-"""What tuning may try: for each method, the ranges of its hyper-parameters.
+"""Ranges of hyper-parameters for tuning, by method.
 
 Hyper-parameters that are not named here keep their defaults, or what `--hparam` says.
 """
@@ -13,7 +13,7 @@ Value = int | float | str | bool
 
 
 class Range(Protocol):
-  """Where values are drawn from, and the few of them that a grid has."""
+  """A range from which values are drawn, and the few of them that a grid has."""
 
   def draw(self, rng: np.random.Generator) -> Value: ...
 

@@ -2,7 +2,7 @@
 
 The rule: the setting with the lowest score wins. The score is Avg Gap with validation images in
 place of test images: the mean of the absolute gaps to gold in forget, retain and validation
-accuracy and in the membership attack. Of equal scores, the lower activation distance wins. A trial
+accuracy and in the membership attack. Ties are broken by the lower activation distance. A trial
 that fails, or whose outputs are not finite, loses to every other. Over several originals the score
 is the mean of theirs.
 """
@@ -29,7 +29,7 @@ _JUDGED = ('forget_accuracy', 'retain_accuracy', 'validation_accuracy', 'attack'
 
 @dataclasses.dataclass(frozen=True)
 class _Seed:
-  """What the models that come from one original are measured beside."""
+  """References for the models that come from one original."""
 
   original: evaluation.Outputs
   gold: evaluation.Outputs

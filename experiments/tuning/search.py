@@ -1,4 +1,4 @@
-"""Searches hyper-parameters against a gold that no table compares with, by the rule of `judging`.
+"""Hyper-parameter search against a gold model that no table uses, by the rule of `score`.
 
 A method's trials run in one process, in memory; its log is whole after each of them, and a search
 that was stopped goes on behind the last.
@@ -42,7 +42,7 @@ def run(config: config_lib.Config, tuning: config_lib.Tuning) -> None:
   judge = prepare_judge(config, tuning)
   job, folder = judge.job, judge.job.folder
   for method, values in resolved.items():
-    stages.Run.of(job, method, values)  # raises what is the user's to mend before any trial
+    stages.Run.of(job, method, values)  # raises user errors before any trial
   for name, values in judge.references.items():
     progress.say(f'{name}: {_describe(values)}')
   for method, values in resolved.items():
@@ -52,7 +52,7 @@ def run(config: config_lib.Config, tuning: config_lib.Tuning) -> None:
 
 
 def tuning_folder(config: config_lib.Config) -> pathlib.Path:
-  """Where the problem is that a search for `config` works on."""
+  """Folder of the problem that a search for `config` works on."""
   folder = folders.problem_folder(config)
   return folder.with_name(f'{folder.name}-tuning')
 
@@ -91,7 +91,7 @@ def _check(config, tuning):
 
 
 def settings(method: str, values: dict, fixed: set[str], tuning: config_lib.Tuning) -> list[dict]:
-  """What is tried of a method, in order: its defaults, then points of its ranges.
+  """Settings tried for a method, in order: its defaults, then points of its ranges.
 
   Args:
     method: its name.
@@ -163,7 +163,7 @@ def _trial(judge, method, trial, values, tuning) -> Row:
 
 
 def _measured(judge, method, values, number, tuning, watch):
-  """What becomes of one original."""
+  """Measurements of one original after unlearning."""
   key = seeds.stream(tuning.tuning_seed, 'unlearn', number)
   with watch.running():
     run = stages.Run.of(judge.job, method, values)
@@ -177,7 +177,7 @@ def _label(method, values) -> str:
 
 
 def _order(row) -> tuple:
-  """What the best trial has least of."""
+  """Sort key of trials: the best trial has the smallest."""
   number = lambda name: float(row[name] or 'inf')
   return row['status'] != 'ok', number('score'), number('activation_distance'), int(row['trial'])
 
