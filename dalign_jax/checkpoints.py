@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from dalign_jax import errors, types
+from dalign_jax import digests, errors, locate, types
 
 
 class CheckpointError(errors.InputError):
@@ -74,22 +74,21 @@ def restore_foreign(directory: str | pathlib.Path, template: types.ModelState) -
   Raises:
     CheckpointError: if there is none, it cannot be read, or it does not fit the template.
   """
-  directory = pathlib.Path(directory).absolute()
-  number = lambda path: [int(p) if p.isdigit() else 0 for p in path.relative_to(directory).parts]
-  found = sorted((path.parent for path in directory.rglob('_METADATA')), key=number)
-  if not found:
-    raise CheckpointError(f'no checkpoint in {directory}')
+  try:
+    found = locate.find(directory)
+  except errors.InputError as error:
+    raise CheckpointError(str(error)) from error
   try:
     handler = ocp.PyTreeCheckpointer()
-    leaves = handler.metadata(found[-1]).item_metadata.tree
+    leaves = handler.metadata(found.path).item_metadata.tree
     as_arrays = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), leaves)
-    tree = handler.restore(found[-1], restore_args=as_arrays)
+    tree = handler.restore(found.path, restore_args=as_arrays)
   except Exception as error:  # orbax and tensorstore raise many types on damaged files
-    raise CheckpointError(f'unreadable checkpoint in {found[-1]}: {_reason(error)}') from error
+    raise CheckpointError(f'unreadable checkpoint in {found.path}: {_reason(error)}') from error
   tree = tree if 'params' in tree else {'params': tree}
   tree = {'params': tree['params'], 'batch_stats': tree.get('batch_stats') or {}}
   tree = jax.tree.map(np.asarray, tree)
-  _check_equal(found[-1], tree, template._asdict())
+  _check_equal(found.path, tree, template._asdict())
   return types.ModelState(**tree)
 
 
@@ -150,7 +149,8 @@ def _newest(directory, target):
         state = jax.tree.map(np.asarray, restored.state)
         if target is not None:
           _check_equal(directory, state, target)
-        return step, state, restored.metadata
+        place = directory / str(step)
+        return step, state, digests.unseal(state, restored.metadata, place)
       except Exception as e:  # orbax and tensorstore raise many types on damaged files
         error = error or e
   if error is not None:
@@ -199,7 +199,8 @@ def _write(manager, step, tree, metadata):
     manager.save(
       step,
       args=ocp.args.Composite(
-        state=ocp.args.StandardSave(tree), metadata=ocp.args.JsonSave(metadata)
+        state=ocp.args.StandardSave(tree),
+        metadata=ocp.args.JsonSave(digests.seal(tree, metadata)),
       ),
     )
   except Exception as error:  # orbax and tensorstore raise many types on a full disk
@@ -210,6 +211,8 @@ def _write(manager, step, tree, metadata):
 
 def _reason(error: Exception) -> str:
   """The end of an error's first line; tensorstore puts the cause there, behind long paths."""
+  if isinstance(error, errors.InputError):
+    return str(error)
   text = str(error).splitlines()[0] if str(error) else type(error).__name__
   return text if len(text) <= 160 else f'... {text[-160:]}'
 

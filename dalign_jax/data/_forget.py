@@ -1,14 +1,13 @@
 """What to forget: `class:3`, `class:3:0.1`, `random:0.1`, `group:NAME`, `ids:FILE` and others."""
 
 from collections.abc import Sequence
-import csv
 import difflib
 import pathlib
 from typing import NamedTuple
 
 import numpy as np
 
-from dalign_jax import errors, types
+from dalign_jax import errors, id_file, types
 
 FORCED = ('group', 'ids')  # kinds that name rows wherever they lie
 SCENARIOS = ('subclass', 'mislabelled', 'backdoor', 'memorised')  # see _scenarios
@@ -254,30 +253,16 @@ def id_rows(wanted: Sequence[str], ids: np.ndarray, flag: str) -> np.ndarray:
 
 
 def read_ids(path: str | pathlib.Path, flag: str) -> list[str]:
-  """The ids in a file: one a line, or the column `id` of a CSV file with a header.
+  """The ids in a file; see `id_file.read`.
 
   Args:
-    path: the file, UTF-8; empty lines and those that begin with # are left out.
+    path: the file.
     flag: the flag that errors quote.
 
   Raises:
-    ValueError: if it cannot be read, or a line has no id.
+    ValueError: if it cannot be read for certain.
   """
   try:
-    text = pathlib.Path(path).read_text(encoding='utf-8-sig')
-  except (OSError, UnicodeDecodeError) as error:
-    raise errors.InputError(
-      f'{flag} must name a text file in UTF-8 with one id a line: {error}'
-    ) from error
-  numbered = [(k, line.strip()) for k, line in enumerate(text.splitlines(), start=1)]
-  lines = [(k, line) for k, line in numbered if line and not line.startswith('#')]
-  header = next(csv.reader([lines[0][1]])) if lines else []
-  if 'id' not in header:
-    return [line for _, line in lines]
-  column, found = header.index('id'), []
-  for k, line in lines[1:]:
-    cells = next(csv.reader([line]))
-    if len(cells) <= column or not cells[column]:
-      raise errors.InputError(f'{flag}: line {k} has no id in the column id: {line!r}')
-    found.append(cells[column])
-  return found
+    return [name.strip() for name in id_file.read(path).ids]
+  except errors.InputError as error:
+    raise errors.InputError(f'{flag}: {error}') from error

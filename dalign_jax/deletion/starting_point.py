@@ -10,7 +10,7 @@ from dalign_jax import checkpoints, errors, from_settings, seeds, types
 from dalign_jax import data as data_lib
 from dalign_jax import settings as settings_lib
 from dalign_jax.deletion import audit_record
-from dalign_jax.store import files, hashing, model_folder
+from dalign_jax.store import files, hashing, model_folder, problem_folder
 
 ROLES = ('train', 'validation', 'test')
 
@@ -119,7 +119,7 @@ def _by_split(config, problem):
       f'{config.dataset} is not what {problem} was trained on', argument='data'
     )
   with errors.blame('checkpoint'):
-    split = data_lib.load_split(problem / 'splits.npz')
+    split = problem_folder.read_split(problem)
     data_lib.check_split(split, len(source.dataset))
   rows = {
     'train': np.union1d(split.retain, split.forget),
