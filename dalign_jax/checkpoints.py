@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
 
-from dalign_jax import errors, types
+from dalign_jax import digests, errors, locate, types
 
 
 class CheckpointError(errors.InputError):
@@ -95,18 +95,17 @@ def restore_foreign(directory: str | pathlib.Path, template: types.ModelState) -
   Raises:
     CheckpointError: if there is none, it cannot be read, or it does not fit the template.
   """
-  directory = pathlib.Path(directory).absolute()
-  number = lambda path: [int(p) if p.isdigit() else 0 for p in path.relative_to(directory).parts]
-  found = sorted((path.parent for path in directory.rglob('_METADATA')), key=number)
-  if not found:
-    raise CheckpointError(f'no checkpoint in {directory}')
   try:
-    tree = _load_tree(found[-1])
+    place = locate.find(directory).path
+  except errors.InputError as error:
+    raise CheckpointError(str(error)) from error
+  try:
+    tree = _load_tree(place)
   except Exception as error:  # orbax and tensorstore raise many types on damaged files
-    raise CheckpointError(f'unreadable checkpoint in {found[-1]}: {_reason(error)}') from error
+    raise CheckpointError(f'unreadable checkpoint in {place}: {_reason(error)}') from error
   tree = tree if 'params' in tree else {'params': tree}
   tree = {'params': tree['params'], 'batch_stats': tree.get('batch_stats') or {}}
-  _check_equal(found[-1], tree, template._asdict())
+  _check_equal(place, tree, template._asdict())
   return types.ModelState(**tree)
 
 
@@ -157,7 +156,8 @@ def _newest(directory, target, *, with_state=True):
       if target is not None:
         _check_equal(directory, state, target)
       with _context():
-        return step, state, ocp.load_checkpointables(place, {'metadata': None})['metadata']
+        metadata = ocp.load_checkpointables(place, {'metadata': None})['metadata']
+      return step, state, digests.unseal(state, metadata, place)
     except Exception as e:  # orbax and tensorstore raise many types on damaged files
       error = error or e
   if error is not None:
@@ -217,14 +217,12 @@ def _context() -> ocp.Context:
   process = jax.process_index()
   registry = ocp.handlers.local_registry()
   registry.add(ocp.handlers.JsonHandler, checkpointable_name='metadata')
-  return ocp.Context(
-    checkpointables_options=ocp.options.CheckpointablesOptions(registry=registry),
-    multiprocessing_options=ocp.options.MultiprocessingOptions(
-      primary_host=process,
-      active_processes={process},
-      barrier_sync_key_prefix=f'process_{process}',
-    ),
-  )
+  context = ocp.Context()
+  context.checkpointables.registry = registry
+  context.multiprocessing.primary_host = process
+  context.multiprocessing.active_processes = {process}
+  context.multiprocessing.barrier_sync_key_prefix = f'process_{process}'
+  return context
 
 
 def _write(directory, step, tree, metadata, *, num_kept):
@@ -235,8 +233,9 @@ def _write(directory, step, tree, metadata, *, num_kept):
   try:
     if step in _steps(directory):  # left by a run that was found damaged and was repeated
       shutil.rmtree(directory / str(step))
+    sealed = digests.seal(tree, metadata)
     with _context():
-      ocp.save_checkpointables(directory / str(step), {'state': tree, 'metadata': metadata})
+      ocp.save_checkpointables(directory / str(step), {'state': tree, 'metadata': sealed})
     for old in _steps(directory)[:-num_kept]:
       shutil.rmtree(directory / str(old))
   except Exception as error:  # orbax and tensorstore raise many types on a full disk
@@ -245,5 +244,7 @@ def _write(directory, step, tree, metadata, *, num_kept):
 
 def _reason(error: Exception) -> str:
   """The end of an error's first line; tensorstore puts the cause there, behind long paths."""
+  if isinstance(error, errors.InputError):
+    return str(error)
   text = str(error).splitlines()[0] if str(error) else type(error).__name__
   return text if len(text) <= 160 else f'... {text[-160:]}'

@@ -281,6 +281,9 @@ class Request:
     section='Request',
     valid=valid_lib.LOCAL_PATH,
   )
+  id_column: str = run_setting(
+    'id', 'Column of the ids in a CSV file or JSON lines.', section='Request', valid=valid_lib.TEXT
+  )
   out: str = run_setting(
     '',
     'Folder for the new checkpoint and the record; must not exist.',

@@ -10,10 +10,10 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 RANKS = (
   {'errors'},
-  {'stopping', 'valid'},
-  {'dalign_jax.types', 'settings', 'seeds'},
+  {'id_file', 'locate', 'stopping', 'valid'},
+  {'dalign_jax.types', 'digests', 'settings', 'seeds'},
   {'losses', 'metrics', 'data', 'models', 'optim', 'parallel', 'checkpoints'}
-  | {'adapters', 'adversarial', 'depth'},
+  | {'adapters', 'adversarial', 'depth', 'foreign'},
   {'augmentation', 'fresh', 'recipe_optim'},
   {'training'},
   {'prediction'},

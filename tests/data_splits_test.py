@@ -210,7 +210,7 @@ def test_group_that_is_a_number_means_a_count():
   [
     ('row-3\nrow-10\nrow-2', 'utf-8'),
     ('id\nrow-3\nrow-10\nrow-2\n', 'utf-8-sig'),
-    ('# a request\r\n\r\n  row-3 \r\nrow-10\r\n# end\r\nrow-2', 'utf-8'),
+    ('\r\n  row-3 \r\nrow-10\r\n\r\nrow-2', 'utf-8'),
     ('reason,id\n"moved, then asked",row-3\n,"row-10"\nnone,row-2\n', 'utf-8'),
   ],
 )
@@ -232,9 +232,9 @@ def test_ids_with_commas_and_other_alphabets(tmp_path):
   [
     ('row-1\nrow-x\nrow-y\nrow-z\nrow-w', "4 of 5 ids are not in .*'row-x', 'row-y', 'row-z'; ids"),
     ('row-1\nrow-2\nrow-1', "1 ids occur more than once, such as 'row-1'"),
-    ('id\n# nobody\n', 'forgets no training row'),
+    ('id\n# nobody\n', "1 of 1 ids are not in the training data, such as '# nobody'"),
     ('', 'forgets no training row'),
-    ('reason,id\nmoved,row-1\nmoved', "line 3 has no id in the column id: 'moved'"),
+    ('reason,id\nmoved,row-1\nmoved', "line 3 has no id in the column 'id'"),
     ('\n'.join(f'row-{row}' for row in range(400)), 'forgets all 400 training rows'),
   ],
 )

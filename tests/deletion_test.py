@@ -165,7 +165,6 @@ def test_stopped_request_leaves_nothing_half_written(run, tmp_path, monkeypatch,
 
 BAD = {
   'unknown': (['digits_99999'], '1 of 1 ids are not in the training data'),
-  'twice': ('repeated', 'occur more than once'),
   'none': ([], 'names no id'),
   'forgotten': ('forgotten', r'3 of 3 ids are forgotten already, by request 1 of 20'),
   'held out': ('test', r'2 of 2 ids were never trained on \(test data\)'),
@@ -192,7 +191,7 @@ def test_bad_settings_are_refused(run, chain, tmp_path):
   ids = run[1][:2]
   for changes, message in (
     ({'out': str(chain / 'first')}, 'out.*there already'),
-    ({'checkpoint': 'nowhere'}, "checkpoint: there is no folder 'nowhere'"),
+    ({'checkpoint': 'nowhere'}, "checkpoint: there is no file or folder 'nowhere'"),
     ({'method': 'scrubb', 'hparam': ()}, "method: unknown method 'scrubb'"),
     ({'method': 'head_only', 'hparam': ()}, 'method: head_only forgets whole classes'),
     ({'data': 'mnist5k'}, 'data: mnist5k is not what .* was trained on'),
@@ -304,3 +303,33 @@ def test_commands_work_from_a_shell(run, tmp_path):
   again = shell('experiments.forget', *places, *flags)
   assert again.returncode == 2 and again.stderr.count('\n') == 1, again.stderr
   assert again.stderr.startswith('error: --out')
+
+
+def test_the_lines_of_a_request_add_up_in_its_record(run, tmp_path):
+  """Named twice, spelled otherwise, quoted, in another column: what was read is in the record."""
+  checkpoint, trained, _ = run
+  lines = [
+    'Sample;why',
+    f'"{trained[0]}";"asked',
+    'twice"',
+    f' {trained[1]} ;',
+    f'{trained[0]};',
+    '',
+  ]
+  path = tmp_path / 'asked.csv'
+  path.write_text('\ufeff' + '\r\n'.join(lines), encoding='utf-8')
+  request = settings_lib.Request(
+    checkpoint=str(checkpoint),
+    ids=str(path),
+    id_column='sample',
+    out=str(tmp_path / 'out'),
+    method='finetune',
+    hparam=('finetune.num_epochs=1',),
+  )
+  record = carry_out.forget(request, CONFIG)
+  read = record['read']
+  assert record['request']['ids'] == sorted(trained[:2])
+  assert (read['lines_read'], read['header_lines'], read['further_lines']) == (5, 1, 1)
+  assert (read['ids_found'], read['ids_repeated'], read['ids_asked']) == (3, 1, 2)
+  assert any('named more than once' in note for note in read['notes'])
+  verify(tmp_path / 'out')

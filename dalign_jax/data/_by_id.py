@@ -2,12 +2,11 @@
 
 import collections
 from collections.abc import Sequence
-import csv
 import pathlib
 
 import numpy as np
 
-from dalign_jax import errors
+from dalign_jax import errors, id_file
 from dalign_jax.data import _request
 
 
@@ -44,33 +43,17 @@ def id_rows(wanted: Sequence[str], ids: np.ndarray, argument: str = 'ids') -> np
 
 
 def read_ids(path: str | pathlib.Path, argument: str = 'ids') -> list[str]:
-  """The ids in a file: one a line, or the column `id` of a CSV file with a header.
+  """The ids in a file, without blanks around them; see `id_file.read`.
 
   Args:
-    path: the file, UTF-8; empty lines and those that begin with # are left out.
+    path: the file.
     argument: what errors name.
 
   Raises:
-    ValueError: if it cannot be read, or a line has no id.
+    ValueError: if it cannot be read for certain.
   """
-  try:
-    text = pathlib.Path(path).expanduser().read_text(encoding='utf-8-sig')
-  except (OSError, UnicodeDecodeError) as error:
-    raise errors.InputError(
-      f'must name a text file in UTF-8 with one id a line: {error}', argument=argument
-    ) from error
-  numbered = [(k, line.strip()) for k, line in enumerate(text.splitlines(), start=1)]
-  lines = [(k, line) for k, line in numbered if line and not line.startswith('#')]
-  header = next(csv.reader([lines[0][1]])) if lines else []
-  if 'id' not in header:
-    return [line for _, line in lines]
-  column, found = header.index('id'), []
-  for k, line in lines[1:]:
-    cells = next(csv.reader([line]))
-    if len(cells) <= column or not cells[column]:
-      raise errors.InputError(f'line {k} has no id in the column id: {line!r}', argument=argument)
-    found.append(cells[column])
-  return found
+  with errors.blame(argument):
+    return [name.strip() for name in id_file.read(path).ids]
 
 
 def _rows(request, context):

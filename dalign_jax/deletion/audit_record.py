@@ -59,7 +59,7 @@ def contents(basis, request, rows, outcome) -> dict:
   return {**found, 'summary': summary.sentences(found)}
 
 
-def make(basis, request, rows, outcome, environment: dict) -> dict:
+def make(basis, request, rows, asked, outcome, environment: dict) -> dict:
   """The record of a request that was carried out."""
   fields = dataclasses.fields(settings_lib.Settings)
   record = {
@@ -68,6 +68,7 @@ def make(basis, request, rows, outcome, environment: dict) -> dict:
     'previous': basis.chain[-1]['hash'] if basis.chain else None,
     'created': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
     **contents(basis, request, rows, outcome),
+    'read': {**asked.counts, 'notes': asked.notes},
     'configuration': {
       'checkpoint': request.checkpoint,
       'held_out': basis.held_out,

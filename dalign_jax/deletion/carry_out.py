@@ -23,7 +23,7 @@ from dalign_jax import (
 )
 from dalign_jax import data as data_lib
 from dalign_jax import settings as settings_lib
-from dalign_jax.deletion import audit_record, starting_point
+from dalign_jax.deletion import audit_record, request_file, starting_point
 from dalign_jax.store import files, hashing, model_folder, progress
 
 STREAMS = 2  # how keys are made of seeds: 1 shared keys with originals, records of it still replay
@@ -59,14 +59,14 @@ def forget(request: settings_lib.Request, config) -> dict:
     what = 'is there already; name a new one' if request.out else 'must be named'
     raise errors.InputError(f'the folder {request.out!r} {what}', argument='out')
   basis = starting_point.read(request, config)
-  rows = read_request(request.ids, basis)
+  rows, asked = read_request(request.ids, basis, request.id_column)
   problem, method_hparams = problem_of(basis, request, rows)
   start = [model_folder.digest(basis.model), basis.data_hash, rows.tolist()]
   how = [request.method, method_hparams, config.unlearn_seed]
   folder = out.with_name(f'.{out.name}.{hashing.of_json([start, how])[:12]}')
   with files.lock(folder / '.request'):  # the model in it has a lock of its own
     outcome = carry_out(basis, request, rows, problem, method_hparams, folder)
-    record = audit_record.make(basis, request, rows, outcome, model_folder.environment())
+    record = audit_record.make(basis, request, rows, asked, outcome, model_folder.environment())
     files.write_json(folder / 'history.json', basis.chain)
     files.write_json(folder / 'ids.json', audit_record.ids_of(outcome.sets))
     files.write_json(folder / 'record.json', record)
@@ -80,26 +80,36 @@ def forget(request: settings_lib.Request, config) -> dict:
   return record
 
 
-def read_request(path: str, basis: starting_point.StartingPoint) -> np.ndarray:
-  """Rows of the training set that the request names.
+def read_request(
+  path: str, basis: starting_point.StartingPoint, id_column: str = 'id'
+) -> tuple[np.ndarray, request_file.Asked]:
+  """Rows of the training set that the request names, and how it was read.
+
+  Args:
+    path: of the request; see `id_file.read`.
+    basis: the model and its data.
+    id_column: the column of ids.
 
   Raises:
-    errors.InputError: for ids that are repeated, unknown, held out, or forgotten already.
+    errors.InputError: for ids that are unknown, held out, or forgotten already.
   """
+  earlier = [(n, set(record['request']['ids'])) for n, record in enumerate(basis.chain, start=1)]
+  known = {name for dataset in basis.sets.values() for name in dataset.ids.tolist()}
   with errors.blame('ids'):
-    wanted = data_lib.read_ids(path, 'ids')
-  if not wanted:
-    raise errors.InputError(f'{path} names no id', argument='ids')
-  for number, record in enumerate(basis.chain, start=1):
-    earlier = set(record['request']['ids'])
+    asked = request_file.read(path, id_column, known.union(*(ids for _, ids in earlier)))
+  for note in asked.notes:
+    progress.say(note)
+  for (number, ids), record in zip(earlier, basis.chain, strict=True):
     _refuse(
-      wanted, earlier, f'are forgotten already, by request {number} of {record["created"][:10]}'
+      asked.ids, ids, f'are forgotten already, by request {number} of {record["created"][:10]}'
     )
   trained = set(basis.sets['train'].ids.tolist())
   for role in ('validation', 'test'):
     held = set(basis.sets[role].ids.tolist()) - trained
-    _refuse(wanted, held, f'were never trained on ({role} data)')
-  return rows_of(wanted, basis)
+    _refuse(asked.ids, held, f'were never trained on ({role} data)')
+  rows = rows_of(asked.ids, basis)
+  request_file.check_sum(asked.counts, forgotten=len(rows), copies=0)
+  return rows, asked
 
 
 def _refuse(wanted, bad, why):

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dalign_jax import checkpoints, errors, from_settings, seeds, types
+from dalign_jax import checkpoints, errors, foreign, from_settings, locate, seeds, types
 from dalign_jax import data as data_lib
 from dalign_jax import settings as settings_lib
 from dalign_jax.deletion import audit_record
-from dalign_jax.store import files, hashing, model_folder
+from dalign_jax.store import files, hashing, model_folder, problem_folder, progress
 
 ROLES = ('train', 'validation', 'test')
 
@@ -42,8 +42,10 @@ def read(request: settings_lib.Request, config: settings_lib.Settings) -> Starti
     errors.InputError: naming what is missing, or has changed since.
   """
   place = pathlib.Path(request.checkpoint).expanduser()
-  if not request.checkpoint or not place.is_dir():
-    raise errors.InputError(f'there is no folder {request.checkpoint!r}', argument='checkpoint')
+  if not request.checkpoint or not place.exists():
+    raise errors.InputError(
+      f'there is no file or folder {request.checkpoint!r}', argument='checkpoint'
+    )
   chain = audit_record.read_chain(place)
   problem = _problem_folder(place)
   held_out = request.held_out
@@ -64,7 +66,9 @@ def read(request: settings_lib.Request, config: settings_lib.Settings) -> Starti
     if chain or problem:
       model, _ = checkpoints.restore(folder, template)
     else:
-      model = checkpoints.restore_foreign(folder, template)
+      found_at = locate.find(folder)
+      progress.say(f'checkpoint: {found_at}')
+      model = _foreign_model(found_at, template)
   if chain and model_folder.digest(model) != chain[-1]['model']['after']:
     raise errors.InputError(
       f'the model in {folder} is not the one that its record speaks of', argument='checkpoint'
@@ -73,6 +77,15 @@ def read(request: settings_lib.Request, config: settings_lib.Settings) -> Starti
   return StartingPoint(
     config, folder, apply_fn, init_fn, model, found, class_names, data_hash, held_out, chain
   )
+
+
+def _foreign_model(found: locate.Checkpoint, template: types.ModelState) -> types.ModelState:
+  """The model in a checkpoint of another program."""
+  if found.form == 'orbax':
+    return checkpoints.restore_foreign(found.path, template)
+  fitted = foreign.fit(foreign.read(found), template)
+  progress.say(f'  {fitted.note}')
+  return fitted.model
 
 
 def _uncached(config):
@@ -120,7 +133,7 @@ def _by_split(config, problem):
       f'{config.dataset} is not what {problem} was trained on', argument='data'
     )
   with errors.blame('checkpoint'):
-    split = data_lib.load_split(problem / 'splits.npz')
+    split = problem_folder.read_split(problem)
     data_lib.check_split(split, len(source.dataset))
   rows = {
     'train': np.union1d(split.retain, split.forget),

@@ -1,18 +1,17 @@
 """The folder of a model: made once, whole, with a record of how; interrupted work resumes."""
 
 from collections.abc import Callable
-import hashlib
 import importlib.metadata
 import os
 import pathlib
 from typing import Any
 
 import jax
-import numpy as np
 
-from dalign_jax import checkpoints, errors, parallel, training, types
+from dalign_jax import checkpoints, digests, errors, parallel, training, types
 from dalign_jax.store import files, progress, timing
 
+digest = digests.of_model
 _PACKAGES = ('dalign-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
@@ -101,14 +100,6 @@ def _check_record(folder, there, now):
       '--problem or --workdir, or delete the folder',
       argument='workdir',
     )
-
-
-def digest(model: types.ModelState) -> str:
-  """SHA-256 of a model's bytes: an evaluation says which models it is of."""
-  digest = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(model):
-    digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
-  return digest.hexdigest()
 
 
 def environment() -> dict:

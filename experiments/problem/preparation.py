@@ -1,7 +1,6 @@
 """The problem of a run: its data, splits and network, fixed in a folder of its own."""
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 import re
@@ -10,8 +9,8 @@ import jax
 import numpy as np
 
 from dalign_jax import data as data_lib
-from dalign_jax import errors, from_settings, parallel, seeds, types
-from dalign_jax.store import files, hashing, model_folder
+from dalign_jax import digests, errors, from_settings, parallel, seeds, types
+from dalign_jax.store import files, hashing, model_folder, problem_folder
 from experiments import config as config_lib
 from experiments.problem import folders, sets
 
@@ -158,6 +157,7 @@ def fix(job: Job) -> None:
         'use another --problem or --workdir',
         argument='workdir',
       )
+    problem_folder.read_split(job.folder)
     return
   if parallel.is_main_process():
     data_lib.save_split(job.folder / 'splits.npz', job.split)
@@ -178,16 +178,11 @@ def _identity(job) -> dict:
   settings = job.config.problem_settings()
   if job.config.forget.startswith('ids:'):
     del settings['forget']  # the hash of the split says which ids, the file's path does not
-  split = hashlib.sha256()
-  for name, rows in vars(job.split).items():
-    if not len(rows) and name.startswith('unseen'):
-      continue
-    split.update(f'{name} {len(rows)} '.encode() + rows.tobytes())
   identity = {
     **settings,
     'data_hash': job.data_hash,
     'test_hash': job.test_hash,
-    'split_hash': split.hexdigest(),
+    'split_hash': digests.of_split(job.split),
   }
   if ':' in job.config.model:
     identity['network_hash'] = hashing.of_module(job.config.model.partition(':')[0])
