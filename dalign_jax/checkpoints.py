@@ -100,7 +100,7 @@ def restore_foreign(directory: str | pathlib.Path, template: types.ModelState) -
   except errors.InputError as error:
     raise CheckpointError(str(error)) from error
   try:
-    tree = _load_tree(place)
+    tree = load_tree(place)
   except Exception as error:  # orbax and tensorstore raise many types on damaged files
     raise CheckpointError(f'unreadable checkpoint in {place}: {_reason(error)}') from error
   tree = tree if 'params' in tree else {'params': tree}
@@ -152,7 +152,7 @@ def _newest(directory, target, *, with_state=True):
   for step in reversed(_steps(directory)):
     place = pathlib.Path(directory).absolute() / str(step)
     try:
-      state = _load_tree(place / 'state', target) if with_state else None
+      state = load_tree(place / 'state', target) if with_state else None
       if target is not None:
         _check_equal(directory, state, target)
       with _context():
@@ -165,7 +165,7 @@ def _newest(directory, target, *, with_state=True):
   return None
 
 
-def _load_tree(place: pathlib.Path, target: Any = None) -> Any:
+def load_tree(place: pathlib.Path, target: Any = None) -> Any:
   """The pytree saved at `place` as host arrays, whatever devices it was saved from.
 
   Args:

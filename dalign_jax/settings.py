@@ -284,6 +284,21 @@ class Request:
   id_column: str = run_setting(
     'id', 'Column of the ids in a CSV file or JSON lines.', section='Request', valid=valid_lib.TEXT
   )
+  item: str = run_setting(
+    '',
+    'Which of several models in the checkpoint to take, such as ema_params.',
+    section='Request',
+    valid=valid_lib.TEXT,
+  )
+  copies: str = run_setting(
+    'refuse',
+    'Copies of forgotten samples among the others: refuse, include (forget them too) or keep.',
+    section='Request',
+    valid=valid_lib.OneOf(('refuse', 'include', 'keep')),
+  )
+  near_copies: bool = run_setting(
+    True, 'Look for near copies too, not for equal pixels alone.', section='Request'
+  )
   out: str = run_setting(
     '',
     'Folder for the new checkpoint and the record; must not exist.',
@@ -311,6 +326,27 @@ class Request:
     'Models (0, 1 or 2) to retrain without the forgotten data, for comparison.',
     section='Request',
     valid=valid_lib.OneOf((0, 1, 2)),
+  )
+
+  def __post_init__(self):
+    check(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Search:
+  """Settings of the search for a photo among the samples, in addition to `Settings`."""
+
+  image: str = run_setting(
+    '', 'Photo to look for; a file.', section='Request', valid=valid_lib.LOCAL_PATH
+  )
+  count: int = run_setting(
+    20, 'Number of samples to list.', section='Request', valid=valid_lib.Between(1, 10**5)
+  )
+  list_file: str = run_setting(
+    'candidates.csv',
+    'File for the list; must not exist.',
+    section='Request',
+    valid=valid_lib.LOCAL_PATH,
   )
 
   def __post_init__(self):

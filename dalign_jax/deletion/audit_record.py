@@ -23,9 +23,10 @@ _OLD_NAMES = {  # of metrics in records of version 0.1.0
   'to_gold': 'activation_distance',
 }
 _RECOMPUTED = ('request', 'samples', 'model', 'method', 'seeds', 'metrics', 'summary')
+_RECOMPUTED_LATER = ('copies',)  # not in records of version 0.1.0
 
 
-def contents(basis, request, rows, outcome) -> dict:
+def contents(basis, request, rows, outcome, copies: dict | None) -> dict:
   """Contents that a replay must reproduce, from a `StartingPoint` and an `Outcome`."""
   config, train = basis.config, basis.sets['train']
   before = basis.sets
@@ -56,10 +57,12 @@ def contents(basis, request, rows, outcome) -> dict:
     },
     'metrics': outcome.metrics,
   }
+  if copies is not None:  # None in records of version 0.1.0
+    found['copies'] = copies
   return {**found, 'summary': summary.sentences(found)}
 
 
-def make(basis, request, rows, asked, outcome, environment: dict) -> dict:
+def make(basis, request, wanted, outcome, environment: dict, left: dict) -> dict:
   """The record of a request that was carried out."""
   fields = dataclasses.fields(settings_lib.Settings)
   record = {
@@ -67,10 +70,13 @@ def make(basis, request, rows, asked, outcome, environment: dict) -> dict:
     'number': len(basis.chain) + 1,
     'previous': basis.chain[-1]['hash'] if basis.chain else None,
     'created': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
-    **contents(basis, request, rows, outcome),
-    'read': {**asked.counts, 'notes': asked.notes},
+    **contents(basis, request, wanted.rows, outcome, wanted.copies),
+    'read': wanted.read,
+    'traces': left,
     'configuration': {
       'checkpoint': request.checkpoint,
+      'item': request.item,
+      'taken': basis.taken.described(),
       'held_out': basis.held_out,
       'hparam': list(request.hparam),
       'compare_gold': request.compare_gold,
@@ -116,19 +122,25 @@ def _check(record, path) -> dict:
   return record
 
 
+def request_folder(place: pathlib.Path) -> pathlib.Path | None:
+  """The `--out` of the request that a checkpoint lies in, None if it lies in none."""
+  place = place.resolve()
+  return next((p for p in (place, *place.parents) if (p / 'record.json').is_file()), None)
+
+
 def read_chain(folder: pathlib.Path) -> list[dict]:
   """The records that led to a checkpoint, oldest first; empty where none did.
 
   Args:
-    folder: the --out of a request, or the model in it.
+    folder: the --out of a request, or anything in it.
 
   Raises:
     errors.InputError: if one was changed, or the chain is broken.
   """
-  folder = folder.resolve()
-  folder = folder.parent if folder.name == 'model' else folder
-  if not (folder / 'record.json').is_file():
+  found = request_folder(folder)
+  if found is None:
     return []
+  folder = found
   path = folder / 'history.json'
   if not path.is_file():
     raise errors.InputError(f'there is no {path}: the chain of records is broken')
@@ -162,7 +174,8 @@ def differences(record: dict, replayed: dict) -> list[str]:
   """Names of the parts in which a replay differs from the record."""
   if 'forget' in record['metrics']['original']:
     replayed = _in_old_words(record, replayed)
-  return [name for name in _RECOMPUTED if record[name] != replayed[name]]
+  later = [n for n in _RECOMPUTED_LATER if record.get(n) != replayed.get(n)]
+  return [name for name in _RECOMPUTED if record[name] != replayed[name]] + later
 
 
 def _in_old_words(record: dict, replayed: dict) -> dict:

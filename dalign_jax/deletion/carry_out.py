@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import pathlib
-import shutil
 from typing import NamedTuple
 
 import jax
@@ -21,9 +20,14 @@ from dalign_jax import (
   training,
   types,
 )
-from dalign_jax import data as data_lib
 from dalign_jax import settings as settings_lib
-from dalign_jax.deletion import audit_record, request_file, starting_point
+from dalign_jax.deletion import (
+  audit_record,
+  model_source,
+  request_rows,
+  starting_point,
+  traces,
+)
 from dalign_jax.store import files, hashing, model_folder, progress
 
 STREAMS = 2  # how keys are made of seeds: 1 shared keys with originals, records of it still replay
@@ -59,80 +63,44 @@ def forget(request: settings_lib.Request, config) -> dict:
     what = 'is there already; name a new one' if request.out else 'must be named'
     raise errors.InputError(f'the folder {request.out!r} {what}', argument='out')
   basis = starting_point.read(request, config)
-  rows, asked = read_request(request.ids, basis, request.id_column)
-  problem, method_hparams = problem_of(basis, request, rows)
-  start = [model_folder.digest(basis.model), basis.data_hash, rows.tolist()]
+  wanted = request_rows.read(request, basis)
+  problem, method_hparams = problem_of(basis, request, wanted.rows)
+  start = [model_folder.digest(basis.model), basis.data_hash, wanted.rows.tolist()]
   how = [request.method, method_hparams, config.unlearn_seed]
-  folder = out.with_name(f'.{out.name}.{hashing.of_json([start, how])[:12]}')
-  with files.lock(folder / '.request'):  # the model in it has a lock of its own
-    outcome = carry_out(basis, request, rows, problem, method_hparams, folder)
-    record = audit_record.make(basis, request, rows, asked, outcome, model_folder.environment())
+  folder = traces.hidden_folder(out, hashing.of_json([start, how]))
+  with files.lock(folder / traces.LOCK):  # the model in it has a lock of its own
+    outcome = carry_out(basis, request, wanted.rows, problem, method_hparams, folder)
+    written = basis.taken.described()['written']
+    traces.tidy(folder, [traces.LOCK])
+    model_source.write(folder, basis.taken, checkpoints.restore(folder / 'model')[0])
+    left = _clean(request, config, basis, problem.forget, out, folder)
+    environment = model_folder.environment()
+    record = audit_record.make(basis, request, wanted, outcome, environment, left)
     files.write_json(folder / 'history.json', basis.chain)
     files.write_json(folder / 'ids.json', audit_record.ids_of(outcome.sets))
     files.write_json(folder / 'record.json', record)
-    for shown in folder.glob('*.npz'):  # images or features that a method shows of its work
-      shown.unlink()
-    shutil.rmtree(folder / '.request')
-    (folder / '.lock').unlink()
+    traces.tidy(folder, [written] if written else [])
     os.replace(folder, out)
-  if config.cache_dir:
-    data_lib.drop_cached(os.path.expanduser(config.cache_dir), basis.data_hash)
   return record
 
 
-def read_request(
-  path: str, basis: starting_point.StartingPoint, id_column: str = 'id'
-) -> tuple[np.ndarray, request_file.Asked]:
-  """Rows of the training set that the request names, and how it was read.
-
-  Args:
-    path: of the request; see `id_file.read`.
-    basis: the model and its data.
-    id_column: the column of ids.
-
-  Raises:
-    errors.InputError: for ids that are unknown, held out, or forgotten already.
-  """
-  earlier = [(n, set(record['request']['ids'])) for n, record in enumerate(basis.chain, start=1)]
-  known = {name for dataset in basis.sets.values() for name in dataset.ids.tolist()}
-  with errors.blame('ids'):
-    asked = request_file.read(path, id_column, known.union(*(ids for _, ids in earlier)))
-  for note in asked.notes:
-    progress.say(note)
-  for (number, ids), record in zip(earlier, basis.chain, strict=True):
-    _refuse(
-      asked.ids, ids, f'are forgotten already, by request {number} of {record["created"][:10]}'
-    )
-  trained = set(basis.sets['train'].ids.tolist())
-  for role in ('validation', 'test'):
-    held = set(basis.sets[role].ids.tolist()) - trained
-    _refuse(asked.ids, held, f'were never trained on ({role} data)')
-  rows = rows_of(asked.ids, basis)
-  request_file.check_sum(asked.counts, forgotten=len(rows), copies=0)
-  return rows, asked
-
-
-def _refuse(wanted, bad, why):
-  found = [name for name in wanted if name in bad]
-  if found:
-    raise errors.InputError(
-      f'{len(found)} of {len(wanted)} ids {why}, such as {found[0]!r}', argument='ids'
-    )
-
-
-def rows_of(wanted: list[str], basis: starting_point.StartingPoint) -> np.ndarray:
-  """Rows of the training set.
-
-  Raises:
-    errors.InputError: for ids that are repeated or unknown, or all there are.
-  """
-  train = basis.sets['train']
-  with errors.blame('ids'):
-    rows = data_lib.id_rows(wanted, train.ids, 'ids')
-  left = np.delete(train.labels, rows, axis=0)
-  if len(np.unique(left, axis=0)) < 2:
-    raise errors.InputError('the request leaves less than two classes to keep', argument='ids')
-  return rows
+def _clean(request, config, basis, forgotten, out, folder) -> dict:
+  """Removes what holds forgotten samples elsewhere; the words of the record."""
+  removed, busy = {}, []
+  removed['stopped requests'], held = traces.remove_stopped(out, folder)
+  busy += held
+  removed['folders of replays'], held = traces.remove_scratch()
+  busy += held
+  if config.cache_dir:
+    name = basis.config.dataset
+    dropped = traces.drop_caches(config.cache_dir, name, basis.data_hash, forgotten)
+    removed['caches'], held = dropped
+    busy += held
+  left = [f'in use by another process: {place}' for place in busy]
+  return {
+    'removed': removed,
+    'not_looked_into': left + traces.elsewhere(request, basis.config, basis.problem),
+  }
 
 
 def carry_out(basis, request, rows, problem, method_hparams, folder, streams=STREAMS) -> Outcome:

@@ -9,8 +9,8 @@ import numpy as np
 
 from dalign_jax import checkpoints, errors, types
 from dalign_jax import settings as settings_lib
-from dalign_jax.deletion import audit_record, carry_out, starting_point
-from dalign_jax.store import hashing, model_folder, progress
+from dalign_jax.deletion import audit_record, carry_out, request_rows, starting_point, traces
+from dalign_jax.store import files, hashing, model_folder, progress
 
 
 def verify(path: pathlib.Path, *, places: dict, settings: dict, replay: bool) -> None:
@@ -37,7 +37,8 @@ def verify(path: pathlib.Path, *, places: dict, settings: dict, replay: bool) ->
     return
   configuration = record['configuration']
   request = settings_lib.Request(
-    checkpoint=places['checkpoint'] or configuration['checkpoint'],
+    checkpoint=places['checkpoint'] or _checkpoint_of(configuration),
+    item=configuration.get('item', ''),
     data=places['data'] or configuration['settings']['dataset'],
     held_out=places['held_out'] or configuration['held_out'],
     method=record['method']['name'],
@@ -46,16 +47,27 @@ def verify(path: pathlib.Path, *, places: dict, settings: dict, replay: bool) ->
   )
   basis = starting_point.read(request, config)
   _check_before(basis, record)
-  rows = carry_out.rows_of(record['request']['ids'], basis)
+  rows = request_rows.rows_of(record['request']['ids'], basis)
   problem, hparams = carry_out.problem_of(basis, request, rows)
-  with tempfile.TemporaryDirectory() as scratch:
+  traces.remove_scratch()
+  with tempfile.TemporaryDirectory(prefix=traces.SCRATCH) as scratch:
     folder = pathlib.Path(scratch)
+    lock = files.lock(folder / traces.LOCK)  # that of a killed replay is free, and can be removed
     streams = record['seeds'].get('streams', 1)
-    outcome = carry_out.carry_out(basis, request, rows, problem, hparams, folder, streams)
-    replayed = checkpoints.restore(folder / 'model')[0]
-  _compare(record, audit_record.contents(basis, request, rows, outcome), path.parent, replayed)
+    with lock:
+      outcome = carry_out.carry_out(basis, request, rows, problem, hparams, folder, streams)
+      replayed = checkpoints.restore(folder / 'model')[0]
+  copies = request_rows.copies_again(record, basis.sets['train'], rows)
+  contents = audit_record.contents(basis, request, rows, outcome, copies)
+  _compare(record, contents, path.parent, replayed)
   progress.say('replay: the same model, samples, metrics and summary')
   progress.say('verified')
+
+
+def _checkpoint_of(configuration: dict) -> str:
+  """The very step that was taken, where it is still there; what was named otherwise."""
+  taken = configuration.get('taken', {}).get('path', '')
+  return taken if taken and pathlib.Path(taken).exists() else configuration['checkpoint']
 
 
 def _check_model(folder, record):

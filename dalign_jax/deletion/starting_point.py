@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dalign_jax import checkpoints, errors, foreign, from_settings, locate, seeds, types
 from dalign_jax import data as data_lib
+from dalign_jax import errors, from_settings, seeds, types
 from dalign_jax import settings as settings_lib
-from dalign_jax.deletion import audit_record
-from dalign_jax.store import files, hashing, model_folder, problem_folder, progress
+from dalign_jax.deletion import audit_record, model_source
+from dalign_jax.store import files, hashing, model_folder, problem_folder
 
 ROLES = ('train', 'validation', 'test')
 
@@ -19,7 +19,7 @@ class StartingPoint(NamedTuple):
   """A model before a request, and all that is known of it."""
 
   config: settings_lib.Settings
-  folder: pathlib.Path  # of the checkpoint
+  taken: model_source.Taken  # where the model was
   apply_fn: types.ApplyFn
   init_fn: object
   model: types.ModelState
@@ -28,6 +28,7 @@ class StartingPoint(NamedTuple):
   data_hash: str
   held_out: str
   chain: list[dict]  # records of earlier requests, oldest first
+  problem: pathlib.Path | None  # the folder of the run that the model is of
 
 
 def read(request: settings_lib.Request, config: settings_lib.Settings) -> StartingPoint:
@@ -51,7 +52,7 @@ def read(request: settings_lib.Request, config: settings_lib.Settings) -> Starti
   held_out = request.held_out
   if chain:
     config, held_out = _earlier(config, chain[-1], request)
-    source, found = sets_by_ids(config, chain[-1], held_out, place)
+    source, found = sets_by_ids(config, chain[-1], held_out, audit_record.request_folder(place))
   elif problem:
     config = _of_run(config, problem, request)
     source, found = _by_split(config, problem)
@@ -60,32 +61,29 @@ def read(request: settings_lib.Request, config: settings_lib.Settings) -> Starti
     source, found = _whole(config, held_out)
   shape, class_names = source.dataset.images.shape[1:], source.class_names
   apply_fn, init_fn = from_settings.network(config, shape, len(class_names))
-  folder = place / 'model' if (place / 'model').is_dir() else place
+  inside = place / 'model'
+  folder = inside if (chain or problem) and inside.is_dir() else place
   with errors.blame('checkpoint'):
     template = init_fn(seeds.stream(0, 'template'))
-    if chain or problem:
-      model, _ = checkpoints.restore(folder, template)
-    else:
-      found_at = locate.find(folder)
-      progress.say(f'checkpoint: {found_at}')
-      model = _foreign_model(found_at, template)
-  if chain and model_folder.digest(model) != chain[-1]['model']['after']:
+    record = chain[-1] if chain else None
+    taken = model_source.take(folder, template, request.item, record)
+  if chain and model_folder.digest(taken.model) != chain[-1]['model']['after']:
     raise errors.InputError(
       f'the model in {folder} is not the one that its record speaks of', argument='checkpoint'
     )
-  data_hash = data_lib.content_hash(source.dataset)
   return StartingPoint(
-    config, folder, apply_fn, init_fn, model, found, class_names, data_hash, held_out, chain
+    config=config,
+    taken=taken,
+    apply_fn=apply_fn,
+    init_fn=init_fn,
+    model=taken.model,
+    sets=found,
+    class_names=class_names,
+    data_hash=data_lib.content_hash(source.dataset),
+    held_out=held_out,
+    chain=chain,
+    problem=None if chain else problem,
   )
-
-
-def _foreign_model(found: locate.Checkpoint, template: types.ModelState) -> types.ModelState:
-  """The model in a checkpoint of another program."""
-  if found.form == 'orbax':
-    return checkpoints.restore_foreign(found.path, template)
-  fitted = foreign.fit(foreign.read(found), template)
-  progress.say(f'  {fitted.note}')
-  return fitted.model
 
 
 def _uncached(config):

@@ -19,6 +19,7 @@ def sentences(found: dict) -> list[str]:
     f'that was trained on all of them. It saw: {method["sees"]}.',
     *_measured(found['metrics']),
     *_beside_gold(found['metrics']),
+    *_copies(found),
     *_limits(found),
   ]
   return lines
@@ -68,14 +69,37 @@ def _beside_gold(metrics) -> list[str]:
   return [f'{line}.']
 
 
+def _copies(found) -> list[str]:
+  """What was looked for and found of copies; nothing in records of version 0.1.0."""
+  said = found.get('copies')
+  if said is None:
+    return []
+  looked = 'equal pixels and near copies' if said['near'] else 'equal pixels, not for near copies'
+  lines = [f'The remaining training samples were searched for {looked}.']
+  if said['included']:
+    lines.append(f'{len(said["included"])} copies that nobody had named were forgotten too.')
+  if said['kept']:
+    lines.append(f'{len(said["kept"])} copies of forgotten samples were kept on request.')
+  return lines
+
+
 def _limits(found) -> list[str]:
-  first = (
-    'The model was trained anew on what remains: it owes nothing to the forgotten samples, as far '
-    'as this code does what it says.'
-    if _exact(found)
-    else 'This is approximate unlearning: no proof that nothing of the samples is left in the '
-    'model. What was measured is said above; stronger attacks were not tried.'
-  )
+  kept = (found.get('copies') or {}).get('kept')
+  if _exact(found) and kept:
+    first = (
+      f'The model was trained anew on what remains, which holds {len(kept)} copies of forgotten '
+      'samples: what it learned from the copies, it learned of the samples.'
+    )
+  elif _exact(found):
+    first = (
+      'The model was trained anew on what remains: it owes nothing to the forgotten samples, as '
+      'far as this code does what it says.'
+    )
+  else:
+    first = (
+      'This is approximate unlearning: no proof that nothing of the samples is left in the model. '
+      'What was measured is said above; stronger attacks were not tried.'
+    )
   return [
     first,
     'The samples themselves, copies of them, and every earlier checkpoint still hold what was to '

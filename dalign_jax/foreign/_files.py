@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dalign_jax import errors, locate
+from dalign_jax import checkpoints, errors, locate
 
 Path = tuple[str, ...]
 
@@ -85,12 +85,7 @@ def _names(stored: Mapping[Path, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _read_orbax(path: pathlib.Path) -> Any:
-  import orbax.checkpoint as ocp
-
-  handler = ocp.PyTreeCheckpointer()
-  leaves = handler.metadata(path).item_metadata.tree
-  as_arrays = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), leaves)
-  return handler.restore(path, restore_args=as_arrays)
+  return checkpoints.load_tree(path)
 
 
 def _write_orbax(path: pathlib.Path, stored) -> None:
