@@ -275,6 +275,12 @@ class Request:
     section='Request',
     valid=valid_lib.LOCAL_PATH,
   )
+  item: str = run_setting(
+    '',
+    'Item of the checkpoint to take, where it has several, such as ema_params.',
+    section='Request',
+    valid=valid_lib.TEXT,
+  )
   ids: str = run_setting(
     '',
     'File of the ids to forget: one per line, or CSV with a column id.',
@@ -283,6 +289,13 @@ class Request:
   )
   id_column: str = run_setting(
     'id', 'Column of the ids in a CSV file or JSON lines.', section='Request', valid=valid_lib.TEXT
+  )
+  copies: str = run_setting(
+    'refuse',
+    'What becomes of training samples with the same picture under another id: refuse, include '
+    '(forget them too) or keep.',
+    section='Request',
+    valid=valid_lib.OneOf(('refuse', 'include', 'keep')),
   )
   out: str = run_setting(
     '',

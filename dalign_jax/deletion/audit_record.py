@@ -7,7 +7,7 @@ import platform
 
 from dalign_jax import errors, methods, types
 from dalign_jax import settings as settings_lib
-from dalign_jax.deletion import summary
+from dalign_jax.deletion import copies, summary
 from dalign_jax.store import files, hashing
 
 FORMAT = 1
@@ -56,6 +56,9 @@ def contents(basis, request, rows, outcome) -> dict:
     },
     'metrics': outcome.metrics,
   }
+  kept = len(copies.equal_rows(train, rows)) if outcome.streams > 1 else 0
+  if kept:
+    found['copies_kept'] = kept
   return {**found, 'summary': summary.sentences(found)}
 
 

@@ -13,6 +13,7 @@ from dalign_jax import (
   checkpoints,
   errors,
   evaluation,
+  foreign,
   fresh,
   from_settings,
   hparams,
@@ -23,7 +24,7 @@ from dalign_jax import (
 )
 from dalign_jax import data as data_lib
 from dalign_jax import settings as settings_lib
-from dalign_jax.deletion import audit_record, request_file, starting_point
+from dalign_jax.deletion import audit_record, copies, request_file, starting_point
 from dalign_jax.store import files, hashing, model_folder, progress
 
 STREAMS = 2  # how keys are made of seeds: 1 shared keys with originals, records of it still replay
@@ -60,6 +61,11 @@ def forget(request: settings_lib.Request, config) -> dict:
     raise errors.InputError(f'the folder {request.out!r} {what}', argument='out')
   basis = starting_point.read(request, config)
   rows, asked = read_request(request.ids, basis, request.id_column)
+  named = len(rows)
+  rows, found = copies.apply(request.copies, basis.sets['train'], rows)
+  _check_left(basis.sets['train'], rows)
+  request_file.check_sum(asked.counts, forgotten=len(rows), copies=len(rows) - named)
+  asked.counts.update(copies_found=len(found), copies_forgotten=len(rows) - named)
   problem, method_hparams = problem_of(basis, request, rows)
   start = [model_folder.digest(basis.model), basis.data_hash, rows.tolist()]
   how = [request.method, method_hparams, config.unlearn_seed]
@@ -72,6 +78,10 @@ def forget(request: settings_lib.Request, config) -> dict:
     files.write_json(folder / 'record.json', record)
     for shown in folder.glob('*.npz'):  # images or features that a method shows of its work
       shown.unlink()
+    if basis.file is not None:  # in the form that it came in, beside the checkpoint
+      model, _ = checkpoints.restore(folder / 'model', basis.model)
+      arrays = basis.file.arrays_of(model)
+      foreign.write(folder / f'model.{basis.form}', arrays, basis.form)
     shutil.rmtree(folder / '.request')
     (folder / '.lock').unlink()
     os.replace(folder, out)
@@ -107,9 +117,7 @@ def read_request(
   for role in ('validation', 'test'):
     held = set(basis.sets[role].ids.tolist()) - trained
     _refuse(asked.ids, held, f'were never trained on ({role} data)')
-  rows = rows_of(asked.ids, basis)
-  request_file.check_sum(asked.counts, forgotten=len(rows), copies=0)
-  return rows, asked
+  return rows_of(asked.ids, basis), asked
 
 
 def _refuse(wanted, bad, why):
@@ -129,10 +137,14 @@ def rows_of(wanted: list[str], basis: starting_point.StartingPoint) -> np.ndarra
   train = basis.sets['train']
   with errors.blame('ids'):
     rows = data_lib.id_rows(wanted, train.ids, 'ids')
+  _check_left(train, rows)
+  return rows
+
+
+def _check_left(train, rows):
   left = np.delete(train.labels, rows, axis=0)
   if len(np.unique(left, axis=0)) < 2:
     raise errors.InputError('the request leaves less than two classes to keep', argument='ids')
-  return rows
 
 
 def carry_out(basis, request, rows, problem, method_hparams, folder, streams=STREAMS) -> Outcome:

@@ -28,6 +28,8 @@ class StartingPoint(NamedTuple):
   data_hash: str
   held_out: str
   chain: list[dict]  # records of earlier requests, oldest first
+  file: foreign.Fitted | None = None  # of another program, where the model was in one
+  form: str = ''  # of that file
 
 
 def read(request: settings_lib.Request, config: settings_lib.Settings) -> StartingPoint:
@@ -62,30 +64,42 @@ def read(request: settings_lib.Request, config: settings_lib.Settings) -> Starti
   apply_fn, init_fn = from_settings.network(config, shape, len(class_names))
   folder = place / 'model' if (place / 'model').is_dir() else place
   with errors.blame('checkpoint'):
-    template = init_fn(seeds.stream(0, 'template'))
+    template, file, form = init_fn(seeds.stream(0, 'template')), None, ''
     if chain or problem:
       model, _ = checkpoints.restore(folder, template)
     else:
-      found_at = locate.find(folder)
+      found_at = locate.find(folder, request.item)
       progress.say(f'checkpoint: {found_at}')
-      model = _foreign_model(found_at, template)
+      model, file = _foreign_model(found_at, template, request.item)
+      form = found_at.form
   if chain and model_folder.digest(model) != chain[-1]['model']['after']:
     raise errors.InputError(
       f'the model in {folder} is not the one that its record speaks of', argument='checkpoint'
     )
   data_hash = data_lib.content_hash(source.dataset)
   return StartingPoint(
-    config, folder, apply_fn, init_fn, model, found, class_names, data_hash, held_out, chain
+    config,
+    folder,
+    apply_fn,
+    init_fn,
+    model,
+    found,
+    class_names,
+    data_hash,
+    held_out,
+    chain,
+    file,
+    form,
   )
 
 
-def _foreign_model(found: locate.Checkpoint, template: types.ModelState) -> types.ModelState:
-  """The model in a checkpoint of another program."""
+def _foreign_model(found, template, item) -> tuple[types.ModelState, foreign.Fitted | None]:
+  """The model in a checkpoint of another program, and how a file of one is written back."""
   if found.form == 'orbax':
-    return checkpoints.restore_foreign(found.path, template)
-  fitted = foreign.fit(foreign.read(found), template)
+    return checkpoints.restore_foreign(found.path, template), None
+  fitted = foreign.fit(foreign.read(found), template, item)
   progress.say(f'  {fitted.note}')
-  return fitted.model
+  return fitted.model, fitted
 
 
 def _uncached(config):

@@ -69,15 +69,23 @@ def _beside_gold(metrics) -> list[str]:
 
 
 def _limits(found) -> list[str]:
+  kept = found.get('copies_kept', 0)
   first = (
     'The model was trained anew on what remains: it owes nothing to the forgotten samples, as far '
     'as this code does what it says.'
+    if _exact(found) and not kept
+    else f'The model was trained anew on what remains. {kept} samples that remain have the same '
+    'picture as a forgotten one: the model has learnt from them.'
     if _exact(found)
     else 'This is approximate unlearning: no proof that nothing of the samples is left in the '
     'model. What was measured is said above; stronger attacks were not tried.'
   )
+  more = []
+  if kept and not _exact(found):
+    more = [f'{kept} samples that remain have the same picture as a forgotten one.']
   return [
     first,
+    *more,
     'The samples themselves, copies of them, and every earlier checkpoint still hold what was to '
     'be forgotten, until they are deleted as well.',
     'This record names the ids of the forgotten samples and holds nothing else of them.',
