@@ -3,6 +3,12 @@
 Each save is atomic: a killed process leaves the earlier checkpoints as they were. States are host
 pytrees, so that a checkpoint written on one set of devices restores on any other. Only process 0 of
 a run writes; all may read.
+
+The interface is Orbax's first. Its second one has no stable place yet: up to version 0.12.8 it is
+`orbax.checkpoint.experimental.v1`. It can keep these checkpoints, and reads those of the first to
+the bit, but its `training.Checkpointer` refuses to be opened by one process of several, and each
+damaged checkpoint that it reads prints a traceback for nearly every other array beside the one
+error. Foreign checkpoints of either are read.
 """
 
 import pathlib
@@ -82,7 +88,8 @@ def restore_foreign(directory: str | pathlib.Path, template: types.ModelState) -
   try:
     handler = ocp.PyTreeCheckpointer()
     leaves = handler.metadata(found[-1]).item_metadata.tree
-    as_arrays = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), leaves)
+    host = lambda leaf: np.ndarray if hasattr(leaf, 'shape') else None  # None: a word, as it is
+    as_arrays = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=host(leaf)), leaves)
     tree = handler.restore(found[-1], restore_args=as_arrays)
   except Exception as error:  # orbax and tensorstore raise many types on damaged files
     raise CheckpointError(f'unreadable checkpoint in {found[-1]}: {_reason(error)}') from error

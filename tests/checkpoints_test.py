@@ -1,11 +1,15 @@
 """Checkpoints: whole or not at all, of this model or an error."""
 
 import pathlib
+import shutil
 
 import chex
 import jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
+import orbax.checkpoint.experimental.v1 as v1
 import pytest
 
 from dalign_jax import checkpoints, training, types
@@ -96,3 +100,92 @@ def test_damaged_newest_state_falls_back_and_is_replaced(tmp_path):
   checkpoints.save_training(tmp_path, 2, _training_state(7), {})
   epoch, state, _ = checkpoints.restore_training(tmp_path, _training_state(0))
   assert (epoch, int(state.step)) == (2, 7)
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+  return sorted(path for path in folder.rglob('*') if path.is_file())
+
+
+def test_no_file_can_be_lost_or_cut_unnoticed(tmp_path):
+  checkpoints.save(tmp_path / 'model', MODEL, {'seed': 3})
+  refused = 0
+  for number, path in enumerate(_files(tmp_path / 'model')):
+    for damage in (lambda p: p.unlink(), lambda p: p.write_bytes(p.read_bytes()[:10])):
+      copy = shutil.copytree(tmp_path / 'model', tmp_path / f'{number}_{refused}')
+      damage(copy / path.relative_to(tmp_path / 'model'))
+      try:
+        restored, metadata = checkpoints.restore(copy, MODEL)
+      except checkpoints.CheckpointError as error:
+        assert 'unreadable checkpoint in' in str(error)
+        refused += 1
+      else:  # a file that only repeats what others say
+        chex.assert_trees_all_equal(restored, MODEL)
+        assert metadata == {'seed': 3}
+      shutil.rmtree(copy)
+  assert refused >= 8
+
+
+def _by_manager(folder, tree):
+  with ocp.CheckpointManager(folder) as manager:
+    for step in (9, 10):
+      manager.save(step, args=ocp.args.StandardSave({**tree, 'step': np.int32(step)}))
+
+
+def _without_metadata_file(folder, tree):
+  """As Orbax wrote before it had that file."""
+  ocp.PyTreeCheckpointer().save(folder, tree)
+  (folder / '_CHECKPOINT_METADATA').unlink()
+
+
+FOREIGN = {  # layout -> how another program saves
+  'pytree': lambda folder, tree: ocp.PyTreeCheckpointer().save(folder, tree),
+  'zarr': lambda folder, tree: ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)).save(
+    folder, tree
+  ),
+  'manager': _by_manager,
+  'no metadata file': _without_metadata_file,
+  'second interface': v1.save,
+  'second interface, parts': lambda folder, tree: v1.save_checkpointables(folder, {'mine': tree}),
+  'second interface, steps': lambda folder, tree: v1.training.Checkpointer(folder).save(2, tree),
+  'with counters and words': lambda folder, tree: ocp.PyTreeCheckpointer().save(
+    folder, {**tree, 'epoch': 3, 'rate': 0.1, 'note': 'mine', 'opt_state': [np.ones(2), None]}
+  ),
+}
+
+
+@pytest.mark.parametrize('place', ['host', 'one device', 'sharded'])
+@pytest.mark.parametrize('layout', FOREIGN)
+def test_checkpoint_of_another_program(layout, place, tmp_path):
+  tree = MODEL._asdict()
+  if place == 'one device':
+    tree = jax.device_put(tree, jax.devices()[1])
+  if place == 'sharded':
+    mesh = jax.make_mesh((2,), ('devices',), axis_types=(AxisType.Auto,))
+    tree = jax.device_put(tree, NamedSharding(mesh, PartitionSpec('devices')))
+  FOREIGN[layout](tmp_path / 'theirs', tree)
+  restored = checkpoints.restore_foreign(tmp_path / 'theirs', MODEL)
+  chex.assert_trees_all_equal(restored, MODEL)
+  assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(restored))
+
+
+@pytest.mark.parametrize('kind', ['on a device', 'scalars'])
+def test_every_leaf_is_kept_as_a_host_array(kind, tmp_path):
+  model = jax.device_put(MODEL, jax.devices()[1])
+  if kind == 'scalars':
+    model = types.ModelState({'scale': np.float32(2.5), 'count': np.int32(3)}, {})
+  checkpoints.save(tmp_path, model, {})
+  restored, _ = checkpoints.restore(tmp_path)
+  chex.assert_trees_all_equal(restored, jax.device_get(model))
+  assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(restored))
+
+
+def test_unwritable_place_is_named_and_earlier_states_stay(tmp_path, monkeypatch):
+  checkpoints.save_training(tmp_path, 1, _training_state(1), {})
+
+  def full(*args, **kwargs):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(ocp.CheckpointManager, 'save', full)
+  with pytest.raises(checkpoints.CheckpointError, match=r'cannot write .* No space left'):
+    checkpoints.save_training(tmp_path, 2, _training_state(2), {})
+  assert checkpoints.restore_training(tmp_path, _training_state(0))[0] == 1
