@@ -6,9 +6,9 @@ a run writes; all may read.
 
 The interface is Orbax's first. Its second one has no stable place yet: up to version 0.12.8 it is
 `orbax.checkpoint.experimental.v1`. It can keep these checkpoints, and reads those of the first to
-the bit, but its `training.Checkpointer` refuses to be opened by one process of several, and each
-damaged checkpoint that it reads prints a traceback for nearly every other array beside the one
-error. Foreign checkpoints of either are read.
+the bit, but its `training.Checkpointer` refuses to be opened by one process of several, and a
+damaged checkpoint prints the tracebacks of several arrays beside the one error. Foreign checkpoints
+of either are read.
 """
 
 import pathlib
