@@ -82,6 +82,7 @@ def launch(main: Callable[[list[str]], None], folder: str) -> None:
     try:
       main(argv[1:])
     except stopping.Stopped as stop:
+      stopping.disarm()
       print(f'{stop}: the same command goes on from the last finished epoch', file=sys.stderr)
       sys.exit(128 + stop.signal)
     except errors.InputError as error:

@@ -7,6 +7,7 @@ that axis, states and data are replicated: one device and many give the same res
 
 from collections.abc import Callable, Sequence
 import ctypes
+import functools
 import os
 import sys
 
@@ -219,8 +220,9 @@ def shard_members(values: np.ndarray, devices: Devices = None) -> np.ndarray:
 
 def place_members(tree: types.PyTree, devices: Devices = None) -> types.PyTree:
   """A host pytree of leaves `[K, ...]` on the devices, divided as by `shard_members`."""
-  sharded = jax.tree.map(lambda x: shard_members(x, devices), tree)
-  return spmd(lambda x: x, devices=devices)(sharded)
+  by_device = NamedSharding(_mesh(devices), PartitionSpec(AXIS))
+  place = functools.partial(jax.make_array_from_process_local_data, by_device)
+  return jax.tree.map(lambda x: place(shard_members(x, devices)), tree)
 
 
 def fetch_members(tree: types.PyTree, *, num_members: int) -> types.PyTree:

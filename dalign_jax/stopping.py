@@ -30,6 +30,11 @@ def check() -> None:
     raise Stopped(_received[0])
 
 
+def disarm() -> None:
+  """Ends the waiting: the command is ending, and no exception may come any more."""
+  signal.setitimer(signal.ITIMER_REAL, 0.0)
+
+
 def install() -> None:
   """Handles SIGINT and SIGTERM from now on, and ends with the parent that `PARENT` names."""
   for number in (signal.SIGINT, signal.SIGTERM):

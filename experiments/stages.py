@@ -194,23 +194,24 @@ def unlearn(job: preparation.Job, run: Run) -> None:
 def _unlearn(job, run, start, forget, folder, number):
   if not checkpoints.exists(start / 'model'):
     raise errors.InputError(f'no model in {start}; run train_original first', argument='stages')
-  original, start_record = checkpoints.restore(start / 'model', job.template)
   if parallel.is_main_process() and not (folder / 'flags.txt').exists():
     files.write_text(folder / 'flags.txt', _flag_file(job.config, run))
   record = {
     'method': run.method,
     'hparams': run.hparams,
     'seed': job.config.unlearn_seed,
-    'original': start_record['digest'],
+    'original': checkpoints.read_record(start / 'model')['digest'],
     'sees': methods.in_words(run.sees),
   }
-  known_to_gold = None
-  if run.is_oracle:
-    known_to_gold, record['gold'] = _known_to_gold(job, forget, number)
+  gold = _gold_of(job, number) if run.is_oracle else None
+  if gold:
+    record['gold'] = checkpoints.read_record(gold)['digest']
   key = seeds.stream(job.config.unlearn_seed, 'unlearn', number)
 
   def compute(monitor):
-    problem = job.problem(original, forget=forget, monitor=monitor, known_to_gold=known_to_gold)
+    original, _ = checkpoints.restore(start / 'model', job.template)
+    known = _known_to_gold(job, forget, gold) if gold else None
+    problem = job.problem(original, forget=forget, monitor=monitor, known_to_gold=known)
     try:
       return run.unlearn_fn(problem, key)
     except types.DataError as error:
@@ -228,14 +229,19 @@ def _unlearn(job, run, start, forget, folder, number):
   )
 
 
-def _known_to_gold(job, forget, number) -> tuple[np.ndarray, str]:
-  """Which forget examples the gold of this number gets right, and that gold's digest."""
+def _gold_of(job, number) -> pathlib.Path:
+  """Where the gold of this number is."""
   folder = job.gold_folder(job.gold_seeds[number % (job.config.golds // 2)])
   if not checkpoints.exists(folder / 'model'):
     raise errors.InputError(f'no model in {folder}; run train_gold first', argument='stages')
-  gold, record = checkpoints.restore(folder / 'model', job.template)
+  return folder / 'model'
+
+
+def _known_to_gold(job, forget, checkpoint) -> np.ndarray:
+  """Which forget examples a gold gets right."""
+  gold, _ = checkpoints.restore(checkpoint, job.template)
   outputs = prediction.predict(job.apply_fn, gold, forget.images, devices=job.devices)
-  return outputs.logits.argmax(axis=1) == forget.labels, record['digest']
+  return outputs.logits.argmax(axis=1) == forget.labels
 
 
 def _announce(job):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dalign_jax import adapters, evaluation, methods, prediction, types
+from experiments.measure import columns
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -85,6 +86,11 @@ def test_site_lists_every_page():
   listed = set(re.findall(r': ([\w/]+\.md)$', text, flags=re.MULTILINE))
   pages = (ROOT / 'docs').rglob('*.md')
   assert listed == {page.relative_to(ROOT / 'docs').as_posix() for page in pages}
+
+
+def test_columns_of_the_docs_are_those_of_the_code():
+  assert f'{columns.markdown()}\n' in (ROOT / 'docs/metrics.md').read_text('utf-8')
+  assert len({c.key for c in columns.COLUMNS}) == len(columns.COLUMNS)
 
 
 def test_own_model_of_the_readme_runs(tiny_problem, capsys):

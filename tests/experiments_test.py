@@ -141,14 +141,17 @@ def test_report_is_one_self_contained_page(finished):
     assert name in page
 
 
-def test_second_run_does_nothing(finished, capsys):
+def test_second_run_does_nothing_and_restores_no_weights(finished, capsys, monkeypatch):
   config, folder = finished
   before = _files(folder)
+  restored = []
+  monkeypatch.setattr(checkpoints, 'restore', lambda *args: restored.append(args))
   stages.run(config)
   after = _files(folder)
   changed = {p.name for p in after if after[p] != before.get(p) and p.parent.name != 'figures'}
   assert changed <= {'report.html', 'report.md', 'report.csv', 'rows.json', '.lock'}
   assert 'done before' in capsys.readouterr().out
+  assert not restored
 
 
 def test_equal_seeds_give_equal_checkpoints(finished, tmp_path):
@@ -485,3 +488,44 @@ def test_progress_lines_have_rate_and_time_left(monkeypatch, capsys):
     shown.update(5, 80, 'steps')
     shown.update(40, 80, 'steps')
   assert capsys.readouterr().out == '  train: 40/80 steps, 2.0/s, 20 s left\n'
+
+
+NETWORK = """
+from dalign_jax import models, parallel
+
+def make(num_classes, image_shape):
+  # {comment}
+  return models.build(
+    'cnn', num_classes=num_classes, image_shape=image_shape, width_multiplier=0.125,
+    axis_name=parallel.AXIS)
+"""
+
+
+def test_another_source_of_a_network_is_another_problem(tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(tmp_path)
+  path = tmp_path / 'own_network_of_a_run.py'
+  path.write_text(NETWORK.format(comment='first'), encoding='utf-8')
+  config = _config(tmp_path, model='own_network_of_a_run:make', stages=('prepare',), problem='p')
+  stages.run(config)
+  stages.run(config)
+  path.write_text(NETWORK.format(comment='second'), encoding='utf-8')
+  with pytest.raises(errors.InputError, match=r'holds another problem \(network_hash: '):
+    stages.run(config)
+
+
+@pytest.mark.parametrize(('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.slow
+def test_a_signal_ends_the_run_after_its_step_and_it_goes_on(tmp_path, number, code):
+  config = _config(tmp_path, stages=('train_original',), num_epochs=200)
+  log = tmp_path / config.problem_name() / 'original' / 'seed_0' / 'train.jsonl'
+  process = _start(*_arguments(config))
+  deadline = time.monotonic() + 240
+  while not (log.exists() and log.read_text(encoding='utf-8')) and time.monotonic() < deadline:
+    time.sleep(0.05)
+  process.send_signal(number)
+  out, err = process.communicate(timeout=120)
+  assert process.returncode == code, out + err
+  assert err.splitlines()[-1].startswith(f'stopped by {signal.Signals(number).name}: the same')
+  assert 'Traceback' not in err
+  code, out, err = _run(*_arguments(dataclasses.replace(config, num_epochs=200)))
+  assert code == 0 and 'resuming after epoch' in out, err

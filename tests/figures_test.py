@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from dalign_jax.store import files
+from experiments.measure import predictions
 from experiments.measure import rows as rows_lib
 from experiments.report import figures, plot_style, plots
 
@@ -88,3 +89,27 @@ def test_many_names_stand_beside_the_plot_and_differ_in_look(tmp_path):
     plot_style.legend(ax)
     assert bool(fig.legends) == beside and (fig.get_figwidth() > width) == beside
   assert 'method_24' in _texts(plot_style.svg(fig))
+
+
+def test_of_many_classes_those_that_change_most_are_shown(tmp_path):
+  """A thousand classes: forty in the plot, twenty in the table, the ones that differ from gold."""
+  accuracy = np.full(1000, 0.9)
+  hurt = accuracy.copy()
+  hurt[[7, 500, 999]] = 0.1
+  rows = [
+    _row('original', 'original', tmp_path, test_accuracy_same=0.9),
+    _row('gold', 'gold', tmp_path, test_accuracy_same=0.9),
+    _row('scrub', 'unlearned', tmp_path, test_accuracy_same=0.1),
+  ]
+  for row, values in zip(rows, (accuracy, accuracy, hurt), strict=True):
+    row.arrays['class_accuracy'] = values
+    row.seeds[0].update({f'test_accuracy_{k}': v for k, v in enumerate(values)})
+  names = tuple(f'class {k}' for k in range(1000))
+  words = _texts(plots.class_accuracy(rows_lib.Results(rows), names))
+  shown = {word for word in words if word.startswith('class ')}
+  assert {'class 7', 'class 500', 'class 999'} < shown and len(shown) == 40
+  assert 'the 40 of 1000 classes that differ most from gold' in words
+  head, *body = predictions.class_table(rows_lib.Results(rows), names)
+  tested = [name for name in head if name.startswith('test class')]
+  assert {'test class 7', 'test class 500', 'test class 999'} < set(tested) and len(tested) == 20
+  assert len(body) == 3

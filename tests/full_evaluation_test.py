@@ -11,7 +11,8 @@ from dalign_jax import checkpoints, types
 from dalign_jax.store import model_folder
 from experiments import config as config_lib
 from experiments import stages
-from experiments.measure import evaluate, many_seeds, relearning
+from experiments.measure import attacks, many_seeds, relearning
+from experiments.measure import rows as rows_lib
 from experiments.problem import preparation
 from tests import experiments_test, tiny
 
@@ -97,7 +98,7 @@ def test_equal_laws_sit_at_the_floor(job, monkeypatch):
   result = _measure(job, monkeypatch, leaks=False)
   for attack in ('u_lira', 'rmia', 'population'):
     aucs = result.samples[f'{attack}_auc']
-    interval = evaluate.mean_interval(aucs)
+    interval = rows_lib.mean_interval(aucs)
     assert result.values[f'{attack}_auc'] == pytest.approx(0.5, abs=max(2 * interval, 0.03)), attack
   floor = many_seeds.floors(job)
   for name in ('forget', 'retain', 'validation'):
@@ -107,10 +108,12 @@ def test_equal_laws_sit_at_the_floor(job, monkeypatch):
 
 def test_leaving_out_pairs_keeps_u_lira_unbiased(job):
   """Leaving out one shadow alone would put equal laws below chance."""
+  (u_lira,) = (attack for attack in attacks.ATTACKS if attack.key == 'u_lira')
   aucs = []
   for repetition in range(12):
     shadows = [_logits(job, 1000 + 16 * repetition + i) for i in range(16)]
-    aucs += many_seeds._u_lira(job, shadows)[2]
+    case = attacks.Case(job, [], shadows, [])
+    aucs += attacks.run(u_lira, case).aucs
   error = np.std(aucs) / np.sqrt(len(aucs))
   assert abs(np.mean(aucs) - 0.5) < 3 * error < 0.015
 
@@ -124,9 +127,9 @@ def test_shadow_halves_are_complementary(job):
 
 
 def test_mean_interval_is_students():
-  assert evaluate.mean_interval([1.0]) is None
+  assert rows_lib.mean_interval([1.0]) is None
   # t = 12.706 for one degree of freedom; standard error of (0, 2) is 1.
-  assert evaluate.mean_interval([0.0, 2.0]) == pytest.approx(12.706, abs=1e-3)
+  assert rows_lib.mean_interval([0.0, 2.0]) == pytest.approx(12.706, abs=1e-3)
 
 
 FULL = {
@@ -167,7 +170,13 @@ def test_full_run_measures_every_group(finished):
 def test_report_shows_laws_attacks_and_rankings(finished):
   _, folder = finished
   page = (folder / 'report.html').read_text(encoding='utf-8')
-  for text in ('Laws of outputs and strong attacks', 'Null floors', 'Rankings', 'log scale', '±'):
+  for text in (
+    'Distributions of outputs and strong attacks',
+    'Null floors',
+    'Rankings',
+    'log scale',
+    '±',
+  ):
     assert text in page
   text = (folder / 'report.md').read_text(encoding='utf-8')
   assert '| rank by ' in text and 'F x RA x TA' in text
@@ -192,7 +201,7 @@ def test_interrupted_ensemble_is_finished_and_equals_an_uninterrupted_one(tmp_pa
   changes = {'num_seeds': 3, 'stages': ('prepare', 'train_original'), 'num_epochs': 2}
   configs = [experiments_test._config(tmp_path / name, **changes) for name in ('whole', 'stopped')]
   stages.run(configs[0])
-  original_save = model_folder._save
+  original_save = model_folder.save
   saved = []
 
   def stop_after_one(path, model, record):
@@ -201,10 +210,10 @@ def test_interrupted_ensemble_is_finished_and_equals_an_uninterrupted_one(tmp_pa
     saved.append(path)
     original_save(path, model, record)
 
-  monkeypatch.setattr(model_folder, '_save', stop_after_one)
+  monkeypatch.setattr(model_folder, 'save', stop_after_one)
   with pytest.raises(KeyboardInterrupt):
     stages.run(configs[1])
-  monkeypatch.setattr(model_folder, '_save', original_save)
+  monkeypatch.setattr(model_folder, 'save', original_save)
   folders = [tmp_path / n / configs[0].problem_name() / 'original' for n in ('whole', 'stopped')]
   assert json.loads((folders[1] / 'ensemble' / 'members.json').read_text()) == [0, 1, 2]
   stages.run(configs[1])

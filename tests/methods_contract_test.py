@@ -112,8 +112,8 @@ def test_typo_in_a_hyper_parameter_fails():
   ('name', 'changes', 'has_unseen', 'seen'),
   [
     ('muda', {}, True, 'forget, part of retain'),
-    ('muda', {'retain_fraction': 1.0}, True, 'forget, all retain'),
-    ('bad_teacher', {'retain_fraction': 1.0}, False, 'forget images, all retain'),
+    ('muda', {'retain_fraction': 1.0}, True, 'all retain, forget'),
+    ('bad_teacher', {'retain_fraction': 1.0}, False, 'all retain, forget images'),
     ('scrub', {'rewind': True}, False, 'all retain, forget, validation'),
     ('dlfd', {}, True, 'all retain, forget, validation, unseen people'),
     ('dlfd', {}, False, 'all retain, forget, validation'),

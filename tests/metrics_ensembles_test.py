@@ -110,6 +110,37 @@ def test_rmia_finds_a_planted_leak_only(leak, low, high):
   assert low < metrics.attack_metrics(scores[:300], scores[300:], seed=0).auc <= high
 
 
+def test_u_lira_pools_variances_where_models_are_few():
+  rng = np.random.default_rng(0)
+  for models, is_pooled in ((30, True), (32, False)):
+    margins, unlearned = rng.normal(size=(models, 20)), np.arange(models)[:, None] % 2 > 0
+    unlearned = np.broadcast_to(unlearned, margins.shape)
+    sides = (margins[0], margins, unlearned, ~unlearned)
+    assert metrics.needs_pooled_variance(unlearned, ~unlearned) == is_pooled
+    got = metrics.u_lira(*sides)
+    np.testing.assert_array_equal(got, metrics.u_lira(*sides, pooled_variance=is_pooled))
+    assert np.abs(got - metrics.u_lira(*sides, pooled_variance=not is_pooled)).max() > 0.01
+
+
+def test_tuned_a_is_the_best_of_the_grid():
+  rng = np.random.default_rng(0)
+  log_p = lambda margins: -np.logaddexp(0, -margins)
+  level, members = rng.normal(0, 3, size=300), np.arange(300) < 100
+  target = log_p(level + rng.normal(size=300) + 1.5 * members)
+  other = log_p(level + rng.normal(size=(1, 300)))
+  rest = (other[:, :200], target[200:], other[:, 200:])
+  best = metrics.tune_offline_a(target[:200], members[:200], *rest, gamma=1.0)
+
+  def auc(a):
+    scores = metrics.rmia(target[:200], *rest, gamma=1.0, offline_a=a)
+    return metrics.attack_metrics(scores[:100], scores[100:], seed=0, num_bootstrap=1).auc
+
+  aucs = [auc(tenths / 10) for tenths in range(11)]
+  assert auc(best) == max(aucs) > min(aucs)
+  with pytest.raises(ValueError, match='target_members must hold a member and a non-member'):
+    metrics.tune_offline_a(target[:200], members[:200] | True, *rest)
+
+
 def test_rmia_at_extreme_probabilities():
   x, z = np.array([0.0, -2e4]), np.array([-1.0, -3e4])
   got = metrics.rmia(x, np.array([[-2e4, 0.0]]), z, np.array([[-1.0, -3e4]]))
@@ -176,35 +207,38 @@ def test_klom_invariances():
 
 
 def _epsilon_by_hand(unlearned, gold, delta):
-  """Loop over thresholds, directions and the two scores."""
-  median = np.median(np.concatenate([unlearned, gold]))
+  """Loops over both families of attacks, for scores that are multiples of .1."""
+  u, g = np.rint(20 * unlearned).astype(int), np.rint(20 * gold).astype(int)  # even numbers
+  higher, lower = (g, u) if np.median(g) > np.median(u) else (u, g)
+  peaked, wide = (g, u) if np.ptp(u) >= np.ptp(g) else (u, g)
+  pairs = [(np.mean(lower >= t), np.mean(higher < t)) for t in np.concatenate([u, g])]
+  for right in range(peaked.max() - 40, peaked.max() + 41):
+    for left in range(right - np.ptp(peaked) - 40, right - np.ptp(peaked) + 41):
+      hit = lambda x, a=left, b=right: np.mean((a <= x) & (x <= b))
+      pairs.append((hit(wide), 1 - hit(peaked)))
   best = 0.0
-  for u, g in ((unlearned, gold), (abs(unlearned - median), abs(gold - median))):
-    for threshold in np.concatenate([u, g]):
-      for sign in (1, -1):
-        fpr = np.mean(g > threshold) if sign > 0 else np.mean(g <= threshold)
-        fnr = np.mean(u <= threshold) if sign > 0 else np.mean(u > threshold)
-        if fpr == 0 and fnr == 0:
-          return 50.0
-        if fpr == 0 or fnr == 0:
-          continue
-        for a, b in ((fpr, fnr), (fnr, fpr)):
-          if 1 - delta - a > 0:
-            best = max(best, math.log(1 - delta - a) - math.log(b))
+  for fpr, fnr in pairs:
+    if fpr < 1e-12 and fnr < 1e-12:
+      return 50.0
+    for a, b in ((fpr, fnr), (fnr, fpr)):
+      if min(fpr, fnr) > 1e-12 and 1 - delta - a > 1e-12:
+        best = max(best, math.log(1 - delta - a) - math.log(b))
   return min(best, 50.0)
 
 
-@pytest.mark.parametrize('digits', [1, 9])
-def test_forgetting_quality_equals_a_loop_over_thresholds(digits):
+def test_forgetting_quality_equals_a_loop_over_attacks():
   rng = np.random.default_rng(0)
-  unlearned = rng.normal(0.5, 1.5, size=(20, 15)).round(digits)  # one digit: many ties
-  gold = rng.normal(size=(30, 15)).round(digits)
+  unlearned = rng.normal(0.5, 1.5, size=(14, 4)).round(1)
+  gold = rng.normal(size=(20, 4)).round(1)
   unlearned[:, 0] += 50
   value, epsilons = metrics.forgetting_quality(unlearned, gold)
   expected = [_epsilon_by_hand(u, g, 1e-5) for u, g in zip(unlearned.T, gold.T, strict=True)]
   np.testing.assert_allclose(epsilons, expected, rtol=1e-9)
   assert epsilons[0] == 50
-  assert value == pytest.approx(np.mean([2.0 ** -(e // 0.5) for e in expected]))
+  assert value == pytest.approx(np.mean([2.0 ** -(e // 0.5) * (e < 3) for e in expected]))
+  equal = np.zeros((9, 2))
+  assert metrics.forgetting_quality(equal, equal).value == 1
+  assert metrics.forgetting_quality(equal, equal + 1).value == 0
 
 
 def test_forgetting_quality_floor_and_order():

@@ -12,7 +12,7 @@ from dalign_jax.store import files, hashing
 
 FORMAT = 1
 _NOT_KEPT = ('compilation_cache_dir', 'cache_dir')  # of this machine alone
-_OLD_NAMES = {  # of metrics in records whose seeds have no `streams`
+_OLD_NAMES = {  # of metrics in records of version 0.1.0
   'forget': 'forget_accuracy',
   'retain': 'retain_accuracy',
   'test': 'test_accuracy',
@@ -159,19 +159,28 @@ def _check_link(path, number, before, record):
 
 def differences(record: dict, replayed: dict) -> list[str]:
   """What a replay gives otherwise than the record says."""
-  if record['seeds'].get('streams', 1) == 1:
-    replayed = {**replayed, 'metrics': _in_old_words(replayed['metrics'])}
+  if 'forget' in record['metrics']['original']:
+    replayed = _in_old_words(record, replayed)
   return [name for name in _RECOMPUTED if record[name] != replayed[name]]
 
 
-def _in_old_words(metrics: dict) -> dict:
-  """Metrics by the names that records had before the keys of tables."""
-  found = {}
-  for model, values in metrics.items():
-    same = next((values[key] for key in summary.SAME_CLASSES if key in values), None)
-    named = {old: values.get(new) for old, new in _OLD_NAMES.items()} | {'test_same_classes': same}
-    found[model] = {name: value for name, value in named.items() if value is not None}
-  return found
+def _in_old_words(record: dict, replayed: dict) -> dict:
+  """What a replay gives as records of version 0.1.0 said it: old keys, other order of what is seen.
+
+  A record of that version says `forget, all retain` where later ones say `all retain, forget`.
+  """
+  seen = [set(found['method']['sees'].split(', ')) for found in (record, replayed)]
+  if seen[0] == seen[1]:
+    replayed = {**replayed, 'method': {**replayed['method'], 'sees': record['method']['sees']}}
+    replayed['summary'] = summary.sentences(replayed)
+  metrics = {model: _old_keys(values) for model, values in replayed['metrics'].items()}
+  return {**replayed, 'metrics': metrics}
+
+
+def _old_keys(values: dict) -> dict:
+  same = next((values[key] for key in summary.SAME_CLASSES if key in values), None)
+  named = {old: values.get(new) for old, new in _OLD_NAMES.items()} | {'test_same_classes': same}
+  return {name: value for name, value in named.items() if value is not None}
 
 
 def ids_of(sets: dict[str, types.Dataset]) -> dict[str, list[str]]:

@@ -5,7 +5,7 @@ To add a column to tables, CSV, records and docs, add one entry here.
 
 from collections.abc import Callable, Collection
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,8 +22,8 @@ class Measure(NamedTuple):
     key: its name everywhere: in JSON, CSV, records and docs.
     head: of its column; empty for a scalar that tables do not show.
     meaning: what it says, in a sentence.
-    compute: from a `Case`; None where it is not defined. A group measure, which is of many models
-      at once and computed elsewhere, has none.
+    compute: from a `Case`, or for measures of many models at once from what holds those; None
+      where it is not defined.
     scale: what tables multiply it by.
     digits: after the decimal point.
     is_distance: whether it is already a distance to gold; else nearer to gold's value is better.
@@ -33,7 +33,7 @@ class Measure(NamedTuple):
   key: str
   head: str
   meaning: str
-  compute: Callable[[_case.Case], float | None] | None
+  compute: Callable[[Any], float | None]
   scale: float = 1.0
   digits: int = 3
   is_distance: bool = False
@@ -52,7 +52,7 @@ def measure(case: _case.Case, *, keys: Collection[str] | None = None) -> dict[st
   """
   found = {}
   for entry in MEASURES:
-    if entry.compute is not None and (keys is None or entry.key in keys):
+    if keys is None or entry.key in keys:
       found[entry.key] = entry.compute(case)
   return {key: float(value) for key, value in found.items() if value is not None}
 

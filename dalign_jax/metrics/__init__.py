@@ -8,6 +8,7 @@ from dalign_jax.metrics._calibration import (
   prediction_auc,
   reliability_curve,
 )
+from dalign_jax.metrics._completeness import completeness_scores
 from dalign_jax.metrics._curves import AttackResult, attack_metrics, roc_curve
 from dalign_jax.metrics._distances import (
   activation_distance,
@@ -25,6 +26,12 @@ from dalign_jax.metrics._distributional import (
   klom,
   klom_floor,
 )
+from dalign_jax.metrics._error_rates import (
+  clopper_pearson,
+  column_false_alarms,
+  epsilon_lower_bound,
+  one_run_epsilon,
+)
 from dalign_jax.metrics._features import (
   Alignment,
   AlignmentCurve,
@@ -34,7 +41,14 @@ from dalign_jax.metrics._features import (
   spectrum,
   subspace_overlap,
 )
-from dalign_jax.metrics._lira import lira, rmia, u_lira
+from dalign_jax.metrics._groups import (
+  GroupValues,
+  by_group,
+  group_accuracy,
+  group_attack,
+  group_gaps,
+)
+from dalign_jax.metrics._lira import lira, needs_pooled_variance, rmia, tune_offline_a, u_lira
 from dalign_jax.metrics._membership import (
   attack_efficacy,
   match_classes,
@@ -56,6 +70,8 @@ from dalign_jax.metrics._probes import (
   clustering_scores,
   linear_probe,
 )
+from dalign_jax.metrics._recovery import class_means, nearest_prototype, recovery_gap
+from dalign_jax.metrics._sample_tests import SampleTest, holm, nearer_to_gold, unlike_gold
 from dalign_jax.metrics._scores import (
   attack_features,
   confidence,
@@ -64,6 +80,14 @@ from dalign_jax.metrics._scores import (
   logit_scaled_confidence,
   modified_entropy,
 )
+from dalign_jax.metrics._strata import entanglement_distances, strata
+from dalign_jax.metrics._two_models import update_features, update_floor, update_leakage
+from dalign_jax.metrics._without_gold import (
+  mixture_share,
+  rank_correlation,
+  rf_jsd,
+  short_training_gap,
+)
 
 __all__ = [
   'Alignment',
@@ -71,11 +95,13 @@ __all__ = [
   'AttackResult',
   'ClusteringScores',
   'ForgettingQuality',
+  'GroupValues',
   'Klom',
   'NullSpread',
   'PredictionAuc',
   'ProbeResult',
   'ReliabilityCurve',
+  'SampleTest',
   'accuracy',
   'activation_distance',
   'agreement',
@@ -86,15 +112,26 @@ __all__ = [
   'attack_null_spread',
   'average_gap',
   'balanced_agreement',
+  'by_group',
+  'class_means',
+  'clopper_pearson',
   'clustering_scores',
+  'column_false_alarms',
+  'completeness_scores',
   'confidence',
   'cross_entropy_scores',
   'dimensional_alignment',
   'dimensional_alignment_from_moments',
+  'entanglement_distances',
   'entropy',
+  'epsilon_lower_bound',
   'forgetting_quality',
   'forgetting_quality_floor',
   'forgetting_score',
+  'group_accuracy',
+  'group_attack',
+  'group_gaps',
+  'holm',
   'js_divergence',
   'klom',
   'klom_floor',
@@ -104,20 +141,35 @@ __all__ = [
   'logit_scaled_confidence',
   'match_classes',
   'memorisation_scores',
+  'mixture_share',
   'modified_entropy',
+  'nearer_to_gold',
+  'nearest_prototype',
+  'needs_pooled_variance',
   'nomus',
   'one_feature_attack',
+  'one_run_epsilon',
   'per_class_accuracy',
   'population_attack',
   'population_scores',
   'prediction_auc',
+  'rank_correlation',
+  'recovery_gap',
   'reliability_curve',
+  'rf_jsd',
   'rmia',
   'roc_curve',
+  'short_training_gap',
   'spectrum',
+  'strata',
   'subspace_overlap',
   'svc_attack',
   'tug_of_war',
+  'tune_offline_a',
   'u_lira',
+  'unlike_gold',
+  'update_features',
+  'update_floor',
+  'update_leakage',
   'zrf',
 ]

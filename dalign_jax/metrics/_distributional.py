@@ -108,15 +108,18 @@ def forgetting_quality(
 ) -> ForgettingQuality:
   r"""How indistinguishable unlearned models are from gold ones, for each forget example.
 
-  With FPR and FNR of threshold attacks on the score,
+  With FPR and FNR of attacks on the score,
 
   .. math::
     \varepsilon = \max\{\log\tfrac{1 - \delta - FPR}{FNR}, \log\tfrac{1 - \delta - FNR}{FPR}\},
     \quad F = \frac1N \sum_x 2^{-\lfloor \varepsilon_x / 0.5 \rfloor}
+    [\varepsilon_x < \lceil \log(K - 1) \rceil]
 
-  where :math:`\varepsilon_x` is the largest over thresholds on the score, in both directions, and
-  on its distance from the pooled median. Attacks with one rate zero are dropped; both zero means
-  infinity, which is cut to 50.
+  where :math:`\varepsilon_x` is the largest over two families of attacks. One calls scores above a
+  threshold the side with the larger median. The other calls scores in an interval the side with
+  the smaller range w; the interval's right end is within 2 of that side's maximum, its width within
+  2 of w. Attacks with one rate zero are dropped; both zero means infinity, which is cut to 50, as
+  is a range below a hundredth of the other.
 
   Args:
     unlearned_scores: `[K, N]` margins of K unlearned models on forget examples.
@@ -139,16 +142,16 @@ def forgetting_quality(
     Eleni Triantafillou et al., "Are We Making Progress in Unlearning? Findings from the First
     NeurIPS Unlearning Competition", https://arxiv.org/abs/2406.09073.
 
-  Deviation: the two-sided attack, by the distance from the pooled median, is a reconstruction.
+  Deviation: all thresholds and intervals of the two families are tried, where the authors' code
+  tries a grid of .01; where all scores are equal, epsilon is 0 and not an error.
   """
   unlearned, gold = _ensembles('scores', unlearned_scores, gold_scores)
   if not 0 <= delta < 1:
     raise errors.InputError(f'delta must be in [0, 1), got {delta}')
-  median = np.median(np.concatenate([unlearned, gold]), axis=0)
-  one_sided = _epsilons(unlearned, gold, delta)
-  two_sided = _epsilons(np.abs(unlearned - median), np.abs(gold - median), delta)
-  epsilons = np.clip(np.maximum(one_sided, two_sided), 0, 50)
-  return ForgettingQuality(float(np.mean(0.5 ** np.floor(epsilons / 0.5))), epsilons)
+  epsilons = np.clip(_epsilons(unlearned, gold, delta), 0, 50)
+  most = np.ceil(np.log(max(len(unlearned) - 1, 1)))  # what so many models can tell
+  values = np.where(epsilons < most, 0.5 ** np.floor(epsilons / 0.5), 0)
+  return ForgettingQuality(float(np.mean(values)), epsilons)
 
 
 def forgetting_quality_floor(num_unlearned: int, num_gold: int, *, seed: int) -> float:
@@ -173,18 +176,40 @@ def forgetting_quality_floor(num_unlearned: int, num_gold: int, *, seed: int) ->
 
 
 def _epsilons(unlearned, gold, delta):
-  """`[N]` largest epsilon over thresholds, in both directions."""
-  pooled = np.concatenate([unlearned, gold])
-  order = np.argsort(pooled, axis=0)
-  pooled = np.take_along_axis(pooled, order, axis=0)
-  below_unlearned = np.cumsum(order < len(unlearned), axis=0)
-  below_gold = np.cumsum(order >= len(unlearned), axis=0)
-  between = np.ones(pooled.shape, bool)  # a threshold lies only between distinct scores
-  between[:-1] = pooled[1:] > pooled[:-1]
-  u, g = below_unlearned / len(unlearned), below_gold / len(gold)
-  above = _epsilon(1 - g, u, delta)
-  below = _epsilon(g, 1 - u, delta)
-  return np.max(np.where(between, np.maximum(above, below), 0), axis=0)
+  """`[N]` largest epsilon over both families of attacks."""
+  ranges = np.ptp(unlearned, axis=0), np.ptp(gold, axis=0)
+  gold_is_higher = np.median(gold, axis=0) > np.median(unlearned, axis=0)
+  unlearned_is_wider = ranges[0] >= ranges[1]
+  found = np.empty(unlearned.shape[1])
+  for i, pair in enumerate(zip(unlearned.T, gold.T, strict=True)):
+    above = _above(*(pair[::-1] if gold_is_higher[i] else pair), delta)
+    within = _within(*(pair[::-1] if unlearned_is_wider[i] else pair), delta)
+    found[i] = max(above, within)
+  is_peak = np.minimum(*ranges) < 0.01 * np.maximum(*ranges)
+  return np.where(is_peak, np.inf, found)
+
+
+def _above(positive, negative, delta):
+  """Largest epsilon of attacks that call scores at or above a threshold positive."""
+  thresholds = np.unique(np.concatenate([positive, negative]))
+  below = [np.searchsorted(np.sort(x), thresholds) / len(x) for x in (positive, negative)]
+  return np.max(_epsilon(1 - below[1], below[0], delta))
+
+
+def _within(positive, negative, delta, buffer=2.0):
+  """Largest epsilon of attacks that call scores inside an interval positive."""
+  points = np.unique(np.concatenate([positive, negative]))
+  width, top = np.ptp(positive), positive.max()
+  # The right end lies in [points[j - 1], points[j]), the left one in (points[i - 1], points[i]].
+  low, high = np.append(-np.inf, points), np.append(points, np.inf)
+  r_low, r_high = np.maximum(low, top - buffer), np.minimum(high, top + buffer)
+  is_right = (r_low < high) & (low <= top + buffer)
+  fits = (r_high[:, None] - low >= width - buffer) & (r_low[:, None] - high <= width + buffer)
+  counts = [np.searchsorted(np.sort(x), high[:-1]) for x in (positive, negative)]
+  before = [np.append(c, len(x)) for c, x in zip(counts, (positive, negative), strict=True)]
+  inside = [np.maximum(b[:, None] - b, 0) / b[-1] for b in before]
+  values = _epsilon(inside[1], 1 - inside[0], delta)
+  return np.max(np.where(fits & is_right[:, None], values, 0), initial=0)
 
 
 def _epsilon(fpr, fnr, delta):

@@ -10,6 +10,7 @@ from scipy import special
 from dalign_jax import errors
 from dalign_jax.metrics import _checks
 
+_ENOUGH_MODELS = 16  # a side: below it, a variance of each example is too uncertain
 _MIN_DEVIATION = 1e-6  # of margins, in nats: keeps a likelihood finite where models agree
 
 
@@ -54,7 +55,7 @@ def u_lira(
   shadow_unlearned: np.ndarray,
   shadow_unseen: np.ndarray,
   *,
-  pooled_variance: bool = False,
+  pooled_variance: bool | None = None,
 ) -> np.ndarray:
   r"""Likelihood-ratio attack on unlearning: trained on and unlearned, or never trained on?
 
@@ -68,7 +69,8 @@ def u_lira(
     shadow_unlearned: bool `[K, N]`, whether the example was trained on and then unlearned (U).
     shadow_unseen: bool `[K, N]`, whether the model never trained on the example (O). An example
       that was trained on and kept is in neither.
-    pooled_variance: one U and one O variance for all examples, for few models.
+    pooled_variance: one U and one O variance for all examples, for few models; None: where
+      `needs_pooled_variance` says so.
 
   Returns:
     Probabilities of U, of the shape of `target_scores`; .5 for perfect unlearning.
@@ -90,9 +92,31 @@ def u_lira(
       'shadow_unseen must be False where shadow_unlearned is True, '
       f'got both in {int(np.sum(unlearned & unseen))} places'
     )
+  if pooled_variance is None:
+    pooled_variance = needs_pooled_variance(unlearned, unseen)
   log_unlearned = _log_normal('shadow_unlearned', target, shadow, unlearned, pooled_variance)
   log_unseen = _log_normal('shadow_unseen', target, shadow, unseen, pooled_variance)
   return special.expit(log_unlearned - log_unseen)
+
+
+def needs_pooled_variance(shadow_unlearned: np.ndarray, shadow_unseen: np.ndarray) -> bool:
+  """Whether `u_lira` pools variances by default: an example has fewer than 16 models on a side.
+
+  Args:
+    shadow_unlearned: bool `[K, N]`, as in `u_lira`.
+    shadow_unseen: bool `[K, N]`, as in `u_lira`.
+
+  Returns:
+    True for pooled variances, False for normals of each example: a report should say which.
+
+  Example:
+    >>> half = np.arange(40)[:, None] % 2 > 0
+    >>> needs_pooled_variance(half, ~half), needs_pooled_variance(half[:30], ~half[:30])
+    (False, True)
+  """
+  unlearned = _checks.as_mask('shadow_unlearned', shadow_unlearned, np.shape(shadow_unlearned))
+  unseen = _checks.as_mask('shadow_unseen', shadow_unseen, unlearned.shape)
+  return bool(min(unlearned.sum(0).min(), unseen.sum(0).min()) < _ENOUGH_MODELS)
 
 
 def rmia(
@@ -144,6 +168,54 @@ def rmia(
   x_ratio = x - special.logsumexp([p_out, np.zeros_like(p_out)], b=weights, axis=0)
   z_ratio = np.sort(z - log_mean(z_reference))
   return np.searchsorted(z_ratio, x_ratio - np.log(gamma), side='right') / len(z)
+
+
+def tune_offline_a(
+  target_log_probabilities: np.ndarray,
+  target_members: np.ndarray,
+  reference_log_probabilities: np.ndarray,
+  population_log_probabilities: np.ndarray,
+  reference_population_log_probabilities: np.ndarray,
+  *,
+  gamma: float = 2.0,
+) -> float:
+  """The `offline_a` of `rmia` with the largest AUC on a model whose members are known.
+
+  Args:
+    target_log_probabilities: `[N]` under one model of a pair of one's own, not the attacked one.
+    target_members: bool `[N]`, whether that model was trained on the example.
+    reference_log_probabilities: `[K, N]` under the other model (or models).
+    population_log_probabilities: `[Z]` as in `rmia`, under the first model.
+    reference_population_log_probabilities: `[K, Z]` under the other model.
+    gamma: as in `rmia`.
+
+  Returns:
+    One of 0, 0.1, ..., 1; ties are broken by the smallest.
+
+  Raises:
+    ValueError: as `rmia`, or without a member or a non-member.
+
+  Example:
+    >>> log_p = np.log(np.array([0.9, 0.5]))
+    >>> tune_offline_a(log_p, np.array([True, False]), log_p[None] - 1, log_p, log_p[None])
+    0.7
+  """
+  members = _checks.as_mask('target_members', target_members, np.shape(target_log_probabilities))
+  if members.all() or not members.any():
+    raise errors.InputError('target_members must hold a member and a non-member')
+  rest = (population_log_probabilities, reference_population_log_probabilities)
+  aucs = []
+  for tenths in range(11):
+    scores = rmia(
+      target_log_probabilities,
+      reference_log_probabilities,
+      *rest,
+      gamma=gamma,
+      offline_a=tenths / 10,
+    )
+    inside, outside = scores[members][:, None], scores[~members]
+    aucs.append(np.mean((inside > outside) + 0.5 * (inside == outside)))
+  return int(np.argmax(aucs)) / 10
 
 
 def _scores(target, shadow):

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 import hashlib
+import importlib
+import inspect
 import json
 import pathlib
 from typing import Any
@@ -56,12 +58,17 @@ def of_code(module: str | None = None) -> str:
   for path in sorted((_ROOT / 'dalign_jax').rglob('*.py')):
     digest.update(f'{path.relative_to(_ROOT).as_posix()}\n'.encode() + path.read_bytes())
   if module:
-    import importlib
-    import inspect
-
-    file = inspect.getfile(importlib.import_module(module))
-    digest.update(pathlib.Path(file).read_bytes())
+    digest.update(_source(module))
   return digest.hexdigest()
+
+
+def of_module(module: str) -> str:
+  """SHA-256 of the source file of a module of the user's own, without what it imports."""
+  return hashlib.sha256(_source(module)).hexdigest()
+
+
+def _source(module: str) -> bytes:
+  return pathlib.Path(inspect.getfile(importlib.import_module(module))).read_bytes()
 
 
 def of_json(value: Any) -> str:

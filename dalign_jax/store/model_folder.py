@@ -43,7 +43,7 @@ def make_model(
   """
   made_with = {**record, **environment()}
   if parallel.agree(checkpoints.exists(folder / name)):
-    _, found = checkpoints.restore(folder / name)
+    found = checkpoints.read_record(folder / name)
     _check_record(folder, {k: found.get(k) for k in record}, record)
     if not is_one_of_many:
       progress.say(f'{title}: done before ({found["seconds"]:.1f} s)')

@@ -14,7 +14,7 @@ from experiments.measure import many_seeds, one_model, predictions, seed_groups
 from experiments.measure import rows as rows_lib
 from experiments.problem import preparation
 
-FORMAT = 6  # to be raised when a measure changes, so that old evaluations are made again
+FORMAT = 6  # to be raised when a measure changes (a new one is noticed): evaluates again
 
 
 def evaluate(job: preparation.Job, labels: list[str]) -> None:
@@ -80,7 +80,7 @@ def _row(job, group) -> rows_lib.Row:
   if job.config.is_full and _is_group_fresh(job, group):
     found = files.read_json(group.file(job, '.json'))
     arrays |= files.read_arrays(group.file(job, '.npz'))
-  records = [checkpoints.restore(m.checkpoint)[1] for m in group.members]
+  records = [checkpoints.read_record(m.checkpoint) for m in group.members]
   times = {k: float(np.mean([r[k] for r in records])) for k in ('seconds', 'compile_seconds')}
   return rows_lib.Row(
     group.name,
@@ -150,6 +150,7 @@ def _settings(job, model, number) -> dict:
   original, gold = _references(job, number)
   return {
     'format': FORMAT,
+    'measures': [measure.key for measure in evaluation.MEASURES],
     'da_energy': job.config.da_energy,
     'evaluation_seed': job.config.evaluation_seed,
     'model': _digest(job, model.checkpoint),
@@ -162,6 +163,7 @@ def _group_settings(job, group) -> dict:
   used = [group, *seed_groups.standing(job)]
   return {
     'format': FORMAT,
+    'measures': [measure.key for measure in many_seeds.MEASURES],
     'evaluation_seed': job.config.evaluation_seed,
     'relearn_epochs': job.config.relearn_epochs,
     'shadows': job.config.shadows,
@@ -192,7 +194,7 @@ def _is_readable(path) -> bool:
 def _digest(job, checkpoint) -> str | None:
   """The digest in a model's record; None where there is no model."""
   if checkpoint not in job.digests and checkpoints.exists(checkpoint):
-    job.digests[checkpoint] = checkpoints.restore(checkpoint)[1]['digest']
+    job.digests[checkpoint] = checkpoints.read_record(checkpoint)['digest']
   return job.digests.get(checkpoint)
 
 

@@ -1,19 +1,24 @@
 """What `--evaluation=full` measures of a group: distributions, strong attacks, relearning.
 
+To add a column of groups, add one entry to `MEASURES`; an attack is one entry of `attacks.ATTACKS`.
 Formulas and sources are in the docstrings of `dalign_jax.metrics`; docs/evaluation.md says how to
 read the metrics.
 """
 
+from collections.abc import Callable
+import dataclasses
+import functools
 from typing import NamedTuple
 
 import numpy as np
 
-from dalign_jax import metrics, types
+from dalign_jax import evaluation, metrics, types
 from experiments.measure import attacks, relearning
 from experiments.problem import preparation
 
 Logits = attacks.Logits
 _KLOM_EXAMPLES = 2000  # retain examples that KLOM looks at, at most
+_KLOM_SETS = ('forget', 'retain', 'validation')
 
 
 class Result(NamedTuple):
@@ -22,6 +27,40 @@ class Result(NamedTuple):
   values: dict[str, float]
   samples: dict[str, list[float]]
   arrays: dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Group:
+  """Models that differ in their seeds; what several measures need is computed once.
+
+  Attributes:
+    case: what attacks may use of it.
+    original: logits of the originals.
+    gold: logits of reference golds, None for the reference itself.
+    state: the first member, whose relearning is timed.
+  """
+
+  case: attacks.Case
+  original: list[Logits]
+  gold: list[Logits] | None
+  state: types.ModelState | None
+
+  @functools.cached_property
+  def klom(self) -> dict[str, metrics.Klom]:
+    """By set; empty for the reference itself."""
+    job = self.case.job
+    if self.gold is None:
+      return {}
+    return {name: metrics.klom(*self.margins(name), num_bins=num_bins(job)) for name in _KLOM_SETS}
+
+  @functools.cached_property
+  def attacked(self) -> dict[str, attacks.Result]:
+    """By the attack's key."""
+    return {attack.key: attacks.run(attack, self.case) for attack in attacks.ATTACKS}
+
+  def margins(self, name: str) -> list[np.ndarray]:
+    """Margins `[K, N]` on a set, of the members and of gold."""
+    return [_margins(self.case.job, models, name) for models in (self.case.members, self.gold)]
 
 
 def measure(
@@ -49,20 +88,20 @@ def measure(
     state: the first member, whose relearning is timed.
     is_gold: whether the group is the reference itself; distances are left out.
   """
-  values, arrays, samples = {}, {}, {}
-  if not is_gold:
-    law, arrays = _laws(job, members, gold)
-    values |= law
-  case = attacks.Case(job, members, shadows, references)
-  for attack in attacks.ATTACKS:
-    result = attacks.run(attack, case)
-    values |= {f'{attack.key}_{name}': value for name, value in result.values.items()}
-    samples[f'{attack.key}_auc'] = result.aucs
-    arrays[f'{attack.key}_curve'] = result.curve
-  arrays['rates'] = attacks.RATES
-  losses = metrics.cross_entropy_scores(original[0]['forget'], job.sets['forget'].labels)
-  values['relearn_epochs'] = relearning.relearn_epochs(job, state, float(losses.mean()))
-  return Result(values, samples, arrays)
+  group = Group(
+    case=attacks.Case(job, members, shadows, references),
+    original=original,
+    gold=None if is_gold else gold,
+    state=state,
+  )
+  values = {m.key: m.compute(group) for m in MEASURES}
+  arrays = {f'klom_{name}': klom.per_example for name, klom in group.klom.items()}
+  arrays |= {f'{key}_curve': result.curve for key, result in group.attacked.items()}
+  return Result(
+    {key: float(value) for key, value in values.items() if value is not None},
+    {f'{key}_auc': result.aucs for key, result in group.attacked.items()},
+    {**arrays, 'rates': attacks.RATES},
+  )
 
 
 def floors(job: preparation.Job) -> dict[str, float]:
@@ -82,22 +121,77 @@ def num_bins(job: preparation.Job) -> int:
   return int(np.clip(min(job.config.seeds, job.config.golds // 2) // 5, 2, 20))
 
 
-def _laws(job, members, gold):
-  """KLOM on each set, and forgetting quality."""
-  values, arrays = {}, {}
-  for name in ('forget', 'retain', 'validation'):
-    pair = [_margins(job, models, name) for models in (members, gold)]
-    klom = metrics.klom(*pair, num_bins=num_bins(job))
-    values |= {f'klom_{name}': klom.mean, f'klom_{name}_p95': klom.p95}
-    arrays[f'klom_{name}'] = klom.per_example
-    if name == 'forget':
-      values['forgetting_quality'] = metrics.forgetting_quality(*pair).value
-  return values, arrays
-
-
 def _margins(job, models, name):
   """Margins `[K, N]` of K models on a set."""
   labels = job.sets[name].labels
   rows = np.random.default_rng(0).permutation(len(labels))[:_KLOM_EXAMPLES]
   score = metrics.logit_scaled_confidence
   return np.stack([score(logits[name][rows], labels[rows]) for logits in models])
+
+
+def _klom(name: str, field: str) -> Callable[[Group], float | None]:
+  return lambda group: getattr(group.klom[name], field) if name in group.klom else None
+
+
+def _forgetting_quality(group):
+  if group.gold is None:
+    return None
+  return metrics.forgetting_quality(*group.margins('forget')).value
+
+
+def _relearn_epochs(group):
+  job = group.case.job
+  losses = metrics.cross_entropy_scores(group.original[0]['forget'], job.sets['forget'].labels)
+  return relearning.relearn_epochs(job, group.state, float(losses.mean()))
+
+
+_full = functools.partial(evaluation.Measure, part='full')
+_distance = functools.partial(_full, digits=2, is_distance=True)
+
+
+def _of_attack(attack: attacks.Attack) -> tuple[evaluation.Measure, ...]:
+  """AUC and true-positive rates of an attack."""
+  of = lambda name: lambda group: group.attacked[attack.key].values[name]
+  key = lambda name: f'{attack.key}_{name}'
+  rate = 'Its true-positive rate at {} % false positives, %, over all models together.'
+  rates = functools.partial(_full, scale=100.0, digits=1)
+  one, tenth = 'tpr_at_1_percent', 'tpr_at_01_percent'
+  return (
+    _full(key('auc'), attack.head, attack.meaning, of('auc')),
+    rates(key(one), f'{attack.head} @1%', rate.format(1), of(one)),
+    rates(key(tenth), '', rate.format(0.1), of(tenth)),
+  )
+
+
+MEASURES: tuple[evaluation.Measure, ...] = (
+  _distance(
+    'klom_forget',
+    'KLOM F',
+    "KL divergence of a forget example's margins over the seeds from those over golds: mean, nats.",
+    _klom('forget', 'mean'),
+  ),
+  _distance(
+    'klom_forget_p95', 'KLOM F 95', 'Its 95th percentile over examples.', _klom('forget', 'p95')
+  ),
+  _distance('klom_retain', 'KLOM R', 'KLOM on retain examples.', _klom('retain', 'mean')),
+  _distance('klom_retain_p95', '', 'Its 95th percentile.', _klom('retain', 'p95')),
+  _distance(
+    'klom_validation', 'KLOM V', 'KLOM on validation examples.', _klom('validation', 'mean')
+  ),
+  _distance('klom_validation_p95', '', 'Its 95th percentile.', _klom('validation', 'p95')),
+  _full(
+    'forgetting_quality',
+    'FQ',
+    'Forgetting quality: 1 when no threshold tells the seeds from golds; never near 1 in practice.',
+    _forgetting_quality,
+  ),
+  *(entry for attack in attacks.ATTACKS for entry in _of_attack(attack)),
+  _full(
+    'relearn_epochs',
+    'relearn',
+    "Epochs of fine-tuning on forget until its loss is the original's: fewer than gold's means "
+    'that knowledge was only hidden. First seed; one more than the most tried where never.',
+    _relearn_epochs,
+    digits=0,
+  ),
+)

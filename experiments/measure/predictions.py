@@ -1,4 +1,4 @@
-"""Aligned forgetting: what a method expected gold to know, against what gold knows.
+"""Predictions: what a method expected gold to know, against what gold knows.
 
 A method that predicts gold's answers leaves `prediction.npz` beside its model. The evaluation,
 which alone sees gold, writes `reliability.npz` beside it; the report reads that.
@@ -21,6 +21,7 @@ WORDS = (
   'share of what gold knows that was called easy, and of what it does not know that was called '
   'hard. Means over seeds; the method itself never sees gold.'
 )
+_MOST_CLASSES = 20  # columns of single classes
 _HEADS = (
   'prediction',
   'features',
@@ -99,7 +100,8 @@ def _auc(chances, outcomes, seed):
 def class_table(rows, class_names: Sequence[str]) -> list[list[str]]:
   """Accuracies inside and outside the classes that lose images; empty where all or none do.
 
-  Head line first; the columns of single classes are of test images.
+  Head line first; the columns of single classes are of test images. Of many classes those stand
+  there in which a model is furthest from gold.
   """
   if 'test_accuracy_same' not in rows.original.values:
     return []
@@ -108,11 +110,21 @@ def class_table(rows, class_names: Sequence[str]) -> list[list[str]]:
     'retain_accuracy_same': 'retain, same class',
     'test_accuracy_same': 'test, same class',
     'test_accuracy_other': 'test, other classes',
-    **{f'test_accuracy_{k}': f'test {name}' for k, name in enumerate(class_names)},
+    **{f'test_accuracy_{k}': f'test {class_names[k]}' for k in _most_changed(rows, class_names)},
   }
   columns = {key: head for key, head in columns.items() if key in rows.original.values}
   body = [[row.name, *(_cell(row, key) for key in columns)] for row in rows]
   return [['model', *columns.values()], *body]
+
+
+def _most_changed(rows, class_names) -> list[int]:
+  gold, others = rows.gold.values, [row.values for row in rows]
+  change = {}
+  for k in range(len(class_names)):
+    key = f'test_accuracy_{k}'
+    if key in gold:
+      change[k] = max(abs(values.get(key, gold[key]) - gold[key]) for values in others)
+  return sorted(sorted(change, key=lambda k: -change[k])[:_MOST_CLASSES])
 
 
 def _cell(row, key):

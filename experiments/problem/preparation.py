@@ -11,7 +11,7 @@ import numpy as np
 
 from dalign_jax import data as data_lib
 from dalign_jax import errors, from_settings, parallel, seeds, types
-from dalign_jax.store import files, model_folder
+from dalign_jax.store import files, hashing, model_folder
 from experiments import config as config_lib
 from experiments.problem import folders, sets
 
@@ -148,6 +148,8 @@ def fix(job: Job) -> None:
     there = defaults | files.read_json(path, keys=['identity'])['identity']
     for name in {'forget', 'unseen'} & there.keys():  # group:2 was what people:2 is now
       there[name] = re.sub(r'^group:(\d+)$', r'people:\1', there[name])
+    if 'network_hash' not in there:  # a folder of before it was kept
+      wanted.pop('network_hash', None)
     differing = [n for n in sorted(wanted.keys() | there.keys()) if wanted.get(n) != there.get(n)]
     if differing:
       lines = [f'{n}: {there.get(n)!r} there, {wanted.get(n)!r} now' for n in differing]
@@ -187,4 +189,6 @@ def _identity(job) -> dict:
     'test_hash': job.test_hash,
     'split_hash': split.hexdigest(),
   }
+  if ':' in job.config.model:
+    identity['network_hash'] = hashing.of_module(job.config.model.partition(':')[0])
   return json.loads(json.dumps(identity))

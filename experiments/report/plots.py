@@ -75,23 +75,36 @@ def training_curves(logs: dict[str, pathlib.Path]) -> str:
   return plot_style.svg(fig)
 
 
+MOST_CLASSES = 40  # that a plot of classes shows
+
+
 def class_accuracy(rows: rows_lib.Results, class_names: tuple[str, ...]) -> str:
-  """Test accuracy by class."""
+  """Test accuracy by class; of many classes, those where models are furthest from gold."""
+  accuracies = np.stack([np.nan_to_num(row.arrays['class_accuracy']) for row in rows])
+  change = np.abs(accuracies - np.nan_to_num(rows.gold.arrays['class_accuracy'])).max(axis=0)
+  shown = np.sort(np.argsort(-change, kind='stable')[:MOST_CLASSES])
   fig, ax = plot_style.axes(width=8)
-  places, width = np.arange(len(class_names)), 0.85 / len(rows)
+  places, width = np.arange(len(shown)), 0.85 / len(rows)
   for i, row in enumerate(rows):
     style = plot_style.style(row, i)
     offset = (i - (len(rows) - 1) / 2) * width
     ax.bar(
       places + offset,
-      100 * np.nan_to_num(row.arrays['class_accuracy']),
+      100 * accuracies[i, shown],
       width,
       color=style['color'],
       label=hparams.short(row.name),
       alpha=0.6 if style['linestyle'] == ':' else 1.0,
     )
-  ax.set(ylabel='test accuracy (%)', xticks=places, xlabel='class')
-  ax.set_xticklabels(class_names, rotation=0 if len(class_names) <= 10 else 90, fontsize=7)
+  ax.set(ylabel='test accuracy (%)', xticks=places)
+  is_part = len(shown) < len(class_names)
+  ax.set_xlabel(
+    f'the {len(shown)} of {len(class_names)} classes that differ most from gold'
+    if is_part
+    else 'class'
+  )
+  names = [class_names[k] for k in shown]
+  ax.set_xticklabels(names, rotation=0 if len(names) <= 10 else 90, fontsize=7)
   plot_style.legend(ax, beside=True)
   return plot_style.svg(fig)
 

@@ -1,4 +1,4 @@
-"""Aligned forgetting in the experiments: predictions beside gold, oracles, parts of a class."""
+"""What gold knows, in the experiments: predictions beside gold, oracles, parts of a class."""
 
 import csv
 import dataclasses
@@ -33,7 +33,7 @@ def _config(workdir, **changes):
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-  made = _config(tmp_path_factory.mktemp('aligned'))
+  made = _config(tmp_path_factory.mktemp('predictions'))
   stages.run(made)
   return made, tmp_path_factory.getbasetemp() / made.workdir / made.problem_name()
 
@@ -56,10 +56,10 @@ def test_prediction_is_kept_beside_the_model_without_pickle(finished):
 def test_oracle_knows_the_gold_of_its_seed_and_is_not_ranked(finished):
   _, folder = finished
   for number, name in enumerate(('seed_0', 'seed_0-original_1')):
-    record = checkpoints.restore(folder / 'runs/tmu:oracle' / name / 'unlearned')[1]
-    gold = checkpoints.restore(folder / f'gold/seed_{100 + number}/model')[1]
+    record = checkpoints.read_record(folder / 'runs/tmu:oracle' / name / 'unlearned')
+    gold = checkpoints.read_record(folder / f'gold/seed_{100 + number}/model')
     assert record['gold'] == gold['digest'] and record['sees'].endswith('gold: an oracle')
-  record = checkpoints.restore(folder / 'runs/tmu:random/seed_0/unlearned')[1]
+  record = checkpoints.read_record(folder / 'runs/tmu:random/seed_0/unlearned')
   assert 'gold' not in record and 'gold' not in record['sees']
   lines = (folder / 'report.csv').read_text(encoding='utf-8').splitlines()
   kinds = {row['model']: row['kind'] for row in csv.DictReader(lines)}

@@ -1,0 +1,120 @@
+"""Interruptions: commands that are stopped at random moments and go on to the same bits.
+
+python -m experiments.benchmarks.interruptions --trials=100 --output=interruptions.json
+
+Each trial starts `experiments.run`, `.tune` or `.sweep` on a tiny problem, sends it SIGINT, SIGTERM
+or SIGKILL at a random moment, starts the same command again until it ends, and compares the digests
+of all models with those of a run that nobody stopped.
+"""
+
+import collections
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+from absl import app, flags, logging
+import numpy as np
+
+_TRIALS = flags.DEFINE_integer('trials', 100, 'Interruptions, over all commands and signals.')
+_OUTPUT = flags.DEFINE_string('output', '', 'JSON file for the results; empty: none.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Seed of signals and moments.')
+
+TINY = (
+  *('--dataset=digits', '--width_multiplier=0.125', '--num_epochs=6', '--batch_size=64'),
+  *('--num_devices=1', '--methods=finetune', '--hparam=finetune.num_epochs=2'),
+)
+COMMANDS = {
+  'run': ('experiments.run', *TINY),
+  'tune': ('experiments.tune', *TINY, '--num_trials=2'),
+  'sweep': ('experiments.sweep', *TINY, '--scenario=class:1', '--scenario=class:2'),
+}
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+CODES = {signal.SIGINT: (130,), signal.SIGTERM: (143,), signal.SIGKILL: (-9,)}
+_MOST_STARTS = 5
+
+
+def start(name: str, folder: pathlib.Path) -> subprocess.Popen:
+  """Starts a command that works in a folder."""
+  module, *arguments = COMMANDS[name]
+  return subprocess.Popen(
+    [sys.executable, '-m', module, *arguments, f'--workdir={folder}'],
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def digests(folder: pathlib.Path) -> dict[str, str]:
+  """The digest of every finished model of a folder, by its path."""
+  from dalign_jax import checkpoints
+
+  paths = [p for name in ('model', 'unlearned') for p in folder.rglob(name) if p.is_dir()]
+  found = {str(p.relative_to(folder)): p for p in paths if checkpoints.exists(p)}
+  return {name: checkpoints.restore(path)[1]['digest'] for name, path in sorted(found.items())}
+
+
+def trial(name: str, number: signal.Signals, seconds: float, expected: dict[str, str]) -> str:
+  """One interruption; what was wrong, empty for nothing."""
+  with tempfile.TemporaryDirectory() as place:
+    folder = pathlib.Path(place)
+    process = start(name, folder)
+    time.sleep(seconds)
+    process.send_signal(number)
+    text, _ = process.communicate(timeout=300)
+    if process.returncode not in (0, *CODES[number]):
+      return f'exit code {process.returncode} after {number.name}: {text[-300:]}'
+    if 'Traceback' in text:
+      return f'a traceback after {number.name}: {text[-300:]}'
+    for _ in range(_MOST_STARTS):
+      process = start(name, folder)
+      text, _ = process.communicate(timeout=600)
+      if process.returncode == 0:
+        break
+    else:
+      return f'it does not go on: {text[-300:]}'
+    return '' if digests(folder) == expected else 'other bits'
+
+
+def main(argv) -> None:
+  """Runs the trials and prints a table."""
+  del argv
+  logging.set_verbosity(logging.FATAL)
+  rng = np.random.default_rng(_SEED.value)
+  expected, lengths = {}, {}
+  for name in COMMANDS:
+    with tempfile.TemporaryDirectory() as place:
+      begin = time.monotonic()
+      text, _ = start(name, pathlib.Path(place)).communicate()
+      lengths[name] = time.monotonic() - begin
+      expected[name] = digests(pathlib.Path(place))
+      if not expected[name]:
+        raise RuntimeError(f'{name} made no model: {text[-500:]}')
+  counts, faults = collections.Counter(), []
+  for index in range(_TRIALS.value):
+    name = list(COMMANDS)[index % len(COMMANDS)]
+    number = SIGNALS[index // len(COMMANDS) % len(SIGNALS)]
+    moment = rng.uniform(0.5, lengths[name])
+    fault = trial(name, number, moment, expected[name])
+    counts[name, number.name] += 1
+    if fault:
+      faults.append({'command': name, 'signal': number.name, 'after': moment, 'fault': fault})
+    print(
+      f'{index + 1}/{_TRIALS.value} {name} {number.name} {moment:.1f} s: {fault or "same bits"}'
+    )
+    sys.stdout.flush()
+  table = [{'command': c, 'signal': s, 'trials': n} for (c, s), n in sorted(counts.items())]
+  print(json.dumps({'trials': table, 'faults': faults}, indent=2))
+  if _OUTPUT.value:
+    pathlib.Path(_OUTPUT.value).write_text(json.dumps({'trials': table, 'faults': faults}))
+  if faults:
+    sys.exit(1)
+
+
+if __name__ == '__main__':
+  app.run(main)

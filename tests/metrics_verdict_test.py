@@ -1,0 +1,189 @@
+"""Tests with an error rate, error rates of columns, bounds on epsilon, and the two-model attack."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from dalign_jax import errors, metrics
+from experiments.benchmarks import verdict_simulation
+
+
+def _mmd(a, b, width):
+  kernel = lambda p, q: math.exp(-float(np.sum((p - q) ** 2)) / width)
+  mean = lambda s: np.mean(
+    [kernel(p, q) for i, p in enumerate(s) for j, q in enumerate(s) if i != j]
+  )
+  return mean(a) + mean(b) - 2 * np.mean([kernel(p, q) for p in a for q in b])
+
+
+def _width(*samples):
+  rows = np.concatenate(samples)
+  pairs = [np.sum((p - q) ** 2) for i, p in enumerate(rows) for q in rows[:i]]
+  return float(np.median(pairs))
+
+
+def test_statistics_equal_loops():
+  rng = np.random.default_rng(0)
+  x, y, z = (rng.normal(m, 1, (k, 5)) for m, k in ((0, 3), (0.3, 4), (1, 2)))
+  width = _width(x, y, z)
+  got = metrics.nearer_to_gold(x, y, z, seed=0)
+  assert got.statistic == pytest.approx(_mmd(x, y, width) - _mmd(x, z, width))
+  assert got.smallest_p == pytest.approx(1 / math.comb(6, 2))
+  width = _width(x, y)
+  assert metrics.unlike_gold(x, y, seed=0).statistic == pytest.approx(_mmd(x, y, width))
+  pooled = metrics.unlike_gold(x, y, seed=0, pool_examples=True)
+  columns = [(x[:, [e]], y[:, [e]]) for e in range(5)]
+  expected = np.mean([_mmd(a, b, _width(a, b)) for a, b in columns])
+  assert pooled.statistic == pytest.approx(expected)
+
+
+def test_tests_ignore_order_offset_and_scale():
+  rng = np.random.default_rng(1)
+  x, y, z = (rng.normal(size=(k, 6)) for k in (3, 5, 3))
+  got = metrics.nearer_to_gold(x, y, z, seed=0)
+  for changed in (
+    metrics.nearer_to_gold(x[::-1], y[::-1], z, seed=0),
+    metrics.nearer_to_gold(x[:, ::-1], y[:, ::-1], z[:, ::-1], seed=0),
+    metrics.nearer_to_gold(3 * x + 7, 3 * y + 7, 3 * z + 7, seed=0),
+  ):
+    np.testing.assert_allclose(changed, got, atol=1e-9)
+  swapped = metrics.nearer_to_gold(x, z, y, seed=0)
+  assert swapped.statistic == pytest.approx(-got.statistic)
+  same = np.ones((3, 4))
+  assert metrics.unlike_gold(same, same, seed=0).p_value == 1
+  assert metrics.nearer_to_gold(same, same, same, seed=0).p_value == 1
+
+
+def test_verdicts_of_planted_models():
+  rng = np.random.default_rng(2)
+  level = rng.normal(0, 3, size=60)
+  sample = lambda count, shift: level + rng.normal(shift, 1, size=(count, 60))
+  gold, original = sample(6, 0), sample(3, 2)
+  run = lambda x: (
+    metrics.nearer_to_gold(x, gold, original, seed=0).p_value,
+    metrics.unlike_gold(x, gold, seed=0).p_value,
+  )
+  near, unlike = run(sample(3, 0))
+  assert near < 0.05 < unlike
+  near, unlike = run(sample(3, 2))
+  assert near > 0.5 and unlike < 0.05
+  apart = metrics.unlike_gold(sample(3, 9), gold[:3], seed=0)
+  assert apart.p_value == apart.smallest_p == pytest.approx(2 / 20)
+  two = metrics.nearer_to_gold(sample(1, 0), gold[:2], original[:2], seed=0)
+  assert two.smallest_p == pytest.approx(1 / 6)  # so few models decide nothing
+
+
+def test_few_simulated_audits_keep_their_level():
+  sizes = verdict_simulation.Sizes(examples=20)
+  limit = 0.05 + 3 * math.sqrt(0.05 * 0.95 / 150)
+  for kind in ('nearer_to_gold', 'unlike_gold'):
+    assert verdict_simulation.rejections(kind, draws=150, sizes=sizes) < limit
+  moved = {'unlearned_shift': 1.0}
+  assert verdict_simulation.rejections('unlike_gold', draws=40, sizes=sizes, **moved) > 0.6
+  assert (
+    verdict_simulation.rejections(
+      'nearer_to_gold', draws=100, sizes=sizes, original_shift=1.0, **moved
+    )
+    < 0.05
+  )
+  assert verdict_simulation.holm_alarms(400) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
+  text = verdict_simulation.markdown([verdict_simulation.Row('a', 'b', 0.5, np.nan)])
+  assert text.splitlines()[-1] == '| a | b | 0.500 | power |'
+
+
+def test_holm():
+  p = np.array([[0.01, 0.04], [0.03, 0.9]])
+  np.testing.assert_allclose(metrics.holm(p), [[0.04, 0.09], [0.09, 0.9]])
+  np.testing.assert_array_equal(metrics.holm(np.ones(3)), np.ones(3))
+  order = np.random.default_rng(0).permutation(4)
+  np.testing.assert_allclose(metrics.holm(p.ravel()[order]), metrics.holm(p).ravel()[order])
+  with pytest.raises(errors.InputError, match=r'p_values must be in \[0, 1\]'):
+    metrics.holm(np.array([2.0]))
+
+
+def test_column_false_alarms():
+  # Three golds at 0, 1, 3: of six triples, those further than the second gold.
+  assert metrics.column_false_alarms(np.array([0.0, 1.0, 3.0])) == 0.5
+  assert metrics.column_false_alarms(np.zeros(4)) == 0
+  values = np.random.default_rng(0).normal(size=12)
+  matrix = np.abs(values[:, None] - values)
+  assert metrics.column_false_alarms(matrix) == metrics.column_false_alarms(values)
+  rates = [metrics.column_false_alarms(values, floors=f) for f in (1, 3, 10)]
+  assert rates[0] == 0.5 and rates[0] > rates[1] > rates[2]
+  assert metrics.column_false_alarms(4 * values + 1) == pytest.approx(0.5)
+  with pytest.raises(errors.InputError, match='number of golds must be an integer of 3 or more'):
+    metrics.column_false_alarms(np.zeros(2))
+  with pytest.raises(errors.InputError, match='golds must be a symmetric matrix'):
+    metrics.column_false_alarms(np.arange(9.0).reshape(3, 3))
+  with pytest.raises(errors.InputError, match='floors must be positive'):
+    metrics.column_false_alarms(values, floors=0)
+
+
+@pytest.mark.parametrize('successes, trials', [(0, 7), (3, 20), (20, 20), (499, 1000)])
+def test_clopper_pearson_equals_scipy(successes, trials):
+  expected = stats.binomtest(successes, trials).proportion_ci(0.9, 'exact')
+  got = metrics.clopper_pearson(successes, trials, confidence=0.9)
+  np.testing.assert_allclose(got, (expected.low, expected.high), atol=1e-9)
+
+
+def test_epsilon_lower_bound():
+  got = metrics.epsilon_lower_bound(90, 100, 5, 100)
+  low = stats.binomtest(90, 100).proportion_ci(0.95, 'exact').low
+  high = stats.binomtest(5, 100).proportion_ci(0.95, 'exact').high
+  assert got == pytest.approx(math.log(low / high))
+  # The attack with exchanged answers has the same bound.
+  assert metrics.epsilon_lower_bound(95, 100, 10, 100) == pytest.approx(got)
+  assert metrics.epsilon_lower_bound(90, 100, 5, 100, delta=0.1) < got
+  assert metrics.epsilon_lower_bound(90, 100, 5, 100, confidence=0.99) < got
+  assert metrics.epsilon_lower_bound(0, 10, 10, 10) == 0
+  assert verdict_simulation.epsilon_alarms(400, 1.0, verdict_simulation._clopper) <= 0.05
+  with pytest.raises(errors.InputError, match='successes must be at most trials 5, got 6'):
+    metrics.epsilon_lower_bound(6, 5, 0, 5)
+
+
+def test_one_run_epsilon():
+  # Without delta: the one-sided Clopper-Pearson bound on the rate of right guesses.
+  low = stats.beta.ppf(0.05, 95, 6)
+  assert metrics.one_run_epsilon(1000, 100, 95) == pytest.approx(math.log(low / (1 - low)))
+  bounds = [metrics.one_run_epsilon(1000, 100, 95, delta=d) for d in (0, 1e-5, 1e-3)]
+  assert bounds[0] > bounds[1] > bounds[2]
+  assert metrics.one_run_epsilon(100, 100, 40) == metrics.one_run_epsilon(10, 5, 0) == 0
+  assert np.isfinite(metrics.one_run_epsilon(500, 500, 500))
+  assert verdict_simulation.epsilon_alarms(400, 1.0, verdict_simulation._one_run) <= 0.05 + 0.033
+  with pytest.raises(errors.InputError, match='num_correct must be at most num_guesses'):
+    metrics.one_run_epsilon(10, 5, 6)
+
+
+def _changes(rng, count, moved=0.0):
+  labels = rng.integers(0, 3, count)
+  before, features = rng.normal(size=(count, 3)), rng.normal(size=(count, 4))
+  after = before + 0.1 * rng.normal(size=before.shape)
+  after[np.arange(count), labels] -= moved
+  new = features + 0.1 * rng.normal(size=features.shape)
+  return metrics.update_features(before, after, features, new, labels)
+
+
+def test_update_leakage_finds_a_planted_change_only():
+  rng = np.random.default_rng(0)
+  forget, retain, same = _changes(rng, 150, moved=2.0), _changes(rng, 300), _changes(rng, 150)
+  assert forget.shape == (150, len(('loss', 'margin', 'logits', 'features')))
+  found = metrics.update_leakage(forget, retain, seed=0, num_bootstrap=20)
+  assert found.auc > 0.95 and found.tpr_at_1_percent > 0.5 and found.num_pairs == 150
+  floor = metrics.update_floor(150, 300, seed=0, num_draws=20)
+  assert 0 < floor.mean < floor.p95 <= floor.maximum < 0.2
+  null = metrics.update_leakage(same, retain, seed=0, num_bootstrap=20)
+  assert abs(null.auc - 0.5) <= floor.maximum + 0.02
+
+
+def test_update_features_by_hand():
+  logits = np.array([[0.0, 1.0], [2.0, 0.0]])
+  labels, features = np.array([1, 0]), np.ones((2, 3))
+  still = metrics.update_features(logits, logits, features, features, labels)
+  np.testing.assert_array_equal(still, np.zeros((2, 4)))
+  moved = metrics.update_features(logits, logits[:, ::-1], features, 3 * features, labels)
+  loss = lambda margin: math.log1p(math.exp(-margin))
+  np.testing.assert_allclose(moved[0], [loss(-1) - loss(1), -2, math.sqrt(2), 2 * math.sqrt(3)])
+  with pytest.raises(errors.InputError, match='features_before must have 2 rows, got 1'):
+    metrics.update_features(logits, logits, features[:1], features[:1], labels)
