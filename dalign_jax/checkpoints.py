@@ -4,18 +4,17 @@ Each save is atomic: a killed process leaves the earlier checkpoints as they wer
 pytrees, so that a checkpoint written on one set of devices restores on any other. Only process 0 of
 a run writes; all may read.
 
-The interface is Orbax's second, which version 0.12 offers as `orbax.checkpoint.experimental.v1`
-alone. Checkpoints of its first interface are read too. Steps are listed and removed here, not by
-its `training.Checkpointer`: that one cannot be opened by a part of the processes.
+The interface is Orbax's first. The second, `orbax.checkpoint.experimental.v1` up to version 0.12.8,
+reads these checkpoints to the bit, but one process of several cannot save with it: each save waits
+for all of them, whatever its `active_processes` are. Foreign checkpoints of either are read.
 """
 
 import pathlib
-import shutil
 from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint.experimental.v1 as ocp
+import orbax.checkpoint as ocp
 
 from dalign_jax import digests, errors, locate, types
 
@@ -35,8 +34,9 @@ def save(directory: str | pathlib.Path, model: types.ModelState, metadata: dict)
   Raises:
     CheckpointError: if it cannot be written; what was there before stays.
   """
-  step = max(_steps(directory), default=-1) + 1
-  _write(directory, step, model._asdict(), metadata, num_kept=1)
+  with _manager(directory, max_to_keep=1) as manager:
+    step = 0 if manager.latest_step() is None else manager.latest_step() + 1
+    _write(manager, step, model._asdict(), metadata)
 
 
 def restore(
@@ -105,8 +105,18 @@ def restore_foreign(directory: str | pathlib.Path, template: types.ModelState) -
     raise CheckpointError(f'unreadable checkpoint in {place}: {_reason(error)}') from error
   tree = tree if 'params' in tree else {'params': tree}
   tree = {'params': tree['params'], 'batch_stats': tree.get('batch_stats') or {}}
+  tree = jax.tree.map(np.asarray, tree)
   _check_equal(place, tree, template._asdict())
   return types.ModelState(**tree)
+
+
+def load_tree(place: pathlib.Path) -> Any:
+  """The pytree that Orbax saved in a folder, arrays on the host; words stay what they are."""
+  handler = ocp.PyTreeCheckpointer()
+  leaves = handler.metadata(place).item_metadata.tree
+  host = lambda leaf: np.ndarray if hasattr(leaf, 'shape') else None  # None: a word, as it is
+  as_arrays = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=host(leaf)), leaves)
+  return handler.restore(place, restore_args=as_arrays)
 
 
 def exists(directory: str | pathlib.Path) -> bool:
@@ -126,7 +136,10 @@ def save_training(directory: str | pathlib.Path, epoch: int, state: Any, metadat
   Raises:
     CheckpointError: if it cannot be written; the earlier states stay.
   """
-  _write(directory, epoch, state, metadata, num_kept=2)
+  with _manager(directory, max_to_keep=2) as manager:
+    if epoch in manager.all_steps():  # left by a run that was found damaged and was repeated
+      manager.delete(epoch)
+    _write(manager, epoch, state, metadata)
 
 
 def restore_training(directory: str | pathlib.Path, template: Any) -> tuple[int, Any, dict] | None:
@@ -144,56 +157,33 @@ def restore_training(directory: str | pathlib.Path, template: Any) -> tuple[int,
 
 def latest_epoch(directory: str | pathlib.Path) -> int | None:
   """Number of finished epochs of the newest training state, or None."""
-  return max(_steps(directory), default=None)
+  directory = pathlib.Path(directory)
+  if not directory.is_dir():
+    return None
+  with _manager(directory) as manager:
+    return manager.latest_step()
 
 
 def _newest(directory, target, *, with_state=True):
+  directory = pathlib.Path(directory)
+  if not directory.is_dir():
+    return None
   error = None
-  for step in reversed(_steps(directory)):
-    place = pathlib.Path(directory).absolute() / str(step)
-    try:
-      state = load_tree(place / 'state', target) if with_state else None
-      if target is not None:
-        _check_equal(directory, state, target)
-      with _context():
-        metadata = ocp.load_checkpointables(place, {'metadata': None})['metadata']
-      return step, state, digests.unseal(state, metadata, place)
-    except Exception as e:  # orbax and tensorstore raise many types on damaged files
-      error = error or e
+  with _manager(directory) as manager:
+    for step in sorted(manager.all_steps(), reverse=True):
+      try:
+        args = _restore_args(target) if with_state else _metadata_args()
+        restored = manager.restore(step, args=args)
+        state = jax.tree.map(np.asarray, restored.state) if with_state else None
+        if target is not None:
+          _check_equal(directory, state, target)
+        place = directory / str(step)
+        return step, state, digests.unseal(state, restored.metadata, place)
+      except Exception as e:  # orbax and tensorstore raise many types on damaged files
+        error = error or e
   if error is not None:
     raise CheckpointError(f'unreadable checkpoint in {directory}: {_reason(error)}') from error
   return None
-
-
-def load_tree(place: pathlib.Path, target: Any = None) -> Any:
-  """The pytree saved at `place` as host arrays, whatever devices it was saved from.
-
-  Args:
-    place: the folder that holds the pytree itself: a checkpoint, or a part of one by name.
-    target: what gives the structure; None for nested dictionaries and lists.
-  """
-  is_part = (place.parent / '_CHECKPOINT_METADATA').exists()
-  checkpoint, name = (place.parent, place.name) if is_part else (place, None)
-  with _context():
-    if target is None:
-      target = ocp.metadata(checkpoint, checkpointable_name=name).metadata
-    tree = ocp.load(checkpoint, jax.tree.map(_on_host, target), checkpointable_name=name)
-  return jax.tree.map(np.asarray, tree)
-
-
-def _on_host(leaf: Any) -> Any:
-  """Asks Orbax for a leaf as a NumPy array; a number or a string stays what it is."""
-  if not hasattr(leaf, 'shape'):
-    return leaf
-  return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
-
-
-def _steps(directory: str | pathlib.Path) -> list[int]:
-  """Numbers of the finished saves, rising; Orbax gives a save its name when it is whole."""
-  directory = pathlib.Path(directory)
-  if not directory.is_dir():
-    return []
-  return sorted(int(p.name) for p in directory.iterdir() if p.name.isdecimal() and p.is_dir())
 
 
 def _check_equal(directory, tree, target):
@@ -212,34 +202,39 @@ def _describe(tree) -> dict[str, str]:
   return {jax.tree_util.keystr(p): f'{x.dtype}{list(x.shape)}' for p, x in leaves}
 
 
-def _context() -> ocp.Context:
-  """Orbax's settings: this process works alone, and metadata are JSON."""
-  process = jax.process_index()
-  registry = ocp.handlers.local_registry()
-  registry.add(ocp.handlers.JsonHandler, checkpointable_name='metadata')
-  context = ocp.Context()
-  context.checkpointables.registry = registry
-  context.multiprocessing.primary_host = process
-  context.multiprocessing.active_processes = {process}
-  context.multiprocessing.barrier_sync_key_prefix = f'process_{process}'
-  return context
-
-
-def _write(directory, step, tree, metadata, *, num_kept):
-  """Saves a step, in place of one of that number, and removes all but the newest `num_kept`."""
+def _manager(directory, *, max_to_keep: int | None = None) -> ocp.CheckpointManager:
   directory = pathlib.Path(directory).absolute()
-  directory.mkdir(parents=True, exist_ok=True)
-  tree = jax.tree.map(lambda leaf: np.asarray(leaf) if isinstance(leaf, np.generic) else leaf, tree)
+  if max_to_keep:  # opened for writing; orbax makes no folders for a subset of the processes
+    directory.mkdir(parents=True, exist_ok=True)
+  process = jax.process_index()
+  return ocp.CheckpointManager(
+    directory,
+    options=ocp.CheckpointManagerOptions(
+      enable_async_checkpointing=False,
+      create=False,
+      max_to_keep=max_to_keep,
+      multiprocessing_options=ocp.options.MultiprocessingOptions(
+        primary_host=process,
+        active_processes={process},
+        barrier_sync_key_prefix=f'process_{process}',
+      ),
+    ),
+  )
+
+
+def _write(manager, step, tree, metadata):
   try:
-    if step in _steps(directory):  # left by a run that was found damaged and was repeated
-      shutil.rmtree(directory / str(step))
-    sealed = digests.seal(tree, metadata)
-    with _context():
-      ocp.save_checkpointables(directory / str(step), {'state': tree, 'metadata': sealed})
-    for old in _steps(directory)[:-num_kept]:
-      shutil.rmtree(directory / str(old))
+    manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(_arrays(tree)),
+        metadata=ocp.args.JsonSave(digests.seal(tree, metadata)),
+      ),
+    )
   except Exception as error:  # orbax and tensorstore raise many types on a full disk
-    raise CheckpointError(f'cannot write a checkpoint in {directory}: {_reason(error)}') from error
+    raise CheckpointError(
+      f'cannot write a checkpoint in {manager.directory}: {_reason(error)}'
+    ) from error
 
 
 def _reason(error: Exception) -> str:
@@ -248,3 +243,18 @@ def _reason(error: Exception) -> str:
     return str(error)
   text = str(error).splitlines()[0] if str(error) else type(error).__name__
   return text if len(text) <= 160 else f'... {text[-160:]}'
+
+
+def _arrays(tree):
+  """NumPy scalars as arrays: Orbax gives a scalar back in another type."""
+  return jax.tree.map(lambda x: np.asarray(x) if isinstance(x, np.generic) else x, tree)
+
+
+def _restore_args(target):
+  return ocp.args.Composite(
+    state=ocp.args.StandardRestore(_arrays(target)), metadata=ocp.args.JsonRestore()
+  )
+
+
+def _metadata_args():
+  return ocp.args.Composite(metadata=ocp.args.JsonRestore())

@@ -2,6 +2,7 @@
 
 dalign-jax forget --checkpoint=MODEL --data=DATA --ids=request.csv --out=FOLDER
 dalign-jax verify FOLDER/record.json
+dalign-jax find --image=photo.jpg --data=DATA
 """
 
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from dalign_jax import settings as settings_lib
 FLAGS = command.FLAGS
 _REQUEST = dataclasses.fields(settings_lib.Request)
 _SETTINGS = dataclasses.fields(settings_lib.Settings)
+_SEARCH = dataclasses.fields(settings_lib.Search)
+_OF_SEARCH = [f for f in _REQUEST if f.name in ('checkpoint', 'item', 'data', 'held_out')]
 _OF_REPLAY = ('data_dir', 'num_devices', 'compilation_cache_dir')
 
 
@@ -61,8 +64,25 @@ def verify(arguments: list[str]) -> None:
   replay.verify(path, places=places, settings=given, replay=FLAGS.replay)
 
 
+def find(arguments: list[str]) -> None:
+  """Reads the flags and lists the samples most like a photo."""
+  if arguments:
+    raise errors.InputError(f'unexpected argument {arguments[0]!r}; flags start with --')
+  search = settings_lib.Search(**command.values(_SEARCH))
+  request = settings_lib.Request(**command.values(_OF_SEARCH))
+  settings = settings_lib.Settings(**command.values(_SETTINGS))
+  command.start_platform(settings)
+  from dalign_jax.deletion import find as find_lib  # imports JAX: after the platform's settings
+
+  find_lib.find(search, request, settings)
+
+
 def _define_forget() -> None:
   command.define([*_REQUEST, *_SETTINGS])
+
+
+def _define_find() -> None:
+  command.define([*_SEARCH, *_OF_SEARCH, *_SETTINGS])
 
 
 def _define_verify() -> None:
@@ -87,6 +107,12 @@ COMMANDS = {
     _define_verify,
     verify,
     'checkpoint',
+  ),
+  'find': Command(
+    'List the samples most like a photo, for a person to check and pass to forget.',
+    _define_find,
+    find,
+    'list_file',
   ),
 }
 

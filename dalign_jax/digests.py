@@ -73,12 +73,14 @@ def unseal(tree: Any, metadata: Any, place: pathlib.Path) -> dict:
   """
   saved = metadata.get(_KEY) if isinstance(metadata, dict) else None
   rest = {k: v for k, v in metadata.items() if k != _KEY} if isinstance(metadata, dict) else {}
-  if saved is None and (place / 'metadata' / 'metadata').is_file():  # of version 0.1.0
+  is_sealed = saved is not None or any(_is_seal(value) for value in rest.values())
+  if isinstance(metadata, dict) and not is_sealed:  # of version 0.1.0, which sealed nothing
     is_model = isinstance(tree, dict) and tree.keys() == {'params', 'batch_stats'}
     if not is_model or 'digest' not in rest:
       return rest  # it kept no digest
-    return _compare(place, [('state', of_model(types.ModelState(**tree)), rest['digest'])], rest)
-  if not isinstance(saved, dict) or saved.keys() != {'state', 'metadata'}:
+    state = ('state', of_model(types.ModelState(**tree)), rest['digest'])
+    return _compare(place, [state], rest)
+  if saved is None or not _is_seal(saved):
     raise errors.InputError(
       f'{place / "metadata"} has no digests of what was saved: it is damaged, or of another '
       'program (checkpoints.restore_foreign reads those unchecked)'
@@ -87,6 +89,10 @@ def unseal(tree: Any, metadata: Any, place: pathlib.Path) -> dict:
   if tree is not None:
     checks.append(('state', of_tree(tree), saved['state']))
   return _compare(place, checks, rest)
+
+
+def _is_seal(value) -> bool:
+  return isinstance(value, dict) and value.keys() == {'state', 'metadata'}
 
 
 def _compare(place, checks, rest) -> dict:

@@ -108,8 +108,14 @@ def _items(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _is_step(path) -> bool:
-  found = _STEP.fullmatch(path.name)
-  return bool(found) and not _NOT_STEPS.fullmatch(found['prefix'])
+  found = _parts(path.name)
+  return found is not None and not _NOT_STEPS.fullmatch(found[0])
+
+
+def _parts(name: str) -> tuple[str, int] | None:
+  """Prefix and number of a name that ends in one."""
+  found = _STEP.fullmatch(name)
+  return (found['prefix'], int(found['number'])) if found else None
 
 
 def _in_folder(path, item) -> pathlib.Path | None:
@@ -144,17 +150,18 @@ def _steps(path: pathlib.Path) -> list[pathlib.Path]:
     return []
   found = [p for p in path.iterdir() if _is_step(p) and not _is_unfinished(p.name)]
   steps = [p for p in found if (_is_arrays(p) or _items(p) if p.is_dir() else _is_flax_step(p))]
-  parts = {p: _STEP.fullmatch(p.name) for p in steps}
-  number = lambda p: int(parts[p]['number'])
+  parts = {p: _parts(p.name) or ('', 0) for p in steps}
+  number = lambda p: parts[p][1]
   numbers = {number(p) for p in steps}
-  if len({m['prefix'] for m in parts.values()}) > 1 or len(numbers) < len(steps):
+  if len({prefix for prefix, _ in parts.values()}) > 1 or len(numbers) < len(steps):
     raise _several(path, sorted(steps, key=lambda p: _natural(p.name)))
   return sorted(steps, key=number)
 
 
 def _is_flax_step(path) -> bool:
   """A file of `flax.training.checkpoints`, which are named checkpoint_9."""
-  return _STEP.fullmatch(path.name)['prefix'].endswith('checkpoint_') and path.is_file()
+  found = _parts(path.name)
+  return found is not None and found[0].endswith('checkpoint_') and path.is_file()
 
 
 def _several(path, found, flag='') -> errors.InputError:

@@ -275,6 +275,12 @@ class Request:
     section='Request',
     valid=valid_lib.LOCAL_PATH,
   )
+  item: str = run_setting(
+    '',
+    'Item of the checkpoint to take, where it has several, such as ema_params.',
+    section='Request',
+    valid=valid_lib.TEXT,
+  )
   ids: str = run_setting(
     '',
     'File of the ids to forget: one per line, or CSV with a column id.',
@@ -283,12 +289,6 @@ class Request:
   )
   id_column: str = run_setting(
     'id', 'Column of the ids in a CSV file or JSON lines.', section='Request', valid=valid_lib.TEXT
-  )
-  item: str = run_setting(
-    '',
-    'Which of several models in the checkpoint to take, such as ema_params.',
-    section='Request',
-    valid=valid_lib.TEXT,
   )
   copies: str = run_setting(
     'refuse',

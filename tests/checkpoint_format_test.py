@@ -1,8 +1,8 @@
 """Checkpoints that earlier versions wrote are read to the bit.
 
 `fixtures/checkpoint_v0` was written by `checkpoints.save` and `checkpoints.save_training` as they
-were in version 0.1.0, on Orbax's first interface (`CheckpointManager` of orbax-checkpoint 0.12.8),
-with the model, the records and the states of this file.
+were in version 0.1.0 (on `CheckpointManager` of orbax-checkpoint 0.12.8), with the model, the
+records and the states of this file.
 """
 
 import pathlib

@@ -191,7 +191,7 @@ def test_unwritable_place_is_named_and_earlier_states_stay(tmp_path, monkeypatch
   def full(*args, **kwargs):
     raise OSError(28, 'No space left on device')
 
-  monkeypatch.setattr(v1, 'save_checkpointables', full)
+  monkeypatch.setattr(ocp.CheckpointManager, 'save', full)
   with pytest.raises(checkpoints.CheckpointError, match=r'cannot write .* No space left'):
     checkpoints.save_training(tmp_path, 2, _training_state(2), {})
   assert checkpoints.restore_training(tmp_path, _training_state(0))[0] == 1

@@ -83,3 +83,43 @@ def test_network_of_the_docs(tmp_path, monkeypatch):
   with pytest.raises(errors.InputError, match="model: module networks has no function 'mak'"):
     wrong = dataclasses.replace(shared, model='networks:mak')
     deletion_test.forget(tmp_path / 'other', tmp_path / 'params', ids[:4], wrong, **own)
+
+
+def test_copies_are_refused_forgotten_too_or_kept_and_said(tmp_path):
+  ids = _own(tmp_path)
+  arrays = dict(np.load(tmp_path / 'train.npz'))
+  arrays['images'][20] = arrays['images'][3]  # the same picture, uploaded twice
+  arrays['images'][31] = arrays['images'][3][:, ::-1]  # and mirrored
+  np.savez(tmp_path / 'train.npz', **arrays)
+  shared = config.Config(
+    width_multiplier=0.125, num_devices=1, cache_dir='', compilation_cache_dir=''
+  )
+  own = {'data': f'npz:{tmp_path}/train.npz', 'held_out': f'npz:{tmp_path}/held_out.npz'}
+  own |= {'method': 'retrain', 'hparam': ()}
+  shared = dataclasses.replace(shared, num_epochs=1)
+  request = lambda name, **more: deletion_test.forget(
+    tmp_path / name, tmp_path / 'mine', [ids[3]], shared, **own, **more
+  )
+  message = (
+    f'copies: 2 remaining samples are copies of forgotten ones: {ids[20]} of {ids[3]} .equal'
+  )
+  with pytest.raises(errors.InputError, match=message):
+    request('refused')
+  assert not (tmp_path / 'refused').exists()
+  record = request('included', copies='include')
+  assert record['request']['ids'] == sorted([ids[3], ids[20], ids[31]])
+  assert record['copies']['included'] == sorted([ids[20], ids[31]]) and not record['copies']['kept']
+  assert (record['read']['ids_asked'], record['read']['ids_forgotten']) == (1, 3)
+  assert 'owes nothing' in ' '.join(record['summary'])
+  deletion_test.verify(tmp_path / 'included')
+  record = request('kept', copies='keep')
+  assert record['request']['ids'] == [ids[3]]
+  kinds = {copy['id']: copy['kind'] for copy in record['copies']['kept']}
+  assert kinds == {ids[20]: 'equal pixels', ids[31]: 'equal pixels, mirrored'}
+  assert 'owes nothing' not in ' '.join(record['summary'])
+  assert 'which holds 2 copies of forgotten samples' in ' '.join(record['summary'])
+  deletion_test.verify(tmp_path / 'kept')
+  record['copies']['kept'].pop()
+  deletion_test.rewrite(tmp_path / 'kept' / 'record.json', record)
+  with pytest.raises(errors.InputError, match='another copies'):
+    deletion_test.verify(tmp_path / 'kept')

@@ -217,6 +217,12 @@ def test_models_of_other_labels_or_images_than_the_data_s_are_refused(changed, r
     forget(tmp_path / 'out', problem / 'original' / 'seed_0', run[1][:2])
 
 
+def rewrite(path, record):
+  """Writes a changed record with a hash that fits."""
+  body = {k: v for k, v in record.items() if k != 'hash'}
+  path.write_text(json.dumps({**body, 'hash': hashing.of_json(body)}), encoding='utf-8')
+
+
 @pytest.fixture
 def copied(chain, tmp_path):
   shutil.copytree(chain, tmp_path / 'copy')

@@ -46,7 +46,7 @@ def test_no_flipped_bit_is_restored_in_silence(tmp_path):
 
 def test_changed_arrays_and_metadata_name_the_file_and_both_digests(tmp_path):
   checkpoints.save(tmp_path, MODEL, RECORD)
-  place = tmp_path / '0' / 'metadata' / 'data.json'
+  place = tmp_path / '0' / 'metadata' / 'metadata'
   text = place.read_text(encoding='utf-8')
   place.write_text(text.replace('"rounds":2', '"rounds":3').replace('"rounds": 2', '"rounds": 3'))
   assert place.read_text(encoding='utf-8') != text
@@ -57,15 +57,14 @@ def test_changed_arrays_and_metadata_name_the_file_and_both_digests(tmp_path):
   sealed = digests.seal(MODEL._asdict(), RECORD)
   with pytest.raises(errors.InputError, match='0/state was saved with the digest'):
     digests.unseal(state, sealed, tmp_path / '0')
+  renamed = {key.replace('saved_digests', 'saved_digestz'): v for key, v in sealed.items()}
   with pytest.raises(errors.InputError, match='has no digests of what was saved'):
-    digests.unseal(state, RECORD, tmp_path / '0')
+    digests.unseal(state, renamed, tmp_path / '0')
   assert digests.unseal(MODEL._asdict(), sealed, tmp_path / '0') == RECORD
 
 
 def test_models_of_the_first_version_are_checked_by_their_own_digest(tmp_path):
   record = {**RECORD, 'digest': digests.of_model(MODEL)}
-  (tmp_path / 'metadata').mkdir()
-  (tmp_path / 'metadata' / 'metadata').touch()  # its name in that version
   assert digests.unseal(MODEL._asdict(), record, tmp_path) == record
   changed = {**MODEL._asdict(), 'batch_stats': {'mean': np.zeros(30, np.float32)}}
   with pytest.raises(errors.InputError, match='it was changed or is damaged'):
@@ -76,7 +75,7 @@ def test_damaged_training_states_are_passed_over(tmp_path):
   for epoch in (1, 2):
     checkpoints.save_training(tmp_path, epoch, {'w': np.full(50, epoch, np.float32)}, RECORD)
   template = {'w': np.zeros(50, np.float32)}
-  place = tmp_path / '2' / 'metadata' / 'data.json'
+  place = tmp_path / '2' / 'metadata' / 'metadata'
   place.write_text(place.read_text(encoding='utf-8').replace('muda', 'mudb'), encoding='utf-8')
   epoch, state, record = checkpoints.restore_training(tmp_path, template)
   assert (epoch, state['w'][0], record) == (1, 1.0, RECORD)

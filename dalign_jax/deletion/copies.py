@@ -19,7 +19,8 @@ LIKENESS = 0.98  # correlation of thumbnails
 LIKENESS_SMALL = 0.99  # of images with a side below SMALL: digits of 8x8 pixels are all alike
 SMALL = 16
 _SIDE, _BLOCK = 16, 4096
-PIXELS, NEAR, MIRRORED = 'equal pixels', 'near copy', 'mirrored near copy'
+PIXELS, PIXELS_MIRRORED = 'equal pixels', 'equal pixels, mirrored'
+NEAR, MIRRORED = 'near copy', 'mirrored near copy'
 
 
 class Copy(NamedTuple):
@@ -54,7 +55,7 @@ def search(dataset: types.Dataset, rows: np.ndarray, *, near: bool = True) -> li
   if near and len(rows) and len(others):
     for copy in _near(dataset.images, rows, others):
       best = found.get(copy.row)
-      if best is None or (best.kind != PIXELS and copy.likeness > best.likeness):
+      if best is None or copy.likeness > best.likeness:
         found[copy.row] = copy
   return [found[row] for row in sorted(found)]
 
@@ -102,12 +103,13 @@ def _imagehash() -> Any:
 
 
 def _equal(images, rows, others):
-  digest = lambda row: hashlib.blake2b(np.ascontiguousarray(images[row]), digest_size=16).digest()
-  owner = {digest(row): int(row) for row in reversed(rows)}
+  digest = lambda image: hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest()
+  owner = {digest(images[row][:, ::-1]): (int(row), PIXELS_MIRRORED) for row in reversed(rows)}
+  owner |= {digest(images[row]): (int(row), PIXELS) for row in reversed(rows)}
   for row in others:
-    of = owner.get(digest(row))
-    if of is not None:
-      yield Copy(int(row), of, PIXELS, 1.0)
+    found = owner.get(digest(images[row]))
+    if found:
+      yield Copy(int(row), *found, 1.0)
 
 
 def _near(images, rows, others):

@@ -1,5 +1,6 @@
 """The ids of a deletion request: read, matched with the samples, and counted."""
 
+import collections
 from collections.abc import Iterable
 from typing import NamedTuple
 import unicodedata
@@ -48,13 +49,12 @@ def read(path: str, id_column: str, known: Iterable[str]) -> Asked:
   ids = list(dict.fromkeys(matched))
   repeated = len(matched) - len(ids)
   if repeated:
-    seen = set()
-    first = next(name for name in matched if name in seen or seen.add(name))
+    first = next(name for name, count in collections.Counter(matched).items() if count > 1)
     notes.append(
       f'{repeated} of {len(matched)} ids are named more than once, such as {first!r}: each is one '
       'request'
     )
-  counts = {
+  counts: dict[str, int | str] = {
     'form': found.form,
     'lines_read': found.lines,
     'header_lines': found.header_lines,
@@ -127,7 +127,9 @@ def _match(path, wanted, known) -> tuple[list[str], list[str]]:
   if not known.issuperset(wanted):
     for name in known:
       spellings.setdefault(normal(name), []).append(name)
-  matched, notes, respelled = [], [], {}
+  matched: list[str] = []
+  notes: list[str] = []
+  respelled: dict[str, list[tuple[str, str]]] = {}
   for name in wanted:
     fits = [name] if name in known else spellings.get(normal(name), [name])
     if len(fits) > 1:

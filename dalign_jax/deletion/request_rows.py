@@ -148,7 +148,7 @@ def _described(found, train) -> list[dict[str, Any]]:
 
 
 def _in_words(copy, train) -> str:
-  like = '' if copy.kind == copies.PIXELS else f', {copy.likeness:.3f} alike'
+  like = '' if copy.likeness == 1 else f', {copy.likeness:.3f} alike'
   return f'{train.ids[copy.row]!s} of {train.ids[copy.of]!s} ({copy.kind}{like})'
 
 

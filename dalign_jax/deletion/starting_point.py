@@ -48,7 +48,7 @@ def read(request: settings_lib.Request, config: settings_lib.Settings) -> Starti
       f'there is no file or folder {request.checkpoint!r}', argument='checkpoint'
     )
   chain = audit_record.read_chain(place)
-  problem = _problem_folder(place)
+  problem = run_folder(place)
   held_out = request.held_out
   if chain:
     config, held_out = _earlier(config, chain[-1], request)
@@ -57,8 +57,9 @@ def read(request: settings_lib.Request, config: settings_lib.Settings) -> Starti
     config = _of_run(config, problem, request)
     source, found = _by_split(config, problem)
   else:
+    source = training_source(request, config)
     config = dataclasses.replace(config, dataset=request.data or config.dataset)
-    source, found = _whole(config, held_out)
+    found = _whole(config, held_out, source)
   shape, class_names = source.dataset.images.shape[1:], source.class_names
   apply_fn, init_fn = from_settings.network(config, shape, len(class_names))
   inside = place / 'model'
@@ -86,12 +87,20 @@ def read(request: settings_lib.Request, config: settings_lib.Settings) -> Starti
   )
 
 
+def training_source(
+  request: settings_lib.Request, config: settings_lib.Settings
+) -> data_lib.Source:
+  """The data that a request names, decoded but not kept."""
+  config = dataclasses.replace(config, dataset=request.data or config.dataset)
+  return from_settings.load(_uncached(config), config.train_split)
+
+
 def _uncached(config):
   """Decoded images are not kept: the caches must not outlive the samples."""
   return dataclasses.replace(config, cache_dir='')
 
 
-def _problem_folder(place):
+def run_folder(place: pathlib.Path) -> pathlib.Path | None:
   """The folder of `experiments.run` that a checkpoint lies in."""
   inside = (p for p in place.resolve().parents if (p / 'problem.json').is_file())
   return next(inside, None)
@@ -146,9 +155,8 @@ def _by_split(config, problem):
   return source, found
 
 
-def _whole(config, held_out):
+def _whole(config, held_out, source):
   """All of the user's data, and others that were held out, half for methods to watch."""
-  source = from_settings.load(_uncached(config), config.train_split)
   other = _held_out(config, held_out, source.class_names)
   if other is None:
     raise errors.InputError(
@@ -159,7 +167,7 @@ def _whole(config, held_out):
   rows = np.random.default_rng(config.split_seed).permutation(len(other))
   halves = np.array_split(rows, 2)
   found = {name: other.take(np.sort(r)) for name, r in zip(ROLES[1:], halves, strict=True)}
-  return source, {'train': source.dataset, **found}
+  return {'train': source.dataset, **found}
 
 
 def _held_out(config, held_out, class_names):

@@ -132,7 +132,8 @@ def _read_npz(path: pathlib.Path) -> Any:
 
 def _write_npz(path: pathlib.Path, stored) -> None:
   with open(path, 'wb') as file:
-    np.savez(file, **_names(stored))
+    arrays: dict[str, Any] = _names(stored)
+    np.savez(file, **arrays)
 
 
 _READ: dict[str, Callable[[pathlib.Path], Any]] = {

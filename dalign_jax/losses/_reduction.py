@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 import functools
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import chex
 import jax
@@ -10,6 +10,9 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
 
 from dalign_jax import types
+
+_Arguments = ParamSpec('_Arguments')
+_Result = TypeVar('_Result')
 
 
 def weighted_mean(
@@ -65,7 +68,7 @@ def gather_rows(tree: Any, axis_name: str | None) -> Any:
   return tree if axis_name is None else jax.lax.all_gather(tree, axis_name, axis=0, tiled=True)
 
 
-def on_any_mesh(fn: Callable) -> Callable:
+def on_any_mesh(fn: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
   """Lets a term of the whole batch take rows that are sharded over a mesh with explicit axes.
 
   `jax.make_mesh` makes such axes by default, and under them a sum of products over the sharded rows
@@ -73,7 +76,7 @@ def on_any_mesh(fn: Callable) -> Callable:
   """
 
   @functools.wraps(fn)
-  def wrapped(*args, **kwargs):
+  def wrapped(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
     named = {**{str(i): x for i, x in enumerate(args)}, **kwargs}
     arrays = {name: x for name, x in named.items() if hasattr(x, 'shape')}
     if not any(map(_has_explicit_axes, arrays.values())):

@@ -45,6 +45,7 @@ class _Loop(NamedTuple):
   iterations: jax.Array
 
 
+@_reduction.on_any_mesh
 def sinkhorn(
   cost: types.Array,
   *,

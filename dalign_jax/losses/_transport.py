@@ -10,6 +10,7 @@ from dalign_jax.losses import _reduction, _sinkhorn
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
+@_reduction.on_any_mesh
 def cosine_cost(features_a: types.Array, features_b: types.Array) -> jax.Array:
   r"""Cosine distance of each row of one batch to each of the other.
 
