@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-from dalign_jax import errors, from_settings, prediction, seeds, types
+from dalign_jax import errors, from_settings, locate, prediction, seeds, types
 from dalign_jax import settings as settings_lib
 from dalign_jax.deletion import audit_record, copies, model_source, starting_point
 from dalign_jax.store import files, progress
@@ -151,7 +151,7 @@ def _samples(request, config):
   apply_fn, init_fn = from_settings.network(config, shape, num_classes)
   with errors.blame('checkpoint'):
     template = init_fn(seeds.stream(0, 'template'))
-    taken = model_source.take(place, template, request.item, None)
+    taken = model_source.take(locate.find(place, request.item), template, request.item, None)
   return source.dataset, apply_fn, taken.model
 
 

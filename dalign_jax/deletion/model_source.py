@@ -42,19 +42,20 @@ class Taken(NamedTuple):
     }
 
 
-def take(place: pathlib.Path, template: types.ModelState, item: str, record: dict | None) -> Taken:
-  """Finds and reads a model, and says which.
+def take(
+  found: locate.Checkpoint, template: types.ModelState, item: str, record: dict | None
+) -> Taken:
+  """Reads a model, and says which.
 
   Args:
-    place: that was named, or the folder of the model in it.
+    found: by `locate.find`.
     template: that the model must equal in structure, shapes and dtypes.
     item: which of several.
     record: of the request that left the model, None if none did.
 
   Raises:
-    errors.InputError: if none, or several, could be meant; if it cannot be read or does not fit.
+    errors.InputError: if it cannot be read or does not fit, or several parts of it could be meant.
   """
-  found = locate.find(place, item)
   progress.say(f'checkpoint: {found}')
   if _is_own(found):
     taken = Taken(_own(found, template), found)

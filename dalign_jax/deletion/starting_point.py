@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dalign_jax import data as data_lib
-from dalign_jax import errors, from_settings, seeds, types
+from dalign_jax import errors, from_settings, locate, seeds, types
 from dalign_jax import settings as settings_lib
 from dalign_jax.deletion import audit_record, model_source
 from dalign_jax.store import files, hashing, model_folder, problem_folder
@@ -49,6 +49,10 @@ def read(request: settings_lib.Request, config: settings_lib.Settings) -> Starti
     )
   chain = audit_record.read_chain(place)
   problem = run_folder(place)
+  inside = place / 'model'
+  folder = inside if (chain or problem) and inside.is_dir() else place
+  with errors.blame('checkpoint'):
+    located = locate.find(folder, request.item)
   held_out = request.held_out
   if chain:
     config, held_out = _earlier(config, chain[-1], request)
@@ -62,12 +66,10 @@ def read(request: settings_lib.Request, config: settings_lib.Settings) -> Starti
     found = _whole(config, held_out, source)
   shape, class_names = source.dataset.images.shape[1:], source.class_names
   apply_fn, init_fn = from_settings.network(config, shape, len(class_names))
-  inside = place / 'model'
-  folder = inside if (chain or problem) and inside.is_dir() else place
   with errors.blame('checkpoint'):
     template = init_fn(seeds.stream(0, 'template'))
     record = chain[-1] if chain else None
-    taken = model_source.take(folder, template, request.item, record)
+    taken = model_source.take(located, template, request.item, record)
   if chain and model_folder.digest(taken.model) != chain[-1]['model']['after']:
     raise errors.InputError(
       f'the model in {folder} is not the one that its record speaks of', argument='checkpoint'

@@ -1,0 +1,282 @@
+"""Nothing stays: requests killed at any file operation, finished by the same command.
+
+The kill is made in the process: from a chosen file operation on, every operation that changes a
+file fails, those of clean-up code too, as if the process were gone. `DALIGN_JAX_KILLS` sets how
+many.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+import zipfile
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from dalign_jax import checkpoints, digests, errors, models
+from dalign_jax import data as data_lib
+from dalign_jax import settings as settings_lib
+from dalign_jax.deletion import carry_out, replay, traces
+from dalign_jax.store import files
+
+KILLS = int(os.environ.get('DALIGN_JAX_KILLS', '6'))
+_CHANGES = ('os.rename', 'os.remove', 'os.mkdir', 'os.rmdir', 'shutil.rmtree', 'os.truncate')
+
+
+class Killed(BaseException):
+  """The process is gone."""
+
+
+class Killer:
+  """Counts the file operations below a folder, and kills at one of them."""
+
+  def __init__(self, folder):
+    self._folder, self.at, self.count, self.is_dead = str(folder), None, 0, False
+    self.is_on = False
+    sys.addaudithook(self._hook)  # stays for the life of the process: `is_on` silences it
+
+  def run(self, at, work):
+    self.at, self.count, self.is_dead, self.is_on = at, 0, False, True
+    try:
+      work()
+    except BaseException:
+      if not self.is_dead:
+        raise
+    finally:
+      self.is_on = False
+    return self.count
+
+  def _hook(self, event, args):
+    if not self.is_on or not self._is_change(event, args):
+      return
+    self.count += 1
+    if self.is_dead or self.count == self.at:
+      self.is_dead = True
+      raise Killed
+
+  def _is_change(self, event, args):
+    if event == 'open':
+      path, mode, flags = args
+      writes = (isinstance(mode, str) and set(mode) & set('wax+')) or (flags & os.O_CREAT)
+      return bool(writes) and self._folder in str(path)
+    return event in _CHANGES and self._folder in str(args[0])
+
+
+@pytest.fixture(scope='module')
+def killer(tmp_path_factory):
+  return Killer(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+  """Data and a model of one's own."""
+  folder = tmp_path_factory.mktemp('own')
+  source = data_lib.load('digits').dataset
+  for name, rows in (('train', slice(0, 120)), ('held_out', slice(200, 300))):
+    arrays = {k: getattr(source, k)[rows] for k in ('images', 'labels', 'ids')}
+    np.savez(folder / f'{name}.npz', **arrays)
+  build = {'num_classes': 10, 'image_shape': (8, 8, 1), 'width_multiplier': 0.125}
+  leaves = jax.tree_util.tree_leaves_with_path(
+    models.build('cnn', **build)[1](jax.random.key(0))._asdict()
+  )
+  named = {'/'.join(p.key for p in path): np.asarray(leaf) for path, leaf in leaves}
+  np.savez(folder / 'mine.npz', **named)
+  ids = source.ids[:4].tolist()
+  (folder / 'request.txt').write_text('\n'.join(ids), encoding='utf-8')
+  return folder
+
+
+def _forget(place, out, cache_dir=''):
+  request = settings_lib.Request(
+    checkpoint=str(place / 'mine.npz'),
+    ids=str(place / 'request.txt'),
+    out=str(out),
+    data=f'npz:{place}/train.npz',
+    held_out=f'npz:{place}/held_out.npz',
+    method='dlfd',  # keeps states of training, and shows images of its work
+    hparam=('dlfd.num_steps=1', 'dlfd.num_epochs=2', 'dlfd.batch_size=32'),
+  )
+  shared = settings_lib.Settings(
+    width_multiplier=0.125, num_devices=1, cache_dir=str(cache_dir), compilation_cache_dir=''
+  )
+  return carry_out.forget(request, shared)
+
+
+def _images(place):
+  with np.load(place / 'train.npz') as arrays:
+    return arrays['images'][:4]
+
+
+def _contents(folder):
+  """Every file below a folder, with what is packed inside."""
+  for path in sorted(p for p in folder.rglob('*') if p.is_file()):
+    yield path, path.read_bytes()
+    if zipfile.is_zipfile(path):
+      with zipfile.ZipFile(path) as packed:
+        yield from ((path, packed.read(name)) for name in packed.namelist())
+
+
+def _found(folder, images):
+  """Files that hold an image, as it is or as a network sees it."""
+  forms = [form(image).tobytes() for image in images for form in _FORMS]
+  return [str(path) for path, content in _contents(folder) if any(f in content for f in forms)]
+
+
+_FORMS = (
+  lambda image: image,
+  lambda image: image.astype(np.float32),
+  lambda image: image.astype(np.float32) / 255,
+  lambda image: image.astype(np.float32) / np.float32(127.5) - 1,
+  lambda image: image[..., 0],
+)
+
+
+def _caches(place, cache, images):
+  """Caches of the same data, of another file with a forgotten image, of an unrelated file."""
+  data_lib.load(f'npz:{place}/train.npz', cache_dir=cache)
+  for name, one in (('shares', images[2]), ('unrelated', images[2] // 2)):
+    path = place / f'{name}.npz'
+    np.savez(path, images=np.stack([one, 255 - one]), labels=np.arange(2))
+    data_lib.load(f'npz:{path}', cache_dir=cache)
+
+
+def test_killed_requests_are_finished_with_equal_bits_and_nothing_left(place, killer, tmp_path):
+  images = _images(place)
+  whole = tmp_path / 'whole'
+  whole.mkdir()
+  total = killer.run(None, lambda: _forget(place, whole / 'out', whole / 'cache'))
+  wanted = digests.of_model(checkpoints.restore(whole / 'out' / 'model')[0])
+  assert total > 20
+  seen = 0  # kills that left an image behind, until the command was run again
+  for at in np.unique(np.random.default_rng(0).choice(np.arange(1, total + 1), KILLS)):
+    folder = tmp_path / f'killed_{at}'
+    folder.mkdir()
+    _caches(place, folder / 'cache', images)
+    count = killer.run(at, lambda f=folder: _forget(place, f / 'out', f / 'cache'))
+    assert killer.is_dead, (at, count)
+    seen += bool(_found(folder, images))
+    if not (folder / 'out').exists():
+      _forget(place, folder / 'out', folder / 'cache')
+    assert _found(folder, images) == [], at
+    assert {p.name for p in folder.iterdir()} == {'out', 'cache'}, at
+    assert {p.name for p in (folder / 'out').iterdir()} == {*traces.KEPT, 'model.npz'}, at
+    left = [json.loads(p.read_text()) for p in (folder / 'cache').glob('*/source.json')]
+    assert [meta['key']['name'] for meta in left] == [f'npz:{place}/unrelated.npz'], at
+    model = checkpoints.restore(folder / 'out' / 'model')[0]
+    assert digests.of_model(model) == wanted, at
+  assert seen > 0  # the scan sees what it looks for
+
+
+def test_what_was_removed_and_what_was_not_looked_into_is_in_the_record(place, tmp_path):
+  cache, images = tmp_path / 'cache', _images(place)
+  _caches(place, cache, images)
+  (cache / 'tmp_dead').mkdir()
+  np.save(cache / 'tmp_dead' / 'images.npy', images)
+  long_ago = 1e9
+  for path in ((cache / 'tmp_dead' / 'images.npy'), cache / 'tmp_dead'):
+    os.utime(path, (long_ago, long_ago))
+  (cache / 'tmp_busy').mkdir()
+  (cache / 'foreign').mkdir()
+  (cache / 'foreign' / 'notes.txt').write_text('not ours', encoding='utf-8')
+  (cache / f'{traces._DROPPED}x').mkdir()
+  stopped = tmp_path / f'.out.{"a" * 12}'
+  (stopped / 'training').mkdir(parents=True)
+  np.save(stopped / 'training' / 'state.npy', images)
+  busy = tmp_path / f'.out.{"b" * 12}'
+  files.LOCK_SECONDS, before = 0.1, files.LOCK_SECONDS
+  try:
+    with files.lock(busy / traces.LOCK):
+      record = _forget(place, tmp_path / 'out', cache)
+  finally:
+    files.LOCK_SECONDS = before
+  removed = record['traces']['removed']
+  assert removed['stopped requests'] == 1 and not stopped.exists() and busy.exists()
+  assert removed['caches'] == 4
+  assert {p.name for p in cache.iterdir()} >= {'tmp_busy', 'foreign'}
+  named = ' '.join(record['traces']['not_looked_into'])
+  assert str(busy) in named and str(cache / 'tmp_busy') in named and 'train.npz' in named
+  assert _found(tmp_path, images) == []
+
+
+def test_killed_replays_leave_nothing_once_a_command_ran(place, tmp_path, monkeypatch):
+  monkeypatch.setattr(traces.tempfile, 'gettempdir', lambda: str(tmp_path / 'temporary'))
+  dead = tmp_path / 'temporary' / f'{traces.SCRATCH}dead'
+  dead.mkdir(parents=True)
+  np.save(dead / 'perturbed.npy', _images(place))
+  other = tmp_path / 'temporary' / 'not_ours'
+  other.mkdir()
+  record = _forget(place, tmp_path / 'out')
+  assert record['traces']['removed']['folders of replays'] == 1
+  assert not dead.exists() and other.exists()
+
+
+def _verify(out):
+  places = {'checkpoint': '', 'data': '', 'held_out': ''}
+  replay.verify(out / 'record.json', places=places, settings={}, replay=True)
+
+
+def test_a_model_goes_on_in_its_form_and_its_chain(place, tmp_path):
+  """A second request, from whatever lies in the folder of the first, is number 2 of the chain."""
+  first = tmp_path / 'requests' / '0001'
+  first.parent.mkdir()
+  record = _forget(place, first)
+  taken = record['configuration']['taken']
+  assert (taken['form'], taken['written']) == ('npz', 'model.npz')
+  assert taken['path'] == str(place / 'mine.npz')
+  source = data_lib.load('digits').dataset
+  (tmp_path / 'second.txt').write_text(source.ids[10], encoding='utf-8')
+  shared = settings_lib.Settings(num_devices=1, cache_dir='', compilation_cache_dir='')
+  request = settings_lib.Request(
+    ids=str(tmp_path / 'second.txt'), method='finetune', hparam=('finetune.num_epochs=1',)
+  )
+  again = lambda checkpoint, out: carry_out.forget(
+    dataclasses.replace(request, checkpoint=str(checkpoint), out=str(tmp_path / out)), shared
+  )
+  with pytest.raises(errors.InputError, match=rf'checkpoint: .*name one of {first}'):
+    again(first.parent, 'above')
+  inside = (first, first / 'model', first / 'model' / '0', first / 'model.npz')
+  for number, checkpoint in enumerate(inside):
+    record = again(checkpoint, f'second_{number}')
+    assert record['number'] == 2, checkpoint
+    assert (tmp_path / f'second_{number}' / 'model.npz').is_file(), checkpoint
+  _verify(tmp_path / 'second_0')
+  with np.load(place / 'mine.npz') as a, np.load(tmp_path / 'second_0' / 'model.npz') as b:
+    assert {k: v.shape for k, v in a.items()} == {k: v.shape for k, v in b.items()}
+
+
+def test_the_step_that_was_taken_is_said_and_replayed_when_newer_ones_came(place, tmp_path, capsys):
+  with np.load(place / 'mine.npz') as arrays:
+    flat = dict(arrays)
+  tree: dict = {}
+  for name, array in flat.items():
+    *parts, last = name.split('/')
+    inner = tree
+    for part in parts:
+      inner = inner.setdefault(part, {})
+    inner[last] = array
+  for number in (9, 10):
+    with ocp.StandardCheckpointer() as writer:
+      writer.save(tmp_path / 'steps' / f'step_{number}', tree)
+  request = settings_lib.Request(
+    checkpoint=str(tmp_path / 'steps'),
+    ids=str(place / 'request.txt'),
+    out=str(tmp_path / 'out'),
+    data=f'npz:{place}/train.npz',
+    held_out=f'npz:{place}/held_out.npz',
+    method='finetune',
+    hparam=('finetune.num_epochs=1',),
+  )
+  shared = settings_lib.Settings(
+    width_multiplier=0.125, num_devices=1, cache_dir='', compilation_cache_dir=''
+  )
+  record = carry_out.forget(request, shared)
+  assert 'checkpoint: step step_10 of 2, the newest by number' in capsys.readouterr().out
+  taken = record['configuration']['taken']
+  assert (taken['step'], taken['other_steps'], taken['written']) == ('step_10', 1, 'orbax')
+  assert (tmp_path / 'out' / 'orbax' / '_METADATA').is_file()
+  with ocp.StandardCheckpointer() as writer:
+    writer.save(tmp_path / 'steps' / 'step_11', jax.tree.map(lambda x: x + 1, tree))
+  _verify(tmp_path / 'out')
