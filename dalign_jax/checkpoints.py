@@ -18,8 +18,6 @@ import orbax.checkpoint as ocp
 
 from dalign_jax import digests, errors, locate, types
 
-_METADATA = ocp.args.Composite(metadata=ocp.args.JsonRestore())
-
 
 class CheckpointError(errors.InputError):
   """A checkpoint is missing, damaged, or of another model."""
@@ -169,7 +167,7 @@ def _newest(directory, target, *, with_state=True):
   with _manager(directory) as manager:
     for step in sorted(manager.all_steps(), reverse=True):
       try:
-        args = _restore_args(target) if with_state else _METADATA
+        args = _restore_args(target) if with_state else _record_args()
         restored = manager.restore(step, args=args)
         state = jax.tree.map(np.asarray, restored.state) if with_state else None
         if target is not None:
@@ -251,3 +249,7 @@ def _restore_args(target):
   return ocp.args.Composite(
     state=ocp.args.StandardRestore(_arrays(target)), metadata=ocp.args.JsonRestore()
   )
+
+
+def _record_args():
+  return ocp.args.Composite(metadata=ocp.args.JsonRestore())
