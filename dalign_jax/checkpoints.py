@@ -172,7 +172,7 @@ def _newest(directory, target, *, with_state=True):
   with _manager(directory) as manager:
     for step in sorted(manager.all_steps(), reverse=True):
       try:
-        args = _restore_args(target) if with_state else _metadata_args()
+        args = _restore_args(target) if with_state else _record_args()
         restored = manager.restore(step, args=args)
         state = jax.tree.map(np.asarray, restored.state) if with_state else None
         if target is not None:
@@ -256,5 +256,5 @@ def _restore_args(target):
   )
 
 
-def _metadata_args():
+def _record_args():
   return ocp.args.Composite(metadata=ocp.args.JsonRestore())

@@ -329,6 +329,7 @@ def test_damaged_model_is_named(finished, tmp_path):
   for path in (copy / 'original/seed_0/model').rglob('*'):
     if path.is_file() and path.parent.name == 'd':
       path.write_bytes(b'')
+  shutil.rmtree(copy / 'runs')  # a run that has nothing to do reads no weights
   with pytest.raises(errors.InputError, match=r'unreadable checkpoint in .*original'):
     stages.run(dataclasses.replace(config, workdir=str(tmp_path)))
 

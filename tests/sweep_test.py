@@ -230,7 +230,7 @@ def test_command_line_runs_prints_and_goes_on(tmp_path):
   assert printed.count('python -m experiments.run --flagfile=') == 6
   result = start(*scenarios, '--jobs=2')
   assert result.returncode == 1, result.stderr
-  assert "class_99.prepare: --forget=class:99: there is no class '99'" in result.stdout
+  assert "class_99.prepare: --forget: class:99: there is no class '99'" in result.stdout
   assert (tmp_path / 'sweep' / 'report.html').exists()
   again = start('--scenario=class:3')
   assert again.returncode == 0, again.stderr

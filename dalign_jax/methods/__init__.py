@@ -123,7 +123,7 @@ def in_words(seen: Set[str]) -> str:
     >>> in_words({VALIDATION, FORGET, PART_OF_RETAIN})
     'forget, part of retain, validation'
   """
-  return ', '.join(name for name in _ORDER if name in seen)
+  return ', '.join(name for name in _ORDER if name in seen) or 'nothing'
 
 
 __all__ = [
