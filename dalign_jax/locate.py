@@ -64,11 +64,11 @@ def find(path: str | pathlib.Path, item: str = '') -> Checkpoint:
     return Checkpoint(path, _form_of_file(path))
   if not path.is_dir():
     raise errors.InputError(f'there is no file or folder {str(path)!r}')
+  if _is_request(path) and (path / 'model').is_dir():
+    return find(path / 'model', item)
   here = _in_folder(path, item)
   if here:
     return Checkpoint(here, _form(here))
-  if (path / 'record.json').is_file() and (path / 'model').is_dir():
-    return find(path / 'model', item)
   steps = _steps(path)
   if steps:
     newest = steps[-1]
@@ -112,6 +112,11 @@ def _is_step(path) -> bool:
   return found is not None and not _NOT_STEPS.fullmatch(found[0])
 
 
+def _is_request(path) -> bool:
+  """Whether this is what a deletion request left: a model of its own, and not a step of a row."""
+  return (path / 'record.json').is_file()
+
+
 def _parts(name: str) -> tuple[str, int] | None:
   """Prefix and number of a name that ends in one."""
   found = _STEP.fullmatch(name)
@@ -149,6 +154,7 @@ def _steps(path: pathlib.Path) -> list[pathlib.Path]:
   if (path / 'problem.json').is_file():
     return []
   found = [p for p in path.iterdir() if _is_step(p) and not _is_unfinished(p.name)]
+  found = [p for p in found if not _is_request(p)]
   steps = [p for p in found if (_is_arrays(p) or _items(p) if p.is_dir() else _is_flax_step(p))]
   parts = {p: _parts(p.name) or ('', 0) for p in steps}
   number = lambda p: parts[p][1]

@@ -117,7 +117,7 @@ def test_copies_are_refused_forgotten_too_or_kept_and_said(tmp_path):
   kinds = {copy['id']: copy['kind'] for copy in record['copies']['kept']}
   assert kinds == {ids[20]: 'equal pixels', ids[31]: 'equal pixels, mirrored'}
   assert 'owes nothing' not in ' '.join(record['summary'])
-  assert 'which holds 2 copies of forgotten samples' in ' '.join(record['summary'])
+  assert 'copies of forgotten samples (2) included' in ' '.join(record['summary'])
   deletion_test.verify(tmp_path / 'kept')
   record['copies']['kept'].pop()
   deletion_test.rewrite(tmp_path / 'kept' / 'record.json', record)

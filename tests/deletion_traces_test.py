@@ -16,7 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from dalign_jax import checkpoints, digests, errors, models
+from dalign_jax import checkpoints, digests, errors, locate, models
 from dalign_jax import data as data_lib
 from dalign_jax import settings as settings_lib
 from dalign_jax.deletion import carry_out, replay, traces
@@ -277,6 +277,14 @@ def test_the_step_that_was_taken_is_said_and_replayed_when_newer_ones_came(place
   taken = record['configuration']['taken']
   assert (taken['step'], taken['other_steps'], taken['written']) == ('step_10', 1, 'orbax')
   assert (tmp_path / 'out' / 'orbax' / '_METADATA').is_file()
+  (tmp_path / 'above').mkdir()
+  (tmp_path / 'out').rename(tmp_path / 'above' / '0001')
+  with pytest.raises(
+    errors.InputError, match=r'no checkpoint, but one below it; name one of .*0001'
+  ):
+    locate.find(tmp_path / 'above')
+  (tmp_path / 'above' / '0001').rename(tmp_path / 'out')
+  assert locate.find(tmp_path / 'out').path == tmp_path / 'out' / 'model' / '0' / 'state'
   with ocp.StandardCheckpointer() as writer:
     writer.save(tmp_path / 'steps' / 'step_11', jax.tree.map(lambda x: x + 1, tree))
   _verify(tmp_path / 'out')

@@ -77,9 +77,9 @@ def _copies(found) -> list[str]:
   looked = 'equal pixels and near copies' if said['near'] else 'equal pixels, not for near copies'
   lines = [f'The remaining training samples were searched for {looked}.']
   if said['included']:
-    lines.append(f'{len(said["included"])} copies that nobody had named were forgotten too.')
+    lines.append(f'Copies forgotten too, which nobody had named: {len(said["included"])}.')
   if said['kept']:
-    lines.append(f'{len(said["kept"])} copies of forgotten samples were kept on request.')
+    lines.append(f'Copies of forgotten samples kept on request: {len(said["kept"])}.')
   return lines
 
 
@@ -87,8 +87,8 @@ def _limits(found) -> list[str]:
   kept = (found.get('copies') or {}).get('kept')
   if _exact(found) and kept:
     first = (
-      f'The model was trained anew on what remains, which holds {len(kept)} copies of forgotten '
-      'samples: what it learned from the copies, it learned of the samples.'
+      f'The model was trained anew on what remains, copies of forgotten samples ({len(kept)}) '
+      'included: what it learned from the copies, it learned of the samples.'
     )
   elif _exact(found):
     first = (

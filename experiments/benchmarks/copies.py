@@ -17,11 +17,6 @@ from dalign_jax import types
 from dalign_jax.deletion import copies
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list('datasets', ['digits', 'mnist5k'], 'Data sets, as --dataset of experiments.run.')
-flags.DEFINE_string('data_dir', '', 'Where TFDS keeps its data.')
-flags.DEFINE_string('label_key', 'label', 'Feature to read as the label; it is not used.')
-flags.DEFINE_integer('count', 1200, 'Samples of each data set.')
-flags.DEFINE_integer('changed', 200, 'Samples of which changed copies are made.')
 
 
 def _encoded(quality: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -90,5 +85,16 @@ def main(_) -> None:
     print(f'| {name} | {shape} |', ' | '.join(values), '|', flush=True)
 
 
+def _define() -> None:
+  flags.DEFINE_list(
+    'datasets', ['digits', 'mnist5k'], 'Data sets, as --dataset of experiments.run.'
+  )
+  flags.DEFINE_string('data_dir', '', 'Where TFDS keeps its data.')
+  flags.DEFINE_string('label_key', 'label', 'Feature to read as the label; it is not used.')
+  flags.DEFINE_integer('count', 1200, 'Samples of each data set.')
+  flags.DEFINE_integer('changed', 200, 'Samples of which changed copies are made.')
+
+
 if __name__ == '__main__':
+  _define()
   app.run(main)
