@@ -17,7 +17,7 @@ RANKS = (
   {'augmentation', 'fresh', 'recipe_optim'},
   {'training'},
   {'prediction'},
-  {'evaluation', 'importance', 'objectives', 'recovery', 'watching'},
+  {'evaluation', 'importance', 'layer_inputs', 'linear_head', 'objectives', 'recovery', 'watching'},
   {'difficulty', 'influence'},
   {'twin'},
   {'methods'},

@@ -11,9 +11,18 @@ import jax
 import numpy as np
 import pytest
 
-from dalign_jax import adversarial, importance, losses, methods, objectives, optim, prediction
-from dalign_jax import training, types
-from dalign_jax.methods import _boundary_shrink, _just_in_time, _l2ul, _salun
+from dalign_jax import (
+  adversarial,
+  importance,
+  losses,
+  methods,
+  objectives,
+  optim,
+  prediction,
+  training,
+  types,
+)
+from dalign_jax.methods import _boundary_shrink, _cmf, _just_in_time, _l2ul, _salun
 from tests import parity_network
 
 KEY = jax.random.key(0)
@@ -281,3 +290,58 @@ def test_network(problem):
       devices=problem.devices,
     )
     np.testing.assert_allclose(outputs.logits, stored()[f'network__{name}_logits'], atol=2e-6)
+
+
+def _test_logits(problem, model):
+  images = parity_network.dataset('test').images
+  outputs = prediction.predict(problem.apply_fn, model, images, devices=problem.devices)
+  return outputs.logits
+
+
+@pytest.mark.parametrize('num_directions', [1, 2, 4])
+def test_esc(class_problem, num_directions):
+  result = methods.esc(forget_share=num_directions / 16)(class_problem, KEY)
+  theirs = stored()[f'esc__k{num_directions}__equivalent_head_kernel']
+  np.testing.assert_allclose(result.params['head']['kernel'], theirs, atol=2e-6)
+  theirs = stored()[f'esc__k{num_directions}__logits_test']
+  np.testing.assert_allclose(_test_logits(class_problem, result), theirs, atol=1e-5)
+
+
+def test_esc_t(class_problem):
+  """The release with the buffer in place at the first step; its first step is another else."""
+  result = methods.esc_t(learning_rate=2.0, num_epochs=10)(class_problem, KEY)
+  theirs = stored()['esc__esct_buffer_first__logits_test']
+  np.testing.assert_allclose(_test_logits(class_problem, result), theirs, atol=1e-5)
+  shorter = methods.esc_t(num_epochs=int(stored()['esc__esct_buffer_first__epochs_run']))
+  np.testing.assert_array_equal(
+    shorter(class_problem, KEY).params['head']['kernel'], result.params['head']['kernel']
+  )
+
+
+@pytest.mark.parametrize(
+  ('name', 'scales'), [('ar100_af3', (100.0, 3.0)), ('ar10_af30', (10.0, 30.0))]
+)
+def test_svd_projection(class_problem, name, scales):
+  make = methods.svd_projection(retain_scale=scales[0], forget_scale=scales[1], retain_fraction=1.0)
+  result = make(class_problem, KEY)
+  assert parity_network.relative_gap(result.params, f'svd_projection__{name}__weights') < 1e-4
+  theirs = stored()[f'svd_projection__{name}__logits_test']
+  np.testing.assert_allclose(_test_logits(class_problem, result), theirs, atol=2e-5)
+
+
+@pytest.mark.parametrize('name', ['all', 'without_class2'])
+def test_cmf(class_problem, name):
+  """Vectors and centre; the release's logits have each image's own length (see `cmf`)."""
+  everything = types.concatenate(class_problem.retain, class_problem.forget)
+  dataset = everything if name == 'all' else class_problem.retain
+  vectors, centre, _, counts = _cmf.class_vectors(class_problem, dataset)
+  theirs = stored()[f'cmf__{name}__class_vectors']
+  has_rows = counts > 0
+  np.testing.assert_allclose(vectors[has_rows], theirs[has_rows], atol=2e-6)
+  assert has_rows.sum() == (4 if name == 'all' else 3)
+  np.testing.assert_allclose(centre, stored()[f'cmf__{name}__mu'], atol=1e-6)
+  theirs = stored()[f'cmf__{name}__logits_test'][:, has_rows].argmax(axis=1)
+  if name == 'without_class2':
+    logits = _test_logits(class_problem, methods.cmf()(class_problem, KEY))
+    assert np.mean(logits[:, has_rows].argmax(axis=1) == theirs) > 0.9
+    assert not (logits.argmax(axis=1) == 2).any()

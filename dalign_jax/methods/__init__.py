@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 from dalign_jax import types
 from dalign_jax.methods._bad_teacher import bad_teacher
 from dalign_jax.methods._boundary_shrink import boundary_shrink
+from dalign_jax.methods._cmf import cmf
 from dalign_jax.methods._delete import delete
 from dalign_jax.methods._dlfd import dlfd
+from dalign_jax.methods._esc import esc
+from dalign_jax.methods._esc_t import esc_t
 from dalign_jax.methods._finetune import finetune
 from dalign_jax.methods._fisher import fisher
 from dalign_jax.methods._gradient_ascent import gradient_ascent
@@ -25,11 +28,13 @@ from dalign_jax.methods._muda import muda
 from dalign_jax.methods._neggrad_plus import neggrad_plus
 from dalign_jax.methods._pbu import pbu
 from dalign_jax.methods._planted_leak import planted_leak
+from dalign_jax.methods._pour_p import pour_p
 from dalign_jax.methods._random_label import random_label
 from dalign_jax.methods._retrain import retrain
 from dalign_jax.methods._salun import salun
 from dalign_jax.methods._scrub import scrub
 from dalign_jax.methods._ssd import ssd
+from dalign_jax.methods._svd_projection import svd_projection
 from dalign_jax.methods._tmu import asks_gold, tmu
 from dalign_jax.methods._unsir import unsir
 from dalign_jax.methods._valid import VALID
@@ -67,8 +72,11 @@ METHODS: dict[str, Method] = {
   'bad_teacher': Method(bad_teacher, sees={FORGET_IMAGES, PART_OF_RETAIN}, sees_more=_all_retain),
   'boundary_shrink': Method(boundary_shrink, sees={FORGET}),
   'cf_k': Method(cf_k, sees={RETAIN}, multi_label=True),
+  'cmf': Method(cmf, sees={RETAIN}),
   'delete': Method(delete, sees={FORGET}),
   'dlfd': Method(dlfd, sees={RETAIN, FORGET, VALIDATION, UNSEEN}, multi_label=True),
+  'esc': Method(esc, sees={FORGET_IMAGES}, class_only=True),
+  'esc_t': Method(esc_t, sees={FORGET}, class_only=True),
   'eu_k': Method(eu_k, sees={RETAIN}, multi_label=True),
   'finetune': Method(finetune, sees={RETAIN}, multi_label=True),
   'fisher': Method(fisher, sees={RETAIN}),
@@ -82,6 +90,7 @@ METHODS: dict[str, Method] = {
   'neggrad_plus': Method(neggrad_plus, sees={RETAIN, FORGET}, multi_label=True),
   'pbu': Method(pbu, sees={FORGET}, class_only=True),
   'planted_leak': Method(planted_leak, sees={RETAIN, FORGET}, multi_label=True),
+  'pour_p': Method(pour_p, sees=frozenset(), class_only=True),
   'random_label': Method(random_label, sees={RETAIN, FORGET}),
   'retrain': Method(retrain, sees={RETAIN}, multi_label=True),
   'salun': Method(salun, sees={RETAIN, FORGET}),
@@ -91,6 +100,12 @@ METHODS: dict[str, Method] = {
     sees_more=lambda hparams: {VALIDATION} if hparams['rewind'] else frozenset(),
   ),
   'ssd': Method(ssd, sees={RETAIN, FORGET}),
+  'svd_projection': Method(
+    svd_projection,
+    sees={FORGET_IMAGES, PART_OF_RETAIN},
+    sees_more=_all_retain,
+    class_only=True,
+  ),
   'tmu': Method(
     tmu,
     sees={RETAIN, FORGET, VALIDATION},
@@ -134,8 +149,11 @@ __all__ = [
   'bad_teacher',
   'boundary_shrink',
   'cf_k',
+  'cmf',
   'delete',
   'dlfd',
+  'esc',
+  'esc_t',
   'eu_k',
   'finetune',
   'fisher',
@@ -150,12 +168,14 @@ __all__ = [
   'neggrad_plus',
   'pbu',
   'planted_leak',
+  'pour_p',
   'random_label',
   'retrain',
   'salun',
   'scrub',
   'sees',
   'ssd',
+  'svd_projection',
   'tmu',
   'unsir',
 ]
