@@ -128,8 +128,14 @@ def sum_examples(
     part = mapped(constants, batch, weights)
     if parallel.must_block(local):
       jax.block_until_ready(part)
-    total = part if total is None else jax.tree.map(jnp.add, total, part)
+    total = part if total is None else _add(total, part)
   return parallel.fetch(total)
+
+
+@jax.jit
+def _add(first, second):
+  """The sum of two trees, as one program."""
+  return jax.tree.map(jnp.add, first, second)
 
 
 def _padded_batches(

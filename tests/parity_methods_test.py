@@ -13,6 +13,7 @@ import pytest
 
 from dalign_jax import (
   adversarial,
+  class_means,
   importance,
   losses,
   methods,
@@ -22,7 +23,18 @@ from dalign_jax import (
   training,
   types,
 )
-from dalign_jax.methods import _boundary_shrink, _cmf, _just_in_time, _l2ul, _salun
+from dalign_jax.methods import (
+  _amun,
+  _boundary_shrink,
+  _cmf,
+  _just_in_time,
+  _l2ul,
+  _lotus,
+  _masked_small_gradients,
+  _negmerge,
+  _salun,
+  _sfron,
+)
 from tests import parity_network
 
 KEY = jax.random.key(0)
@@ -334,9 +346,10 @@ def test_cmf(class_problem, name):
   """Vectors and centre; the release's logits have each image's own length (see `cmf`)."""
   everything = types.concatenate(class_problem.retain, class_problem.forget)
   dataset = everything if name == 'all' else class_problem.retain
-  vectors, centre, _, counts = _cmf.class_vectors(class_problem, dataset)
+  means = class_means.measure(class_problem, dataset)
+  vectors, centre = _cmf.class_vectors(means)
   theirs = stored()[f'cmf__{name}__class_vectors']
-  has_rows = counts > 0
+  has_rows = means.counts > 0
   np.testing.assert_allclose(vectors[has_rows], theirs[has_rows], atol=2e-6)
   assert has_rows.sum() == (4 if name == 'all' else 3)
   np.testing.assert_allclose(centre, stored()[f'cmf__{name}__mu'], atol=1e-6)
@@ -345,3 +358,105 @@ def test_cmf(class_problem, name):
     logits = _test_logits(class_problem, methods.cmf()(class_problem, KEY))
     assert np.mean(logits[:, has_rows].argmax(axis=1) == theirs) > 0.9
     assert not (logits.argmax(axis=1) == 2).any()
+
+
+def test_negmerge():
+  vectors = [parity_network.tree(stored()[f'negmerge__tuned{i}']) for i in range(5)]
+  merged = parity_network.vector(jax.tree.map(_negmerge._consensus, *vectors))
+  for coefficient, name in ((0.5, 'coef0p5'), (1.0, 'coef1p0')):
+    theirs = stored()[f'negmerge__weights_{name}']
+    np.testing.assert_allclose(-coefficient * merged, theirs, atol=1e-7)
+  assert 0.2 < np.mean(merged == 0) < 0.95
+
+
+def test_msg(problem):
+  rows = stored()['kaggle_resets__retain_rows_used']
+  of_retain, of_forget = (
+    importance.mean_gradient(problem.apply_fn, problem.original, dataset, devices=problem.devices)
+    for dataset in (problem.retain.take(rows), problem.forget)
+  )
+  score = jax.tree.map(np.subtract, of_retain, of_forget)
+  theirs = stored()['kaggle_resets__score_gradient']
+  np.testing.assert_allclose(parity_network.vector(score), theirs, atol=2e-6)
+  is_reset = _masked_small_gradients._smallest(score['conv']['kernel'], 0.3)
+  np.testing.assert_array_equal(is_reset, stored()['kaggle_resets__msg_reset'].astype(bool))
+  takes_part = _masked_small_gradients._taking_part(problem)
+  assert parity_network.vector(takes_part).sum() == 1 and takes_part['conv']['kernel']
+
+
+def test_ct(problem):
+  """Before the training, which is `finetune`'s."""
+  result = methods.ct(num_epochs=0)(problem, KEY)
+  theirs = stored()['kaggle_resets__ct_conv_kernel']
+  np.testing.assert_allclose(result.params['conv']['kernel'], theirs, atol=1e-7)
+  theirs = stored()['kaggle_resets__ct_logits_test']
+  np.testing.assert_allclose(_test_logits(problem, result), theirs, atol=2e-6)
+
+
+def test_amun_neighbours(problem):
+  images, labels, found = _amun.nearest(
+    problem, epsilon=0.04, num_steps=50, num_doublings=10, as_bytes=False
+  )
+  get = lambda name: stored()[f'amun__{name}']
+  was_wrong = get('original_prediction') != problem.forget.labels
+  np.testing.assert_array_equal(labels, get('adversarial_label'))
+  np.testing.assert_allclose(images, get('images'), atol=2e-4)
+  assert found.all() and 2 < was_wrong.sum() < 16
+  offsets = (images - problem.forget.images.astype(np.float32) / 255).reshape(len(images), -1)
+  np.testing.assert_allclose(np.linalg.norm(offsets, axis=1), get('delta_norm'), atol=1e-4)
+  rounded, labels, found = _amun.nearest(problem, epsilon=0.04, num_steps=50, num_doublings=10)
+  dataset = dataclasses.replace(problem.forget, images=rounded)
+  predicted = objectives.original_logits(problem, dataset).argmax(axis=1)
+  assert found.all() and np.array_equal(predicted, labels)
+
+
+@pytest.mark.parametrize('kind', ['instance', 'class'])
+def test_lotus_loss_and_temperature(problem, kind):
+  """With accuracies rounded as the release rounds them."""
+  get = lambda name: stored()[f'lotus__{name}']
+  aim = float(get('accuracy_validation_rounded')) if kind == 'instance' else 0.0
+  tau = _lotus.temperature(2.0, float(get('accuracy_forget_rounded')) - aim)
+  assert tau == pytest.approx(float(get(f'temperature_{kind}')), rel=1e-12)
+  retain = problem.retain.take(np.arange(19))
+  dataset = types.concatenate(problem.forget, retain)
+  batch = {
+    'images': dataset.images.astype(np.float32) / 255,
+    'teacher_logits': objectives.original_logits(problem, dataset),
+    'is_forget': get('flags').astype(bool),
+  }
+  loss = _lotus.Smoothing(problem.apply_fn, gumbel=False)
+  student = parity_network.state('lotus__student')
+  value = lambda params: loss(params, {}, {'train': batch}, np.float32(tau), KEY)[0]
+  got, gradient = jax.value_and_grad(value)(student.params)
+  assert float(got) == pytest.approx(float(get(f'loss_softmax_{kind}')), rel=1e-5)
+  theirs = get(f'{kind}_gradient')
+  gap = np.linalg.norm(parity_network.vector(gradient) - theirs)
+  assert gap < 1e-4 * np.linalg.norm(theirs)
+
+
+@pytest.mark.parametrize(
+  ('name', 'num_epochs', 'changes'),
+  [
+    ('one_step', 1, {'ascent_weight': 25.0}),
+    ('three_steps', 3, {'ascent_weight': 1.0}),
+    ('three_steps_no_mask', 3, {'ascent_weight': 1.0, 'selection_weight': 0.0}),
+  ],
+)
+def test_sfron_steps(problem, name, num_epochs, changes):
+  make = methods.sfron(num_epochs=num_epochs, batch_size=64, forget_every=1, **changes)
+  assert _gap(make, problem, f'sfron__{name}') < 1e-4
+
+
+def test_sfron_mask_and_loss(problem):
+  got = parity_network.vector(_sfron._saliency(problem, 1.0)).astype(bool)
+  np.testing.assert_array_equal(got, parity_network.mask('sfron__mask_batch1'))
+  rows = {
+    'images': problem.forget.images.astype(np.float32) / 255,
+    'labels': problem.forget.labels,
+  }
+  for exponent, key in ((0.5, 'lambda0p5'), (1.0, 'lambda1p0')):
+    loss = _sfron.AdaptiveAscent(problem.apply_fn, exponent)
+    fn = lambda rows, loss=loss: loss(problem.original.params, {}, {'forget': rows}, (), KEY)[0]
+    one = jax.tree.map(lambda x: x[None], rows)
+    got = jax.vmap(fn, axis_name='devices')(one)[0]
+    assert float(got) == pytest.approx(-float(stored()[f'sfron__adaptive_loss_{key}']), rel=1e-5)

@@ -8,11 +8,14 @@ from collections.abc import Callable, Mapping, Set
 from typing import Any, NamedTuple
 
 from dalign_jax import types
+from dalign_jax.methods._amun import amun
 from dalign_jax.methods._bad_teacher import bad_teacher
 from dalign_jax.methods._boundary_shrink import boundary_shrink
 from dalign_jax.methods._cmf import cmf
+from dalign_jax.methods._convolution_transpose import ct
 from dalign_jax.methods._delete import delete
 from dalign_jax.methods._dlfd import dlfd
+from dalign_jax.methods._duck import duck
 from dalign_jax.methods._esc import esc
 from dalign_jax.methods._esc_t import esc_t
 from dalign_jax.methods._finetune import finetune
@@ -24,8 +27,11 @@ from dalign_jax.methods._just_in_time import jit
 from dalign_jax.methods._l1_sparse import l1_sparse
 from dalign_jax.methods._l2ul import l2ul
 from dalign_jax.methods._last_layers import cf_k, eu_k
+from dalign_jax.methods._lotus import lotus
+from dalign_jax.methods._masked_small_gradients import msg
 from dalign_jax.methods._muda import muda
 from dalign_jax.methods._neggrad_plus import neggrad_plus
+from dalign_jax.methods._negmerge import negmerge
 from dalign_jax.methods._pbu import pbu
 from dalign_jax.methods._planted_leak import planted_leak
 from dalign_jax.methods._pour_p import pour_p
@@ -33,8 +39,10 @@ from dalign_jax.methods._random_label import random_label
 from dalign_jax.methods._retrain import retrain
 from dalign_jax.methods._salun import salun
 from dalign_jax.methods._scrub import scrub
+from dalign_jax.methods._sfron import sfron
 from dalign_jax.methods._ssd import ssd
 from dalign_jax.methods._svd_projection import svd_projection
+from dalign_jax.methods._task_vector import task_vector
 from dalign_jax.methods._tmu import asks_gold, tmu
 from dalign_jax.methods._unsir import unsir
 from dalign_jax.methods._valid import VALID
@@ -69,12 +77,15 @@ def _all_retain(hparams):
 
 
 METHODS: dict[str, Method] = {
+  'amun': Method(amun, sees={RETAIN, FORGET}),
   'bad_teacher': Method(bad_teacher, sees={FORGET_IMAGES, PART_OF_RETAIN}, sees_more=_all_retain),
   'boundary_shrink': Method(boundary_shrink, sees={FORGET}),
   'cf_k': Method(cf_k, sees={RETAIN}, multi_label=True),
   'cmf': Method(cmf, sees={RETAIN}),
+  'ct': Method(ct, sees={RETAIN}),
   'delete': Method(delete, sees={FORGET}),
   'dlfd': Method(dlfd, sees={RETAIN, FORGET, VALIDATION, UNSEEN}, multi_label=True),
+  'duck': Method(duck, sees={RETAIN, FORGET, VALIDATION}),
   'esc': Method(esc, sees={FORGET_IMAGES}, class_only=True),
   'esc_t': Method(esc_t, sees={FORGET}, class_only=True),
   'eu_k': Method(eu_k, sees={RETAIN}, multi_label=True),
@@ -86,8 +97,11 @@ METHODS: dict[str, Method] = {
   'jit': Method(jit, sees={FORGET_IMAGES}),
   'l1_sparse': Method(l1_sparse, sees={RETAIN}, multi_label=True),
   'l2ul': Method(l2ul, sees={FORGET}),
+  'lotus': Method(lotus, sees={FORGET_IMAGES, PART_OF_RETAIN, VALIDATION}, sees_more=_all_retain),
+  'msg': Method(msg, sees={RETAIN, FORGET}),
   'muda': Method(muda, sees={FORGET, PART_OF_RETAIN}, sees_more=_all_retain),
   'neggrad_plus': Method(neggrad_plus, sees={RETAIN, FORGET}, multi_label=True),
+  'negmerge': Method(negmerge, sees={FORGET, VALIDATION}),
   'pbu': Method(pbu, sees={FORGET}, class_only=True),
   'planted_leak': Method(planted_leak, sees={RETAIN, FORGET}, multi_label=True),
   'pour_p': Method(pour_p, sees=frozenset(), class_only=True),
@@ -99,12 +113,18 @@ METHODS: dict[str, Method] = {
     sees={RETAIN, FORGET},
     sees_more=lambda hparams: {VALIDATION} if hparams['rewind'] else frozenset(),
   ),
+  'sfron': Method(sfron, sees={RETAIN, FORGET}),
   'ssd': Method(ssd, sees={RETAIN, FORGET}),
   'svd_projection': Method(
     svd_projection,
     sees={FORGET_IMAGES, PART_OF_RETAIN},
     sees_more=_all_retain,
     class_only=True,
+  ),
+  'task_vector': Method(
+    task_vector,
+    sees={FORGET, VALIDATION},
+    sees_more=lambda hparams: {RETAIN} if hparams['adds_retain'] else frozenset(),
   ),
   'tmu': Method(
     tmu,
@@ -146,12 +166,15 @@ __all__ = [
   'METHODS',
   'VALID',
   'Method',
+  'amun',
   'bad_teacher',
   'boundary_shrink',
   'cf_k',
   'cmf',
+  'ct',
   'delete',
   'dlfd',
+  'duck',
   'esc',
   'esc_t',
   'eu_k',
@@ -164,8 +187,11 @@ __all__ = [
   'jit',
   'l1_sparse',
   'l2ul',
+  'lotus',
+  'msg',
   'muda',
   'neggrad_plus',
+  'negmerge',
   'pbu',
   'planted_leak',
   'pour_p',
@@ -174,8 +200,10 @@ __all__ = [
   'salun',
   'scrub',
   'sees',
+  'sfron',
   'ssd',
   'svd_projection',
+  'task_vector',
   'tmu',
   'unsir',
 ]

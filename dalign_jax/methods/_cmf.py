@@ -1,12 +1,9 @@
 """CMF: a head of class means, computed from the retain set alone."""
 
-import dataclasses
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from dalign_jax import linear_head, prediction, training, types
+from dalign_jax import class_means, linear_head, types
 
 
 def cmf(*, scale: float = 20.0) -> types.UnlearnFn:
@@ -35,38 +32,17 @@ def cmf(*, scale: float = 20.0) -> types.UnlearnFn:
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     del key
     linear_head.outputs(problem, problem.retain.take(np.arange(1)))  # the head is one
-    vectors, centre, length, counts = class_vectors(problem, problem.retain)
-    bias = np.where(counts > 0, -scale * (vectors @ centre), -10 * scale)
-    return linear_head.replaced(problem, kernel=scale / length * vectors.T, bias=bias)
+    means = class_means.measure(problem, problem.retain)
+    vectors, centre = class_vectors(means)
+    bias = np.where(means.counts > 0, -scale * (vectors @ centre), -10 * scale)
+    return linear_head.replaced(problem, kernel=scale / means.length * vectors.T, bias=bias)
 
   return unlearn
 
 
-def class_vectors(problem, dataset):
-  """The vectors `[C, D]` (0 for a class without examples), the centre, the length, the counts."""
-  fields = {'images': dataset.images, 'labels': dataset.labels}
-  sums, lengths, counts = prediction.sum_examples(
-    _Sums(problem.apply_fn, problem.num_classes), problem.original, fields, devices=problem.devices
-  )
-  sums = sums.astype(np.float64)
-  centre = sums.sum(axis=0) / counts.sum()
-  vectors = sums / np.maximum(counts, 1)[:, None] - centre
+def class_vectors(means: class_means.ClassMeans) -> tuple[np.ndarray, np.ndarray]:
+  """Unit vectors `[C, D]`, 0 for a class without examples, and the centre `[D]` of all examples."""
+  centre = means.counts @ means.directions / means.counts.sum()
+  vectors = means.directions - centre
   vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-  return vectors * (counts > 0)[:, None], centre, float(lengths) / counts.sum(), counts
-
-
-@dataclasses.dataclass(frozen=True)
-class _Sums:
-  """Sums of normalised features by class, of their lengths, and counts."""
-
-  apply_fn: types.ApplyFn
-  num_classes: int
-
-  def __call__(self, model, batch, weights):
-    images = training.to_float(batch['images'])
-    features = self.apply_fn(model, images, train=False)[0].features
-    lengths = jnp.linalg.norm(features, axis=1)
-    of_class = jax.nn.one_hot(batch['labels'], self.num_classes) * weights[:, None]
-    unit = features / jnp.maximum(lengths, 1e-12)[:, None]
-    sums = jnp.matmul(of_class.T, unit, precision=jax.lax.Precision.HIGHEST)
-    return sums, jnp.sum(weights * lengths), of_class.sum(axis=0)
+  return vectors * (means.counts > 0)[:, None], centre
