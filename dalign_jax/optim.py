@@ -207,8 +207,11 @@ def adam(learning_rate: float) -> optax.GradientTransformation:
 
 @functools.lru_cache(maxsize=64)
 def adamw(learning_rate: float, *, weight_decay: float) -> optax.GradientTransformation:
-  """optax's AdamW; equal settings give the same transformation."""
-  return compiled(optax.adamw(learning_rate, weight_decay=weight_decay))
+  """optax's AdamW; equal settings give the same transformation.
+
+  Its epsilon, 1e-6, keeps gradients that are nothing but rounding from becoming whole steps.
+  """
+  return compiled(optax.adamw(learning_rate, weight_decay=weight_decay, eps=1e-6))
 
 
 @functools.lru_cache(maxsize=64)

@@ -27,7 +27,7 @@ RANKS = (
     'recovery',
     'watching',
   },
-  {'difficulty', 'influence', 'task_vectors'},
+  {'difficulty', 'guarantees', 'influence', 'task_vectors'},
   {'twin'},
   {'methods'},
   {'hparams', 'store'},

@@ -323,7 +323,7 @@ def test_methods_leave_the_whitening(name):
   selective = {'selection_weight': 0.1} if name == 'ssd' else {}
   model = make(**short, **selective)(problem, KEY)
   start = problem.original
-  if name == 'retrain':
+  if name in ('retrain', 'noisy_finetune'):
     start = fresh.model(problem.init_fn, KEY, problem.retain)
   chex.assert_trees_all_equal(model.batch_stats['whitening'], start.batch_stats['whitening'])
   moved = jax.tree.map(lambda a, b: bool((a != b).any()), model.params, problem.original.params)

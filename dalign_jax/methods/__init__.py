@@ -32,6 +32,7 @@ from dalign_jax.methods._masked_small_gradients import msg
 from dalign_jax.methods._muda import muda
 from dalign_jax.methods._neggrad_plus import neggrad_plus
 from dalign_jax.methods._negmerge import negmerge
+from dalign_jax.methods._noisy_finetune import noisy_finetune
 from dalign_jax.methods._pbu import pbu
 from dalign_jax.methods._planted_leak import planted_leak
 from dalign_jax.methods._pour_p import pour_p
@@ -102,6 +103,7 @@ METHODS: dict[str, Method] = {
   'muda': Method(muda, sees={FORGET, PART_OF_RETAIN}, sees_more=_all_retain),
   'neggrad_plus': Method(neggrad_plus, sees={RETAIN, FORGET}, multi_label=True),
   'negmerge': Method(negmerge, sees={FORGET, VALIDATION}),
+  'noisy_finetune': Method(noisy_finetune, sees={RETAIN}),
   'pbu': Method(pbu, sees={FORGET}, class_only=True),
   'planted_leak': Method(planted_leak, sees={RETAIN, FORGET}, multi_label=True),
   'pour_p': Method(pour_p, sees=frozenset(), class_only=True),
@@ -192,6 +194,7 @@ __all__ = [
   'muda',
   'neggrad_plus',
   'negmerge',
+  'noisy_finetune',
   'pbu',
   'planted_leak',
   'pour_p',

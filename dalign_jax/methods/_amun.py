@@ -27,13 +27,13 @@ def amun(
   .. math:: \min_\theta \; E_{retain \cup forget \cup adv} \, CE(y, f_\theta(x)), \quad
     adv = \{ (x', \arg\max f_{\theta_o}(x')) : x \in forget \}
 
-  x' is found by l2 projected gradient ascent on the true label's loss, in a ball whose radius is
-  doubled until the original is wrong. An example that the original gets wrong anyway is its own
-  neighbour; one that it gets right at the largest radius has none. Neighbours lie where the
-  original's own decision changes, so that training on them lowers the confidence on forget images
-  and moves little else. Forget images keep their labels. Sees all retain and all forget data,
-  augmented as by the recipe. Serves any request; made for single images: a whole class that is
-  trained on with its labels is not forgotten.
+  x' is found by l2 projected gradient ascent on the true label's loss, from the image until the
+  original is wrong, in a ball whose radius is doubled whenever the steps run out. An example that
+  the original gets wrong anyway is its own neighbour; one that it gets right at the largest radius
+  has none. Neighbours lie where the original's own decision changes, so that training on them
+  lowers the confidence on forget images and moves little else. Forget images keep their labels.
+  Sees all retain and all forget data, augmented as by the recipe. Serves any request; made for
+  single images: a whole class that is trained on with its labels is not forgotten.
 
   Args:
     num_epochs: passes over all three sets.
@@ -80,30 +80,30 @@ def amun(
 def nearest(problem, *, epsilon, num_steps, num_doublings, as_bytes=True):
   """Neighbours `[N, ...]` of the forget images, their labels `[N]`, and whether one was found."""
   forget = problem.forget
-  images = forget.images if as_bytes else forget.images.astype(np.float32) / 255
-  images, labels, left = images.copy(), forget.labels.copy(), np.arange(len(forget))
+  images = forget.images.astype(np.float32) / 255
+  labels, left = forget.labels.copy(), np.arange(len(forget))
   attack = _Attack(problem.apply_fn, num_steps, as_bytes)
   for doubling in range(num_doublings + 1):
     rows = np.resize(left, max(len(left), min(_ROWS, len(forget))))  # of one program
     got = prediction.map_examples(
       attack,
       (problem.original, np.float32(epsilon * 2**doubling)),
-      {'images': forget.images[rows], 'labels': forget.labels[rows]},
+      {'images': forget.images[rows], 'labels': forget.labels[rows], 'starts': images[rows]},
       batch_size=_ROWS,
       devices=problem.devices,
     )
-    neighbours, predicted = (x[: len(left)] for x in got)
-    wrong = predicted != forget.labels[left]
-    images[left[wrong]], labels[left[wrong]] = neighbours[wrong], predicted[wrong]
-    left = left[~wrong]
+    images[left], labels[left] = (x[: len(left)] for x in got)
+    left = left[labels[left] == forget.labels[left]]
     if not len(left):
       break
+  if as_bytes:
+    images = np.round(images * 255).astype(np.uint8)
   return images, labels, labels != forget.labels
 
 
 @dataclasses.dataclass(frozen=True)
 class _Attack:
-  """Adversarial images of one radius, and the network's classes there."""
+  """Images on their way to the nearest wrong class, and the network's classes there."""
 
   apply_fn: types.ApplyFn
   num_steps: int
@@ -111,19 +111,18 @@ class _Attack:
 
   def __call__(self, constants, batch):
     model, epsilon = constants
-    images, labels = training.to_float(batch['images']), batch['labels']
+    labels = batch['labels']
     logits_of = lambda x: self.apply_fn(model, x, train=False)[0].logits
+    seen = (lambda x: jnp.round(x * 255) / 255) if self.as_bytes else (lambda x: x)
+    predicted = lambda x: jnp.argmax(logits_of(seen(x)), axis=1).astype(jnp.int32)
     perturbed = adversarial.pgd(
       lambda x: losses.cross_entropy(labels, logits_of(x)),
-      images,
+      training.to_float(batch['images']),
       norm='l2',
       epsilon=epsilon,
       step_size=epsilon / 10,
       num_steps=self.num_steps,
+      starts=batch['starts'],
+      stop_fn=lambda x: predicted(x) != labels,
     )
-    is_right = (jnp.argmax(logits_of(images), axis=1) == labels)[:, None, None, None]
-    perturbed = jnp.where(is_right, perturbed, images)
-    if self.as_bytes:
-      perturbed = jnp.round(perturbed * 255).astype(jnp.uint8)
-    seen = training.to_float(perturbed) if self.as_bytes else perturbed
-    return perturbed, jnp.argmax(logits_of(seen), axis=1).astype(jnp.int32)
+    return perturbed, predicted(perturbed)

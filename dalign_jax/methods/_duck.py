@@ -11,7 +11,7 @@ from dalign_jax import class_means, losses, objectives, optim, training, types
 
 def duck(
   *,
-  num_epochs: int = 5,
+  num_epochs: int = 30,
   learning_rate: float = 0.01,
   momentum: float = 0.9,
   batch_size: int = 64,
@@ -43,7 +43,7 @@ def duck(
     Cotogni, Bonato, Sabetta, Pelosin, Nicolosi: DUCK: Distance-based Unlearning via Centroid
     Kinematics. https://arxiv.org/abs/2312.02052
 
-  Deviation: SGD (Adam in the paper), no temperature in the cross-entropy, and the stop is checked
+  Deviation: SGD (Adam in the paper), the whole retain set's means under the original, no temperature in the cross-entropy, and the stop is checked
   once an epoch.
   """
   tx = optim.sgd(learning_rate, momentum=momentum)

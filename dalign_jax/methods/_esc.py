@@ -23,7 +23,7 @@ def esc(*, forget_share: float = 0.015) -> types.UnlearnFn:
       not safer: with a bias left, a larger share can bring the class back.
 
   References:
-    Lee, Jeong, Seo, Hwang, et al.: ESC: Erasing Space Concept for Knowledge Deletion.
+    Lee, Park, Jeon, Hwang, Park: ESC: Erasing Space Concept for Knowledge Deletion.
     https://arxiv.org/abs/2504.02199
 
   Deviation: one direction at least (the released code drops none where D is below 67).

@@ -25,7 +25,7 @@ def esc_t(
     threshold: entries of the mask above it become 1, the others 0; in (0, 1).
 
   References:
-    Lee, Jeong, Seo, Hwang, et al.: ESC: Erasing Space Concept for Knowledge Deletion.
+    Lee, Park, Jeon, Hwang, Park: ESC: Erasing Space Concept for Knowledge Deletion.
     https://arxiv.org/abs/2504.02199
 
   Deviation: a step takes the whole forget set; the mask's first step takes the right transpose (the

@@ -20,11 +20,12 @@ def pour_p() -> types.UnlearnFn:
   forgetting only, and meant for a network trained to collapse.
 
   References:
-    Le, et al.: POUR: A Provably Optimal Method for Unlearning Representations via Neural Collapse.
+    Le, Peng, Liu, Noble: POUR: A Provably Optimal Method for Unlearning Representations via Neural Collapse.
     https://arxiv.org/abs/2511.19339
 
-  Deviation: the paper's text was not readable to us. That the direction is the head's column, not
-  the class mean, and that the bias stays are our choice.
+  Deviation: the paper's text was not readable to us, its abstract was. It projects representations;
+  here the projection is before the head alone, which is a change of the classifier. That the
+  direction is the head's column, not the class mean, and that the bias stays are our choice.
   """
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:

@@ -11,6 +11,8 @@ import optax
 
 from dalign_jax import importance, losses, parallel, training, types
 
+_LEAST_LOSS = 1e-2  # in the weights of forget rows
+
 
 def sfron(
   *,
@@ -55,8 +57,10 @@ def sfron(
     Huang, Cheng, Zheng, Wang, He, Li, Huang: Unified Gradient-Based Machine Unlearning with Remain
     Geometry Enhancement. https://arxiv.org/abs/2409.19732
 
-  Deviation: Fisher informations are of single examples (the release squares batch gradients);
-  forget batches are normalised by running statistics. The release's moving average has weight 0.
+  Deviation: in the weights c, losses count as .01 at least: otherwise rows whose loss is rounded to
+  0, and which have no gradient, take all of the weight, and nothing is forgotten. Fisher
+  informations are of single examples (the release squares batch gradients); forget batches are
+  normalised by running statistics. The release's moving average has weight 0.
   """
   scales = (learning_rate, momentum, weight_decay, ascent_weight, max_norm)
 
@@ -119,7 +123,8 @@ class AdaptiveAscent:
     rows, model = batch['forget'], types.ModelState(params, batch_stats)
     outputs, _ = self.apply_fn(model, rows['images'], train=False)
     values = losses.cross_entropy(rows['labels'], outputs.logits)
-    weights = 1 / (jax.lax.stop_gradient(values) ** self.exponent + 1e-15)
+    seen = jnp.maximum(jax.lax.stop_gradient(values), _LEAST_LOSS)
+    weights = seen**-self.exponent
     mean = jax.lax.pmean(jnp.mean(weights), parallel.AXIS)
     return -jnp.mean(weights / mean * values), batch_stats
 

@@ -7,11 +7,11 @@ from dalign_jax import optim, task_vectors, training, types
 
 def task_vector(
   *,
-  num_epochs: int = 5,
-  learning_rate: float = 0.01,
+  num_epochs: int = 10,
+  learning_rate: float = 0.1,
   momentum: float = 0.9,
   batch_size: int = 64,
-  control_share: float = 0.95,
+  control_share: float = 0.98,
   adds_retain: bool = True,
 ) -> types.UnlearnFn:
   r"""Negates the forget task vector and adds the retain task vector.
@@ -21,8 +21,9 @@ def task_vector(
   with theta_f and theta_r the original fine-tuned on the forget and on the retain set.
   `task_vectors.negated` chooses lambda: the least forget accuracy among those that keep the share
   `control_share` of the original's accuracy on validation images of the retained classes. Batch
-  statistics stay as they are. Sees all retain, forget and validation data. Serves any request; at
-  a forget set that the original fits perfectly the vector is small, and so is its effect.
+  statistics stay as they are. Sees all retain, forget and validation data. Serves any request; on
+  a forget set that the original fits perfectly, the vector is short at small learning rates, and so
+  is its effect.
 
   Args:
     num_epochs: passes over the forget set, and over the retain set.
@@ -37,7 +38,7 @@ def task_vector(
     Arithmetic. https://arxiv.org/abs/2212.04089
 
   Deviation: the paper chooses lambda from 0 to 1; here up to 10, since vectors of images that are
-  already fitted are short.
+  already fitted are short, and at .98 of the control accuracy (.95 there).
   """
   tx = optim.sgd(learning_rate, momentum=momentum)
 

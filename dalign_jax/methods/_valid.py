@@ -25,7 +25,7 @@ VALID: dict[str, valid.Valid] = {
   **dict.fromkeys(
     (
       *('batch_size', 'num_copies', 'num_layers', 'num_noises', 'monitor_every', 'monitor_size'),
-      *('sinkhorn_iterations', 'num_doublings', 'num_models', 'forget_every'),
+      *('sinkhorn_iterations', 'num_doublings', 'num_models', 'forget_every', 'noisy_steps'),
     ),
     valid.COUNT,
   ),
@@ -40,12 +40,16 @@ VALID: dict[str, valid.Valid] = {
     valid.WEIGHT,
   ),
   **dict.fromkeys(
-    ('damping', 'epsilon', 'max_norm', 'max_variance', 'radius', 'temperature'), _ABOVE_ZERO
+    (
+      *('damping', 'epsilon', 'max_norm', 'max_variance', 'privacy_epsilon', 'radius'),
+      'temperature',
+    ),
+    _ABOVE_ZERO,
   ),
   **dict.fromkeys(
     ('control_share', 'energy', 'reset_share', 'retain_fraction', 'saliency'), valid.SHARE_OR_ALL
   ),
-  **dict.fromkeys(('forget_share', 'threshold'), valid.SHARE),
+  **dict.fromkeys(('forget_share', 'privacy_delta', 'threshold'), valid.SHARE),
   **dict.fromkeys(
     ('kept_rate', 'loss_exponent', 'retain_weight', 'stop_accuracy'), valid.Between(0, 1)
   ),
