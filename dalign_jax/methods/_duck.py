@@ -43,8 +43,8 @@ def duck(
     Cotogni, Bonato, Sabetta, Pelosin, Nicolosi: DUCK: Distance-based Unlearning via Centroid
     Kinematics. https://arxiv.org/abs/2312.02052
 
-  Deviation: SGD (Adam in the paper), the whole retain set's means under the original, no temperature in the cross-entropy, and the stop is checked
-  once an epoch.
+  Deviation: SGD (Adam in the paper), the means of the whole retain set under the original, no
+  temperature in the cross-entropy, and the stop is checked once an epoch.
   """
   tx = optim.sgd(learning_rate, momentum=momentum)
 

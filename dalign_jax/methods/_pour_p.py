@@ -20,7 +20,8 @@ def pour_p() -> types.UnlearnFn:
   forgetting only, and meant for a network trained to collapse.
 
   References:
-    Le, Peng, Liu, Noble: POUR: A Provably Optimal Method for Unlearning Representations via Neural Collapse.
+    Le, Peng, Liu, Noble: POUR: A Provably Optimal Method for Unlearning Representations via Neural
+    Collapse.
     https://arxiv.org/abs/2511.19339
 
   Deviation: the paper's text was not readable to us, its abstract was. It projects representations;
