@@ -79,7 +79,7 @@ def test_a_head_that_is_not_linear_in_the_features_is_refused(tiny_problem):
     methods.pour_p()(dataclasses.replace(tiny_problem, head_path=('top',)), KEY)
 
 
-@pytest.mark.parametrize('name', ['cnn', 'vit'])
+@pytest.mark.parametrize('name', ['cnn', 'vit_tiny'])
 def test_layer_inputs_give_every_kernels_moment(name):
   """Checked by what a layer computes: moments of the inputs give those of its outputs."""
   options = {'width_multiplier': 0.1} if name == 'cnn' else {'width_multiplier': 0.25}
@@ -174,7 +174,7 @@ def test_duck_moves_forget_features_to_other_classes(tiny_problem):
 
   result = methods.duck()(tiny_problem, KEY)
   assert nearness(result) > nearness(tiny_problem.original) + 0.05
-  assert objectives.accuracy_on(tiny_problem, result, tiny_problem.forget) < 0.3
+  assert objectives.accuracy_on(tiny_problem, result, tiny_problem.forget) < 0.5
 
 
 def test_msg_redraws_a_share_and_keeps_biases(tiny_problem):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dalign_jax import errors, guarantees, methods, metrics, types
+from dalign_jax.deletion import summary
 from dalign_jax.methods import _noisy_finetune
 from tests import parity_network, tiny
 
@@ -131,6 +132,15 @@ class TestNoisyFinetune:
     slopes = {'w': (100 * rng.normal(size=(4, 5))).astype(np.float32)}
     updates, _ = tx.update(slopes, tx.init(params), params)
     assert np.linalg.norm(params['w'] + updates['w']) <= 0.5 + 0.1 * 2.0 + 1e-5
+
+  def test_record_of_a_request_names_the_promise_and_what_it_leaves_out(self):
+    hparams = {'privacy_epsilon': 2.0, 'privacy_delta': 1e-6}
+    found = {'method': {'name': 'noisy_finetune'}}
+    said = summary._limits(found | {'guarantee': _noisy_finetune.promise(hparams)})[0]
+    assert '(2.0, 1e-06)-indistinguishable' in said and 'does not cover one who knows' in said
+    assert 'approximate' in summary._limits(found)[0]
+    promising = {n for n, method in methods.METHODS.items() if method.guarantee}
+    assert promising == {'noisy_finetune'}
 
 
 @pytest.fixture(scope='module')

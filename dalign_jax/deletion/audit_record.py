@@ -23,7 +23,7 @@ _OLD_NAMES = {  # of metrics in records of version 0.1.0
   'to_gold': 'activation_distance',
 }
 _RECOMPUTED = ('request', 'samples', 'model', 'method', 'seeds', 'metrics', 'summary')
-_RECOMPUTED_LATER = ('copies',)  # not in records of version 0.1.0
+_RECOMPUTED_LATER = ('copies', 'guarantee')  # not in records of version 0.1.0
 
 
 def contents(basis, request, rows, outcome, copies: dict | None) -> dict:
@@ -59,6 +59,9 @@ def contents(basis, request, rows, outcome, copies: dict | None) -> dict:
   }
   if copies is not None:  # None in records of version 0.1.0
     found['copies'] = copies
+  guarantee = methods.METHODS[request.method].guarantee
+  if guarantee:
+    found['guarantee'] = guarantee(outcome.hparams)
   return {**found, 'summary': summary.sentences(found)}
 
 

@@ -32,7 +32,7 @@ from dalign_jax.methods._masked_small_gradients import msg
 from dalign_jax.methods._muda import muda
 from dalign_jax.methods._neggrad_plus import neggrad_plus
 from dalign_jax.methods._negmerge import negmerge
-from dalign_jax.methods._noisy_finetune import noisy_finetune
+from dalign_jax.methods._noisy_finetune import noisy_finetune, promise
 from dalign_jax.methods._pbu import pbu
 from dalign_jax.methods._planted_leak import planted_leak
 from dalign_jax.methods._pour_p import pour_p
@@ -64,6 +64,8 @@ class Method(NamedTuple):
     sees_more: `hyper_parameters -> names`, what it reads beyond or in place of that; see `sees`.
     class_only: whether it forgets whole classes only.
     multi_label: whether it also takes several binary attributes.
+    guarantee: `hyper_parameters -> {'definition', 'covers', 'does_not_cover'}` of an (epsilon,
+      delta) guarantee; None where there is none. `retrain` is exact.
   """
 
   make: Callable[..., types.UnlearnFn]
@@ -71,6 +73,7 @@ class Method(NamedTuple):
   sees_more: Callable[[Mapping[str, Any]], Set[str]] = lambda hparams: frozenset()
   class_only: bool = False
   multi_label: bool = False
+  guarantee: Callable[[Mapping[str, Any]], dict[str, str]] | None = None
 
 
 def _all_retain(hparams):
@@ -103,7 +106,7 @@ METHODS: dict[str, Method] = {
   'muda': Method(muda, sees={FORGET, PART_OF_RETAIN}, sees_more=_all_retain),
   'neggrad_plus': Method(neggrad_plus, sees={RETAIN, FORGET}, multi_label=True),
   'negmerge': Method(negmerge, sees={FORGET, VALIDATION}),
-  'noisy_finetune': Method(noisy_finetune, sees={RETAIN}),
+  'noisy_finetune': Method(noisy_finetune, sees={RETAIN}, guarantee=promise),
   'pbu': Method(pbu, sees={FORGET}, class_only=True),
   'planted_leak': Method(planted_leak, sees={RETAIN, FORGET}, multi_label=True),
   'pour_p': Method(pour_p, sees=frozenset(), class_only=True),

@@ -1,5 +1,6 @@
 """Noisy fine-tuning: certified forgetting by bounded steps with Gaussian noise."""
 
+from collections.abc import Mapping
 import dataclasses
 import functools
 from typing import Any, NamedTuple
@@ -102,6 +103,18 @@ def noisy_finetune(
     )
 
   return unlearn
+
+
+def promise(hparams: Mapping[str, Any]) -> dict[str, str]:
+  """The guarantee in words, for the record of a deletion request."""
+  pair = f'({hparams["privacy_epsilon"]}, {hparams["privacy_delta"]})'
+  return {
+    'definition': f'{pair}-indistinguishable from the same method applied to a model that was '
+    'trained without the forgotten samples, in either direction and for any set of models',
+    'covers': 'the weights of the model made by this request, if no other model of it is released',
+    'does_not_cover': 'one who knows the seed of unlearning, which this record names: the record '
+    'must stay secret; the models in between; copies of the samples; floating-point effects',
+  }
 
 
 def _rows(problem, key, count):
