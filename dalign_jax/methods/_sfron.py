@@ -57,8 +57,8 @@ def sfron(
     Huang, Cheng, Zheng, Wang, He, Li, Huang: Unified Gradient-Based Machine Unlearning with Remain
     Geometry Enhancement. https://arxiv.org/abs/2409.19732
 
-  Deviation: in the weights c, losses count as .001 at least: otherwise rows whose loss is rounded to
-  0, and which have no gradient, take all of the weight, and nothing is forgotten. Fisher
+  Deviation: in the weights c, losses count as .001 at least: otherwise rows whose loss is rounded
+  to 0, and which have no gradient, take all of the weight, and nothing is forgotten. Fisher
   informations are of single examples (the release squares batch gradients); forget batches are
   normalised by running statistics. The release's moving average has weight 0.
   """
