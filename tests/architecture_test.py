@@ -17,16 +17,8 @@ RANKS = (
   {'augmentation', 'fresh', 'recipe_optim'},
   {'training'},
   {'prediction'},
-  {
-    'evaluation',
-    'importance',
-    'layer_inputs',
-    'linear_head',
-    'class_means',
-    'objectives',
-    'recovery',
-    'watching',
-  },
+  {'evaluation', 'importance', 'objectives', 'recovery', 'refined', 'watching'}
+  | {'class_means', 'layer_inputs', 'linear_head'},
   {'difficulty', 'guarantees', 'influence', 'task_vectors'},
   {'twin'},
   {'methods'},
