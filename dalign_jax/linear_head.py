@@ -10,6 +10,8 @@ import numpy as np
 
 from dalign_jax import errors, prediction, types
 
+_CHECKED = 4  # noise images
+
 
 class Head(NamedTuple):
   """A linear layer: `logits = features @ kernel + bias`, in float64."""
@@ -19,10 +21,10 @@ class Head(NamedTuple):
 
 
 def read(problem: types.Problem) -> Head:
-  """The original's head, at `problem.head_path`.
+  """The original's head, at `problem.head_path`, checked on noise images.
 
   Raises:
-    errors.InputError: if there is none, or if the logits are not a linear function by it.
+    errors.InputError: if there is none, or if it does not make the logits from the features.
   """
   layer = problem.original.params
   for name in problem.head_path:
@@ -34,17 +36,9 @@ def read(problem: types.Problem) -> Head:
       )
     layer = layer[name]
   kernel = np.asarray(layer['kernel'], np.float64)
-  bias = np.asarray(layer.get('bias', np.zeros(kernel.shape[1])), np.float64)
-  return Head(kernel, bias)
-
-
-def outputs(problem: types.Problem, dataset: types.Dataset) -> types.Outputs:
-  """The original's outputs on a set, in float64, checked to be those of its head."""
-  head = read(problem)
-  found = prediction.predict(
-    problem.apply_fn, problem.original, dataset.images, devices=problem.devices
-  )
-  logits, features = (np.asarray(x, np.float64) for x in found)
+  head = Head(kernel, np.asarray(layer.get('bias', np.zeros(kernel.shape[1])), np.float64))
+  shape = (_CHECKED, *problem.forget.images.shape[1:])
+  logits, features = outputs(problem, np.random.default_rng(0).integers(0, 256, shape, np.uint8))
   gap = np.abs(features @ head.kernel + head.bias - logits).max()
   if not gap <= 1e-2 * max(1.0, np.abs(logits).max()):
     raise errors.InputError(
@@ -52,7 +46,13 @@ def outputs(problem: types.Problem, dataset: types.Dataset) -> types.Outputs:
       f'logits; they differ by up to {gap:.2g}',
       argument='head_path',
     )
-  return types.Outputs(logits, features)
+  return head
+
+
+def outputs(problem: types.Problem, images: np.ndarray) -> types.Outputs:
+  """The original's outputs on images, in float64."""
+  found = prediction.predict(problem.apply_fn, problem.original, images, devices=problem.devices)
+  return types.Outputs(*(np.asarray(x, np.float64) for x in found))
 
 
 def replaced(

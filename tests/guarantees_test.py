@@ -126,7 +126,7 @@ class TestNoisyFinetune:
 
   def test_steps_stay_in_reach(self):
     """Before the noise, no step ends farther than C + eta G from 0."""
-    tx = _noisy_finetune.noisy_descent(0.5, 0.1, 2.0, 0.0, KEY)
+    tx = guarantees.noisy_descent(0.1, radius=0.5, max_norm=2.0, noise=0.0, key=KEY)
     rng = np.random.default_rng(0)
     params = {'w': (100 * rng.normal(size=(4, 5))).astype(np.float32)}
     slopes = {'w': (100 * rng.normal(size=(4, 5))).astype(np.float32)}

@@ -11,6 +11,7 @@ from dalign_jax.guarantees._accounting import (
   hockey_stick,
 )
 from dalign_jax.guarantees._linear_head import RemovableHead, fit_head, gradient_of, remove_rows
+from dalign_jax.guarantees._noisy_descent import is_kernel, noisy_descent
 from dalign_jax.guarantees._rewind import Descent
 from dalign_jax.guarantees._sisa import Ensemble, Sisa, forget, place, predict, train
 
@@ -26,6 +27,8 @@ __all__ = [
   'gaussian_epsilon',
   'gradient_of',
   'hockey_stick',
+  'is_kernel',
+  'noisy_descent',
   'place',
   'predict',
   'remove_rows',

@@ -129,7 +129,8 @@ def remove_rows(head: RemovableHead, rows: Sequence[int]) -> RemovableHead:
   With the perturbation, a head whose gradient is at most beta long is hard to tell from one that
   was fitted to the remaining rows from the start; see `RemovableHead.epsilon` (theorem 3 of the
   paper). What it covers: the weights, against one who knows all but the removed rows and does not
-  know the perturbation. What it does not: the features, and logs of the rows.
+  know the perturbation. What it does not: the features, logs of the rows, and several releases
+  together.
 
   Args:
     head: the head.

@@ -31,9 +31,9 @@ def amun(
   original is wrong, in a ball whose radius is doubled whenever the steps run out. An example that
   the original gets wrong anyway is its own neighbour; one that it gets right at the largest radius
   has none. Neighbours lie where the original's own decision changes, so that training on them
-  lowers the confidence on forget images and moves little else. Forget images keep their labels.
-  Sees all retain and all forget data, augmented as by the recipe. Serves any request; made for
-  single images: a whole class that is trained on with its labels is not forgotten.
+  lowers the confidence on forget images and moves little else. Sees all retain and all forget data,
+  augmented as by the recipe. Serves any request; made for single images: forget images keep their
+  labels, so that a whole class is not forgotten.
 
   Args:
     num_epochs: passes over all three sets.

@@ -1,7 +1,6 @@
 """ESC: the head no longer sees the forget features' principal directions."""
 
 import jax
-import numpy as np
 
 from dalign_jax import errors, linear_head, prediction, types
 
@@ -34,7 +33,6 @@ def esc(*, forget_share: float = 0.015) -> types.UnlearnFn:
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     del key
     problem.forgotten_classes('esc')
-    linear_head.outputs(problem, problem.forget.take(np.arange(1)))  # the head is one
     moment = prediction.second_moment(
       problem.apply_fn, problem.original, problem.forget.images, devices=problem.devices
     )

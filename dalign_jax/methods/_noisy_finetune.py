@@ -2,13 +2,10 @@
 
 from collections.abc import Mapping
 import dataclasses
-import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from dalign_jax import errors, fresh, guarantees, training, types
 
@@ -69,11 +66,12 @@ def noisy_finetune(
     raise errors.InputError(f'noisy_steps must be 1 or more, got {noisy_steps}')
   multiplier = guarantees.contraction_noise(privacy_epsilon, privacy_delta, num_steps=noisy_steps)
   sigma = multiplier * 2 * (radius + learning_rate * max_norm)
+  bounds = {'radius': radius, 'max_norm': max_norm}
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     init_key, noise_key, batch_key, train_key = training.split(key, 4)
     anew = fresh.model(problem.init_fn, init_key, problem.retain)
-    keep = lambda new, old: old if _is_kernel(old) else np.asarray(new)
+    keep = lambda new, old: old if guarantees.is_kernel(old) else np.asarray(new)
     start = types.ModelState(
       jax.tree.map(keep, anew.params, problem.original.params), anew.batch_stats
     )
@@ -83,7 +81,7 @@ def noisy_finetune(
     noisy = training.minimize(
       quiet,
       loss,
-      noisy_descent(radius, learning_rate, max_norm, sigma, noise_key),
+      guarantees.noisy_descent(learning_rate, noise=sigma, key=noise_key, **bounds),
       {'retain': rows_of_steps},
       batch_key,
       num_epochs=1,
@@ -119,55 +117,3 @@ def promise(hparams: Mapping[str, Any]) -> dict[str, str]:
 
 def _rows(problem, key, count):
   return training.epoch_rng(key, 1).integers(0, len(problem.retain), count)
-
-
-def _is_kernel(leaf) -> bool:
-  return np.ndim(leaf) >= 2
-
-
-class _State(NamedTuple):
-  """Bits of the noise's key, and steps taken."""
-
-  key_data: Any
-  count: Any
-
-
-def noisy_descent(
-  radius, learning_rate, max_norm, sigma, key
-) -> optax.GradientTransformationExtraArgs:
-  """The noisy step on kernels; all other leaves stay. The key is in the state."""
-
-  def init(params):
-    del params
-    return _State(training.key_bits(key), np.zeros((), np.int32))
-
-  update = _noisy_update(radius, learning_rate, max_norm, sigma)
-  return optax.GradientTransformationExtraArgs(init, update)
-
-
-@functools.lru_cache(maxsize=64)
-def _noisy_update(radius, learning_rate, max_norm, sigma):
-  def update(updates, state, params):
-    weights, structure = jax.tree.flatten(params)
-    is_kernel = [_is_kernel(leaf) for leaf in weights]
-    gradients = jax.tree.leaves(updates)
-    kept = [w for w, k in zip(weights, is_kernel, strict=True) if k]
-    slopes = [g for g, k in zip(gradients, is_kernel, strict=True) if k]
-    shrink, clip = _factor(kept, radius), _factor(slopes, max_norm)
-    key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.count)
-
-    def change(number, weight, slope):
-      if not is_kernel[number]:
-        return jnp.zeros_like(weight)
-      noise = sigma * jax.random.normal(jax.random.fold_in(key, number), weight.shape)
-      return shrink * weight - learning_rate * clip * slope + noise - weight
-
-    changes = [change(i, w, g) for i, (w, g) in enumerate(zip(weights, gradients, strict=True))]
-    return jax.tree.unflatten(structure, changes), state._replace(count=state.count + 1)
-
-  return update
-
-
-def _factor(leaves, limit):
-  """What shortens the leaves, as one vector, to the limit; 1 where they are not longer."""
-  return jnp.minimum(1.0, limit / jnp.maximum(optax.tree.norm(leaves), 1e-12))

@@ -32,7 +32,6 @@ def pour_p() -> types.UnlearnFn:
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     del key
     forgotten = problem.forgotten_classes('pour_p')
-    linear_head.outputs(problem, problem.forget.take(np.arange(1)))  # the head is one
     kernel = linear_head.read(problem).kernel
     directions = kernel[:, forgotten] - kernel.mean(axis=1, keepdims=True)
     basis, lengths, _ = np.linalg.svd(directions, full_matrices=False)

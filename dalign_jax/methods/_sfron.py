@@ -1,13 +1,9 @@
 """SFRon: adaptive ascent on salient weights between steps of fine-tuning."""
 
 import dataclasses
-import functools
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 
 from dalign_jax import importance, losses, parallel, training, types
 
@@ -62,21 +58,23 @@ def sfron(
   informations are of single examples (the release squares batch gradients); forget batches are
   normalised by running statistics. The release's moving average has weight 0.
   """
-  scales = (learning_rate, momentum, weight_decay, ascent_weight, max_norm)
+  settings = {'momentum': momentum, 'weight_decay': weight_decay}
+  settings |= {'ascent_weight': ascent_weight, 'max_norm': max_norm}
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     devices = problem.devices
-    is_salient = _saliency(problem, selection_weight)
+    mask = _saliency(problem, selection_weight)
     datasets = {'retain': problem.retain, 'forget': problem.forget}
     steps_in_epoch = -(-len(problem.retain) // batch_size)
-    tx = optimizer(*scales, is_salient=is_salient, num_steps=max(1, num_epochs * steps_in_epoch))
+    num_steps = max(1, num_epochs * steps_in_epoch)
+    tx = salient_sgd.salient_sgd(learning_rate, mask=mask, num_steps=num_steps, **settings)
     forget_loss = AdaptiveAscent(problem.apply_fn, loss_exponent)
     retain_loss = training.ClassificationLoss(
       problem.apply_fn, 'retain', problem.recipe.augmentation
     )
     steps = {
-      'forget': training.make_step(forget_loss, tx, devices=devices, is_forget=True),
-      'retain': training.make_step(retain_loss, tx, devices=devices, is_forget=False),
+      'forget': training.make_step(forget_loss, tx, devices=devices, is_ascent=True),
+      'retain': training.make_step(retain_loss, tx, devices=devices, is_ascent=False),
     }
     data = training.put_data(datasets, devices)
 
@@ -127,42 +125,3 @@ class AdaptiveAscent:
     weights = seen**-self.exponent
     mean = jax.lax.pmean(jnp.mean(weights), parallel.AXIS)
     return -jnp.mean(weights / mean * values), batch_stats
-
-
-class _State(NamedTuple):
-  """Momentum, retain steps taken, their number in all, and the mask of forget steps."""
-
-  trace: Any
-  count: Any
-  num_steps: Any
-  mask: Any
-
-
-def optimizer(
-  learning_rate, momentum, weight_decay, ascent_weight, max_norm, *, is_salient, num_steps
-) -> optax.GradientTransformationExtraArgs:
-  """SGD for steps of both kinds; mask and length are in its state, not in the program."""
-
-  def init(params):
-    zeros = jax.tree.map(lambda p: np.zeros(np.shape(p), np.asarray(p).dtype), params)
-    return _State(zeros, np.zeros((), np.int32), np.float32(num_steps), is_salient)
-
-  update = _update(learning_rate, momentum, weight_decay, ascent_weight, max_norm)
-  return optax.GradientTransformationExtraArgs(init, update)
-
-
-@functools.lru_cache(maxsize=64)
-def _update(learning_rate, momentum, weight_decay, ascent_weight, max_norm):
-  def update(updates, state, params, *, is_forget):
-    cosine = (1 + jnp.cos(jnp.pi * state.count / state.num_steps)) / 2
-    if is_forget:
-      scale = ascent_weight * cosine
-      updates = jax.tree.map(lambda m, u: jnp.where(m, scale * u, 0.0), state.mask, updates)
-      updates, _ = optax.clip_by_global_norm(max_norm).update(updates, optax.EmptyState())
-    trace = jax.tree.map(
-      lambda t, u, p: momentum * t + u + weight_decay * p, state.trace, updates, params
-    )
-    steps = jax.tree.map(lambda t: -learning_rate * cosine * t, trace)
-    return steps, state._replace(trace=trace, count=state.count + (not is_forget))
-
-  return update
