@@ -53,16 +53,15 @@ def amun(
   constant learning rate.
   """
   tx = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
+  attack = {'epsilon': epsilon, 'num_steps': num_steps, 'num_doublings': num_doublings}
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     everything = types.concatenate(problem.retain, problem.forget)
-    images, labels, found = nearest(
-      problem, epsilon=epsilon, num_steps=num_steps, num_doublings=num_doublings
-    )
+    images, labels, found = nearest(problem, **attack)
     if found.any():
       ids = np.array([f'{name}/neighbour' for name in problem.forget.ids])
-      group = problem.forget.group
-      neighbours = types.Dataset(images, labels, ids, group).take(np.flatnonzero(found))
+      neighbours = types.Dataset(images, labels, ids, problem.forget.group)
+      neighbours = neighbours.take(np.flatnonzero(found))
       everything = types.concatenate(everything, neighbours)
     return training.minimize(
       problem,

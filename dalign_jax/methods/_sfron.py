@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from dalign_jax import importance, losses, parallel, training, types
+from dalign_jax import importance, losses, parallel, salient_sgd, training, types
 
 _LEAST_LOSS = 1e-3  # in the weights of forget rows
 
@@ -69,9 +69,8 @@ def sfron(
     num_steps = max(1, num_epochs * steps_in_epoch)
     tx = salient_sgd.salient_sgd(learning_rate, mask=mask, num_steps=num_steps, **settings)
     forget_loss = AdaptiveAscent(problem.apply_fn, loss_exponent)
-    retain_loss = training.ClassificationLoss(
-      problem.apply_fn, 'retain', problem.recipe.augmentation
-    )
+    augmentation = problem.recipe.augmentation
+    retain_loss = training.ClassificationLoss(problem.apply_fn, 'retain', augmentation)
     steps = {
       'forget': training.make_step(forget_loss, tx, devices=devices, is_ascent=True),
       'retain': training.make_step(retain_loss, tx, devices=devices, is_ascent=False),
@@ -90,23 +89,19 @@ def sfron(
           )
       return state, metrics
 
-    state = training.init_state(problem.original, tx)
-    return training.run_epochs(
-      epoch_fn, state, num_epochs, monitor=problem.monitor, devices=devices
-    )
+    state, monitor = training.init_state(problem.original, tx), problem.monitor
+    return training.run_epochs(epoch_fn, state, num_epochs, monitor=monitor, devices=devices)
 
   return unlearn
 
 
 def _saliency(problem, weight):
   """Mask of the weights that matter more for the forget set than for the retain set."""
-  of_forget, of_retain = (
-    importance.squared_gradients(
-      problem.apply_fn, problem.original, dataset, devices=problem.devices
-    )
-    for dataset in (problem.forget, problem.retain)
+  fisher = lambda dataset: importance.squared_gradients(
+    problem.apply_fn, problem.original, dataset, devices=problem.devices
   )
-  return jax.tree.map(lambda f, r: f + 1e-15 >= weight * (r + 1e-15), of_forget, of_retain)
+  is_salient = lambda f, r: f + 1e-15 >= weight * (r + 1e-15)
+  return jax.tree.map(is_salient, fisher(problem.forget), fisher(problem.retain))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +116,6 @@ class AdaptiveAscent:
     rows, model = batch['forget'], types.ModelState(params, batch_stats)
     outputs, _ = self.apply_fn(model, rows['images'], train=False)
     values = losses.cross_entropy(rows['labels'], outputs.logits)
-    seen = jnp.maximum(jax.lax.stop_gradient(values), _LEAST_LOSS)
-    weights = seen**-self.exponent
+    weights = jnp.maximum(jax.lax.stop_gradient(values), _LEAST_LOSS) ** -self.exponent
     mean = jax.lax.pmean(jnp.mean(weights), parallel.AXIS)
     return -jnp.mean(weights / mean * values), batch_stats
