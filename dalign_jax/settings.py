@@ -72,7 +72,7 @@ class Settings:
 
   dataset: str = problem_setting(
     'mnist5k',
-    'mnist5k or digits (embedded), npz:PATH, folder:PATH, csv:FILE, hf:PATH, mufac:PATH, '
+    'mnist5k or digits (embedded), npz:PATH, npy:PATH, folder:PATH, csv:FILE, hf:PATH, mufac:PATH, '
     'mucac:PATH, celeba:PATH, lfw:PATH, or a TFDS name.',
     section='Data',
     valid=valid_lib.TEXT,
