@@ -184,9 +184,15 @@ class Settings:
   )
   schedule: str = problem_setting(
     'cosine',
-    'Learning rate after the warm-up: cosine or triangular.',
+    'Learning rate after the warm-up: cosine, triangular or constant.',
     section='Training',
-    valid=valid_lib.OneOf(('cosine', 'triangular')),
+    valid=valid_lib.OneOf(('cosine', 'triangular', 'constant')),
+  )
+  optimizer: str = problem_setting(
+    'sgd',
+    'Optimizer of originals and golds: sgd, adamw or muon.',
+    section='Training',
+    valid=valid_lib.OneOf(('sgd', 'adamw', 'muon')),
   )
   norm_learning_rate: float = problem_setting(
     1.0,
