@@ -60,25 +60,6 @@ def init_state(model: types.ModelState, tx: optax.GradientTransformation) -> typ
   )
 
 
-def put_data(datasets: Mapping[str, types.Dataset], devices: parallel.Devices = None, **extra):
-  """Datasets on every device as `{set: {'images', 'labels', ...}}`; batches are gathered there.
-
-  Args:
-    datasets: by name.
-    devices: devices to put them on, None for all.
-    **extra: `set={field: [N, ...]}`, further per-example arrays of a set.
-  """
-  fields = {
-    name: {
-      'images': np.ascontiguousarray(d.images),
-      'labels': d.labels,
-      **extra.get(name, {}),
-    }
-    for name, d in datasets.items()
-  }
-  return parallel.replicate(fields, devices)
-
-
 def split(key: jax.Array, num: int = 2) -> tuple[jax.Array, ...]:
   """`jax.random.split` as a tuple, by one program for all numbers of keys up to 8.
 
