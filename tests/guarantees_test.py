@@ -1,6 +1,9 @@
 """Guarantees: accounting, exactness, bounds that hold, and audits below what is claimed."""
 
 import dataclasses
+import pathlib
+import re
+import secrets
 
 import chex
 import jax
@@ -214,6 +217,27 @@ class TestLinearHead:
     head = guarantees.fit_head(*rows, num_classes=10, rng=np.random.default_rng(0))
     with pytest.raises(errors.InputError, match='rows must'):
       guarantees.remove_rows(head, rows_to_remove)
+
+
+def test_code_of_the_page_runs(rows, tiny_problem):
+  page = pathlib.Path(__file__).parents[1] / 'docs/guarantees.md'
+  blocks = re.findall(r'```python\n(.*?)```', page.read_text(encoding='utf-8'), flags=re.DOTALL)
+  scope = {
+    **{'guarantees': guarantees, 'jax': jax, 'methods': methods, 'np': np, 'secrets': secrets},
+    **{'apply_fn': tiny.apply_fn, 'init_fn': tiny.init_fn, 'problem': tiny_problem},
+    'recipe': types.Recipe(num_epochs=1, batch_size=64),
+    'dataset': tiny.dataset().take(np.arange(200)),
+    'images': tiny.dataset().images[:50],
+    **dict(zip(('features', 'labels'), rows, strict=True)),
+  }
+  for block in blocks:
+    exec(block, scope)
+  assert len(blocks) == 4
+  assert scope['probabilities'].shape == (50, 10) and len(scope['dataset']) == 197
+  assert 0 < scope['epsilon'] <= 1
+  distance = np.linalg.norm(scope['published'] - scope['weights'])
+  assert distance == pytest.approx(scope['deviation'] * np.sqrt(scope['weights'].size), rel=0.2)
+  chex.assert_tree_all_finite(scope['model'])
 
 
 class TestRewind:

@@ -143,17 +143,19 @@ def remove_rows(head: RemovableHead, rows: Sequence[int]) -> RemovableHead:
   the factor 1/2, and adds the bounds of all removals. The bound is of the data at hand, as in the
   paper's experiments, not for the worst data.
   """
-  rows = np.unique(np.asarray(rows, int))
-  if len(rows) and not (0 <= rows[0] and rows[-1] < len(head.features)):
+  chosen = np.unique(np.asarray(rows, int))
+  if len(chosen) and not (0 <= chosen[0] and chosen[-1] < len(head.features)):
     raise errors.InputError(
-      f'rows must be in [0, {len(head.features)}), got {rows[0]} to {rows[-1]}', argument='rows'
+      f'rows must be in [0, {len(head.features)}), got {chosen[0]} to {chosen[-1]}', argument='rows'
     )
-  if len(rows) == len(head.features):
+  if len(chosen) == len(head.features):
     raise errors.InputError('rows must leave one row or more', argument='rows')
-  if not len(rows):
+  if not len(chosen):
     return head
   head = dataclasses.replace(
-    head, features=np.delete(head.features, rows, axis=0), labels=np.delete(head.labels, rows)
+    head,
+    features=np.delete(head.features, chosen, axis=0),
+    labels=np.delete(head.labels, chosen),
   )
   step = -_solve(head, gradient_of(head, head.weights))
   along = head.features @ step

@@ -37,7 +37,7 @@ def esc_t(
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     del key
     problem.forgotten_classes('esc_t')
-    features = linear_head.outputs(problem, problem.forget.images).features
+    features = np.asarray(linear_head.outputs(problem, problem.forget.images).features)
     _, vectors = linear_head.descending_eigh(features.T @ features)
     head = linear_head.read(problem)
     mask = _ascend(features, problem.forget.labels, head, vectors, num_epochs, learning_rate)

@@ -53,22 +53,18 @@ def msg(
     init_key, row_key, train_key = training.split(key, 3)
     rng = training.epoch_rng(row_key, 0)
     rows = data_lib.epoch_batches(len(problem.retain), len(problem.forget), rng, num_batches=1)[0]
-    options = {'devices': problem.devices}
     of_retain, of_forget = (
-      importance.mean_gradient(problem.apply_fn, problem.original, dataset, **options)
+      importance.mean_gradient(problem.apply_fn, problem.original, dataset, devices=problem.devices)
       for dataset in (problem.retain.take(rows), problem.forget)
     )
     is_reset = jax.tree.map(lambda a, b: _smallest(a - b, reset_share), of_retain, of_forget)
     takes_part = _taking_part(problem)
     anew = fresh.model(problem.init_fn, init_key, problem.retain).params
-    params = jax.tree.map(
-      lambda part, reset, new, old: np.where(part & reset, new, old).astype(np.asarray(old).dtype),
-      *(takes_part, is_reset, anew, problem.original.params),
-    )
-    rates = jax.tree.map(
-      lambda part, reset: np.where(part & ~reset, kept_rate, 1.0).astype(np.float32),
-      *(takes_part, is_reset),
-    )
+    is_reset = jax.tree.map(np.logical_and, takes_part, is_reset)
+    params = jax.tree.map(np.where, is_reset, anew, problem.original.params)
+    slow, usual = np.float32(kept_rate), np.float32(1)
+    is_slow = jax.tree.map(np.greater, takes_part, is_reset)
+    rates = jax.tree.map(lambda mask: np.where(mask, slow, usual), is_slow)
     return training.minimize(
       problem,
       training.ClassificationLoss(problem.apply_fn, 'retain', problem.recipe.augmentation),
