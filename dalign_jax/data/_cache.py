@@ -1,6 +1,7 @@
 """Decoded sources kept on disk as memory-mapped arrays, and the hash that names their content."""
 
 from collections.abc import Callable
+import dataclasses
 import errno
 import hashlib
 import json
@@ -64,6 +65,7 @@ def cached(cache_dir: str | pathlib.Path, key: dict, read: Callable[[], _base.So
   source = _restore(folder)
   if source is not None:
     return source
+  was_there = folder.exists()
   source = read()
   try:
     _store(folder, source, key)
@@ -72,7 +74,11 @@ def cached(cache_dir: str | pathlib.Path, key: dict, read: Callable[[], _base.So
       f'cannot write the decoded images to {folder} ({error}); name a folder with room to write to',
       argument='cache_dir',
     ) from error
-  return _restore(folder) or source
+  source = _restore(folder) or source
+  if not was_there:
+    return source
+  note = f'decoded again, since what was kept in {folder} was damaged'
+  return dataclasses.replace(source, notes=(*source.notes, note))
 
 
 def drop_cached(cache_dir: str | pathlib.Path, content: str) -> int:
@@ -89,7 +95,7 @@ def drop_cached(cache_dir: str | pathlib.Path, content: str) -> int:
   for path in pathlib.Path(cache_dir).glob('*/source.json'):
     try:
       is_it = json.loads(path.read_text())['content_hash'] == content
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
       continue
     if is_it:
       shutil.rmtree(path.parent)
@@ -115,7 +121,7 @@ def _restore(folder: pathlib.Path) -> _base.Source | None:
     return _base.Source(
       dataset, names, group_names, splits, notes, left_out, meta['name'], meta['split']
     )
-  except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
+  except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
     return None
 
 

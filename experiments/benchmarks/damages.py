@@ -33,6 +33,7 @@ from experiments.benchmarks import damages_places
 
 _OUTPUT = flags.DEFINE_string('output', '', 'JSON file for every outcome; empty: none.')
 _PLACES = flags.DEFINE_list('places', [], 'Work folders to try; empty: all.')
+_DAMAGES = flags.DEFINE_list('damages', [], 'Damages to try; empty: all.')
 
 RIGHT = ('refused', 'made again', 'written anyway', 'not read', 'said')
 _TIMES = ('seconds', 'compile_seconds', 'time_ratio')
@@ -116,7 +117,8 @@ def outcomes(
     shutil.copytree(place.folder, copy)
     for command, run in place.commands.items():
       before = _contents(place.folder)
-      run()
+      with contextlib.redirect_stdout(io.StringIO()):
+        run()
       written = {p for p, data in _contents(place.folder).items() if before.get(p) != data}
       expected = results(place.folder)
       _restore(copy, place.folder)
@@ -218,7 +220,7 @@ def main(argv) -> None:
     for name in _PLACES.value or damages_places.MAKERS:
       with contextlib.redirect_stdout(io.StringIO()):
         place = damages_places.MAKERS[name](pathlib.Path(root) / name)
-      for outcome in outcomes(place):
+      for outcome in outcomes(place, {d: DAMAGES[d] for d in _DAMAGES.value or DAMAGES}):
         found.append(outcome)
         if outcome.found == 'wrong':
           print('wrong:', *outcome, sep=' | ', flush=True)

@@ -10,9 +10,9 @@ from unittest import mock
 import numpy as np
 import PIL.Image
 
-from dalign_jax import settings, stopping
+from dalign_jax import data, settings, stopping
 from dalign_jax.deletion import carry_out, replay
-from dalign_jax.store import progress
+from dalign_jax.store import problem_folder, progress
 from experiments import config as config_lib
 from experiments import stages, sweep_cells
 from experiments.report import sweep_report
@@ -88,7 +88,13 @@ def predicted(root: pathlib.Path) -> Place:
 def full(root: pathlib.Path) -> Place:
   """A finished run of several seeds with its shadows, measured in full."""
   config = _config(
-    root, evaluation='full', num_seeds=2, num_gold=4, shadow_models=2, relearn_epochs=1, num_epochs=1
+    root,
+    evaluation='full',
+    num_seeds=2,
+    num_gold=4,
+    shadow_models=2,
+    relearn_epochs=1,
+    num_epochs=1,
   )
   stages.run(config)
   return Place('full run', root, {'run': lambda: stages.run(config)})
@@ -189,8 +195,8 @@ def _original(root: pathlib.Path) -> tuple[pathlib.Path, list[str]]:
   stages.run(config)
   root.mkdir(parents=True, exist_ok=True)
   folder = run / config.problem_name()
-  split = np.load(folder / 'splits.npz')
-  return folder / 'original' / 'seed_0', [str(row) for row in split['retain'][:4]]
+  rows = problem_folder.read_split(folder).retain[:4]
+  return folder / 'original' / 'seed_0', data.load('digits').dataset.ids[rows].tolist()
 
 
 def forgotten(root: pathlib.Path) -> Place:

@@ -1,11 +1,11 @@
 """The plots of a report, as the text of SVG images."""
 
-import json
 import pathlib
 
 import numpy as np
 
 from dalign_jax import hparams, metrics
+from dalign_jax.store import files, progress
 from experiments.measure import columns
 from experiments.measure import rows as rows_lib
 from experiments.report import plot_style, table
@@ -65,7 +65,10 @@ def training_curves(logs: dict[str, pathlib.Path]) -> str:
   """Losses by epoch, from the runs' `train.jsonl`."""
   fig, ax = plot_style.axes()
   for name, path in logs.items():
-    records = [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
+    records, error = files.read_json_lines(path, keys=['epoch'], remedy='its curve is left out')
+    if error:
+      progress.say(f'{error}')
+      continue
     for key in sorted({k for r in records for k in r if k.endswith('loss')}):
       label = name if key == 'loss' else f'{name}: {key}'
       points = [(r['epoch'], r[key]) for r in records if key in r]  # a run that stopped has none
