@@ -23,7 +23,13 @@ from dalign_jax import data as data_lib
 from dalign_jax.store import files, model_folder, progress
 from experiments import config as config_lib
 from experiments.measure import evaluate
-from experiments.problem import ensembles, folders, memorisation, preparation
+from experiments.problem import (
+  ensembles,
+  folders,
+  memorisation,
+  preparation,
+  shared_originals,
+)
 from experiments.report import problem_report
 
 _FIRST_SHADOW = 10_000  # the shadows' unlearning keys begin here
@@ -44,6 +50,8 @@ def _run(config):
   with files.locked_by_writer(folder, is_shared=is_shared):
     job = prepare(config, folder)
     runs = [Run.of(job, name, values) for name, values in hyper_parameters.items()]
+    if config.originals_of:
+      shared_originals.check(job)
     preparation.fix(job)
     parallel.barrier('prepare')
     _announce(job)
@@ -112,11 +120,10 @@ class Run:
         f'{method} needs classes; --label_key={job.config.label_key} are several attributes',
         argument='methods',
       )
-    with errors.blame('hparam'):
-      unlearn_fn = methods.METHODS[method].make(**values)
+    unlearn_fn = from_settings.method(job.config, method, values)
     if 'batch_size' in values:
       from_settings.check_batch_size(f'hparam={name}.batch_size', values['batch_size'], job.devices)
-    label = hparams.label(name, values)
+    label = from_settings.restricted_label(job.config, hparams.label(name, values))
     return cls(
       name,
       values,
@@ -130,6 +137,8 @@ class Run:
 
 def train_original(job: preparation.Job) -> None:
   """Trains the models that will have to forget, on retain and forget; the shadows on half of it."""
+  if job.config.originals_of:
+    shared_originals.take(job)
   dataset = job.training_set
   originals = {seed: job.original_folder(seed) for seed in job.original_seeds}
   everything = {seed: np.arange(len(dataset)) for seed in originals}
@@ -202,6 +211,7 @@ def _unlearn(job, run, start, forget, folder, number):
     'seed': job.config.unlearn_seed,
     'original': checkpoints.read_record(start / 'model')['digest'],
     'sees': methods.in_words(run.sees),
+    **from_settings.restriction(job.config),
   }
   gold = _gold_of(job, number) if run.is_oracle else None
   if gold:

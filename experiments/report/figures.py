@@ -48,7 +48,11 @@ def draw(job: preparation.Job, rows: rows_lib.Results) -> list[Figure]:
       "Eigenvalue spectrum of the retain features' second moment, as shares of its trace.",
     ),
     *_curves(rows),
-    Figure('classes', plots.class_accuracy(rows, job.class_names), 'Test accuracy by class, %.'),
+    Figure(
+      'classes',
+      plots.class_accuracy(rows, job.class_names, job.forgets_classes),
+      'Test accuracy by class, %.',
+    ),
     Figure(
       'projection',
       plots.projection(rows),
