@@ -10,10 +10,10 @@ from experiments.benchmarks import damages, damages_places
 QUICK = ('missing', 'rubbish', 'other shape', 'levels')
 KINDS = {  # what must be among the kinds that the walk finds
   'run': {
-    'digits-cnn-class_#/problem.json',
-    'digits-cnn-class_#/splits.npz',
-    'digits-cnn-class_#/original/seed_#/plots.npz',
-    'digits-cnn-class_#/runs/*/seed_#/unlearned/#/metadata/metadata',
+    'problem/problem.json',
+    'problem/splits.npz',
+    'problem/original/seed_#/plots.npz',
+    'problem/runs/*/seed_#/unlearned/#/metadata/metadata',
   },
   'cached': {'*/source.json', '*/images.npy', '*/labels.npy', '*/ids.npy'},
 }
@@ -28,7 +28,7 @@ def test_a_finished_run_and_its_damaged_files(tmp_path):
   found = list(damages.outcomes(place, {'other shape': damages.DAMAGES['other shape']}))
   assert not [outcome for outcome in found if outcome.found == 'wrong']
   by_kind = {outcome.kind: outcome.found for outcome in found}
-  root = 'digits-cnn-class_#/'
+  root = 'problem/'
   assert by_kind[f'{root}problem.json'] == 'refused'
   assert by_kind[f'{root}splits.npz'] == 'made again'
   assert by_kind[f'{root}original/seed_#/evaluation.json'] == 'made again'

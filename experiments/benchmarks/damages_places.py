@@ -33,11 +33,19 @@ _MODELS = ('prepare', 'train_original', 'train_gold', 'unlearn', 'evaluate')
 
 
 class Place(NamedTuple):
-  """A folder of files, and the commands that read them."""
+  """A folder of files, and the commands that read them.
+
+  Attributes:
+    name: in the table.
+    folder: of the files.
+    commands: by name.
+    only_new: whether kinds of files that an earlier place has too are left to that one.
+  """
 
   name: str
   folder: pathlib.Path
   commands: dict[str, Callable[[], None]]
+  only_new: bool = False
 
 
 def _config(workdir: pathlib.Path, **changes) -> config_lib.Config:
@@ -82,7 +90,7 @@ def predicted(root: pathlib.Path) -> Place:
   """A finished run of a method that predicts what gold knows."""
   config = _config(root, methods=('tmu',), forget='random:0.1', hparam=('tmu.num_epochs=1',))
   stages.run(config)
-  return Place('run of tmu', root, {'run': lambda: stages.run(config)})
+  return Place('run of tmu', root, {'run': lambda: stages.run(config)}, only_new=True)
 
 
 def full(root: pathlib.Path) -> Place:
@@ -97,7 +105,7 @@ def full(root: pathlib.Path) -> Place:
     num_epochs=1,
   )
   stages.run(config)
-  return Place('full run', root, {'run': lambda: stages.run(config)})
+  return Place('full run', root, {'run': lambda: stages.run(config)}, only_new=True)
 
 
 def interrupted(root: pathlib.Path) -> Place:
@@ -124,7 +132,7 @@ def memorised(root: pathlib.Path) -> Place:
     root, forget='memorised:0.1', memorisation_models=3, stages=('prepare',), ensemble_size=3
   )
   stages.run(config)
-  return Place('memorisation', root, {'run': lambda: stages.run(config)})
+  return Place('memorisation', root, {'run': lambda: stages.run(config)}, only_new=True)
 
 
 def cached(root: pathlib.Path) -> Place:
@@ -172,7 +180,7 @@ def swept(root: pathlib.Path) -> Place:
     sweep_report.write(root / 'sweep', [sweep_report.gather(scenario)], [])
 
   run()
-  return Place('sweep', root, {'sweep': run})
+  return Place('sweep', root, {'sweep': run}, only_new=True)
 
 
 def _request(run: pathlib.Path, out: pathlib.Path, checkpoint: pathlib.Path, ids: list[str]):
