@@ -113,15 +113,17 @@ def read(path: pathlib.Path) -> dict:
   """
   if not path.is_file():
     raise errors.InputError(f'there is no record {path}')
-  return _check(files.read_json(path), path)
+  return _check(files.read_json(path, remedy=files.BRING_BACK), path)
 
 
 def _check(record, path) -> dict:
   if not isinstance(record, dict) or record.get('format') != FORMAT:
-    raise errors.InputError(f'{path} is not a record of format {FORMAT}')
+    raise errors.InputError(f'{path} is not a record of format {FORMAT}; {files.BRING_BACK}')
   body = {name: value for name, value in record.items() if name != 'hash'}
   if record.get('hash') != hashing.of_json(body):
-    raise errors.InputError(f'{path} was changed: its hash is not that of what it says')
+    raise errors.InputError(
+      f'{path} was changed: its hash is not that of what it says; {files.BRING_BACK}'
+    )
   return record
 
 
@@ -146,8 +148,13 @@ def read_chain(folder: pathlib.Path) -> list[dict]:
   folder = found
   path = folder / 'history.json'
   if not path.is_file():
-    raise errors.InputError(f'there is no {path}: the chain of records is broken')
-  chain = [_check(record, path) for record in files.read_json(path)]
+    raise errors.InputError(
+      f'there is no {path}: the chain of records is broken; bring back a copy'
+    )
+  earlier = files.read_json(path, remedy=files.BRING_BACK)
+  if not isinstance(earlier, list):
+    raise files.DamagedError(path, 'it must be a list of records', files.BRING_BACK)
+  chain = [_check(record, path) for record in earlier]
   chain.append(read(folder / 'record.json'))
   for number, record in enumerate(chain, start=1):
     before = chain[number - 2] if number > 1 else None

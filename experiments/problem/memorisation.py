@@ -42,7 +42,9 @@ def scores(config: config_lib.Config) -> Scores:
   path = folder / 'scores.npz'
   if not parallel.agree(path.exists()):
     _compute(config, folder, path)
-  found = files.read_arrays(path)
+  found = files.read_arrays(path, keys=['scores', 'data_hash'])
+  if found['scores'].ndim != 1 or found['data_hash'].ndim:
+    raise files.DamagedError(path, f'scores are {list(found["scores"].shape)}')
   return Scores(found['scores'], str(found['data_hash']))
 
 
