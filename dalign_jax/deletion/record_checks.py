@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import json
 from typing import Any
 
 from dalign_jax import errors, hparams, methods
@@ -33,6 +34,8 @@ def check(record: dict) -> None:
   _check_method(record)
   _check_metrics(record)
   _check_counts(record)
+  if record['format'] == 1:
+    _equal('request.ids', record['request']['ids'], sorted(set(record['request']['ids'])))
   created = datetime.datetime.fromisoformat(record['created'])
   if created > datetime.datetime.now(datetime.UTC) + _CLOCKS:
     raise errors.InputError(f'its field created is {record["created"]}, which is to come')
@@ -94,7 +97,7 @@ def _check_method(record):
   if record['format'] == 1:
     return  # earlier versions had fewer hyper-parameters, and other words
   values = hparams.resolve((said['name'],), tuple(hparam), 'method')[said['name']]
-  _equal('method.hparams', said['hparams'], values)
+  _equal('method.hparams', said['hparams'], json.loads(json.dumps(values)))
   seen = methods.in_words(methods.sees(said['name'], values, has_unseen=False))
   _equal('method.sees', said['sees'], seen)
 

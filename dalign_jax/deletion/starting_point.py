@@ -9,8 +9,14 @@ import numpy as np
 from dalign_jax import data as data_lib
 from dalign_jax import errors, from_settings, locate, seeds, types
 from dalign_jax import settings as settings_lib
-from dalign_jax.deletion import audit_record, model_source
-from dalign_jax.store import files, hashing, model_folder, problem_folder
+from dalign_jax.deletion import (
+  audit_record,
+  commitments,
+  model_source,
+  record_files,
+  record_keys,
+)
+from dalign_jax.store import files, model_folder, problem_folder
 
 ROLES = ('train', 'validation', 'test')
 
@@ -29,15 +35,21 @@ class StartingPoint(NamedTuple):
   held_out: str
   chain: list[dict]  # records of earlier requests, oldest first
   problem: pathlib.Path | None  # the folder of the run that the model is of
+  key: bytes | None = None  # of the commitments, None where the chain has none yet
 
 
-def read(request: settings_lib.Request, config: settings_lib.Settings) -> StartingPoint:
+def read(
+  request: settings_lib.Request,
+  config: settings_lib.Settings,
+  keys: pathlib.Path | None = None,
+) -> StartingPoint:
   """Finds the model, its data and the earlier requests.
 
   Args:
     request: the flags.
     config: the flags shared with `experiments.run`; those that a run or an earlier request has
       fixed are taken from there.
+    keys: the private folder of the chain; None for `--keys`, or where it lies by default.
 
   Raises:
     errors.InputError: naming what is missing, or has changed since.
@@ -47,7 +59,10 @@ def read(request: settings_lib.Request, config: settings_lib.Settings) -> Starti
     raise errors.InputError(
       f'there is no file or folder {request.checkpoint!r}', argument='checkpoint'
     )
-  chain = audit_record.read_chain(place)
+  chain = record_files.read_chain(place)
+  earlier = record_files.request_folder(place)
+  keys = keys or record_keys.folder(request.keys, pathlib.Path(request.out), earlier)
+  key = record_keys.read(keys)
   problem = run_folder(place)
   inside = place / 'model'
   folder = inside if (chain or problem) and inside.is_dir() else place
@@ -55,8 +70,8 @@ def read(request: settings_lib.Request, config: settings_lib.Settings) -> Starti
     located = locate.find(folder, request.item)
   held_out = request.held_out
   if chain:
-    config, held_out = _earlier(config, chain[-1], request)
-    source, found = sets_by_ids(config, chain[-1], held_out, audit_record.request_folder(place))
+    config, held_out = _earlier(config, chain[-1], request, keys)
+    source, found = sets_by_ids(config, chain[-1], held_out, earlier, keys)
   elif problem:
     config = _of_run(config, problem, request)
     source, found = _by_split(config, problem)
@@ -86,6 +101,7 @@ def read(request: settings_lib.Request, config: settings_lib.Settings) -> Starti
     held_out=held_out,
     chain=chain,
     problem=None if chain else problem,
+    key=key,
   )
 
 
@@ -124,13 +140,26 @@ def _of_run(config, problem, request):
   return dataclasses.replace(config, **{**settings, 'dataset': dataset})
 
 
-def _earlier(config, record, request):
+def _earlier(config, record, request, keys):
   """The configuration of an earlier request; seeds and devices are this one's."""
-  earlier = audit_record.config_of(record)
-  settings = earlier.problem_settings()
-  settings['dataset'] = request.data or settings['dataset']
-  held_out = request.held_out or record['configuration']['held_out']
-  return dataclasses.replace(config, **settings), held_out
+  settings = audit_record.config_of(record).problem_settings()
+  if record['format'] == 1:
+    settings['dataset'] = request.data or settings['dataset']
+    held_out = request.held_out or record['configuration']['held_out']
+    return dataclasses.replace(config, **settings), held_out
+  places = record_keys.places(keys, record)
+  named = {'data': settings['dataset'], 'held_out': record['configuration']['held_out']}
+  found = {name: getattr(request, name) or places.get(name, '') for name in named}
+  for name, kind in named.items():
+    if kind and not found[name]:
+      if kind not in data_lib.EMBEDDED:
+        raise errors.InputError(
+          f'say where they are now: the record keeps no paths, only that they were {kind!r}, and '
+          f'{keys} does not say it for this record',
+          argument=name,
+        )
+      found[name] = kind
+  return dataclasses.replace(config, **{**settings, 'dataset': found['data']}), found['held_out']
 
 
 def _by_split(config, problem):
@@ -180,29 +209,78 @@ def _held_out(config, held_out, class_names):
 
 
 def sets_by_ids(
-  config: settings_lib.Settings, record: dict, held_out: str, place: pathlib.Path
+  config: settings_lib.Settings,
+  record: dict,
+  held_out: str,
+  place: pathlib.Path,
+  keys: pathlib.Path,
 ) -> tuple[data_lib.Source, dict[str, types.Dataset]]:
-  """The sets after a request, by the ids next to its record, checked by its hashes.
+  """The sets after a request, by the tags next to its record, checked by its hashes.
+
+  Args:
+    config: with the data.
+    record: of the request.
+    held_out: data that were held out, empty if they are part of the same.
+    place: the folder of the request.
+    keys: the private folder of its chain.
 
   Raises:
     errors.InputError: naming the flag, if samples are missing or changed.
   """
-  ids = files.read_json(place / 'ids.json', keys=ROLES)
-  class_names = tuple(record['configuration']['class_names'])
+  key = None
+  if record['format'] > 1:
+    key = record_keys.read(keys)
+    record_keys.check(key, record)
+  ids = _members(place, key)
+  class_names = _class_names(record, keys, key)
   source = from_settings.load(_uncached(config), config.train_split, class_names)
+  _check_class_names(source.class_names, record, key)
   other = _held_out(config, held_out, class_names) or source.dataset
   found = {}
   for role in ROLES:
     dataset = source.dataset if role == 'train' else other
-    row_of = {name: row for row, name in enumerate(dataset.ids.tolist())}
+    there = dataset.ids.tolist() if key is None else commitments.tags(key, dataset.ids.tolist())
+    row_of = {name: row for row, name in enumerate(there)}
     missing = [name for name in ids[role] if name not in row_of]
     if missing:
       raise errors.InputError(
         f'{len(missing)} {role} samples are missing, such as {missing[0]!r}', argument='data'
       )
     found[role] = dataset.take(np.array([row_of[name] for name in ids[role]], np.int64))
-    if hashing.samples_root(found[role]) != record['samples'][role]['after']:
+    if commitments.root(found[role], key) != record['samples'][role]['after']:
       raise errors.InputError(
         f'the {role} samples are not those of the record in {place}', argument='data'
       )
   return source, found
+
+
+def _members(place, key) -> dict[str, list[str]]:
+  """The ids of each set after a request, or their tags."""
+  path = place / (record_files.IDS if key is None else record_files.MEMBERS)
+  found = record_files.read_json(path)
+  for role in ROLES:
+    names = found.get(role) if isinstance(found, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+      raise errors.InputError(f'{path} has no list of {role} samples', argument='checkpoint')
+    if len(set(names)) < len(names):
+      raise errors.InputError(f'{path} names {role} samples twice', argument='checkpoint')
+  return found
+
+
+def _class_names(record, keys, key) -> tuple[str, ...] | None:
+  """The names of classes in their order, None where the data alone can say them."""
+  if key is None:
+    return tuple(record['configuration']['class_names'])
+  said = record_keys.places(keys, record).get('class_names')
+  return tuple(said) if said else None
+
+
+def _check_class_names(names, record, key):
+  if key is None:
+    return
+  wanted = record['configuration']['classes']['commitment']
+  if commitments.of_json(key, 'classes', list(names)) != wanted:
+    raise errors.InputError(
+      'the data have other classes than those of the record; its private folder says their names',
+      argument='keys',
+    )
