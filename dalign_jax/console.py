@@ -40,9 +40,13 @@ def forget(arguments: list[str]) -> None:
   request = settings_lib.Request(**command.values(_REQUEST))
   settings = settings_lib.Settings(**command.values(_SETTINGS))
   command.start_platform(settings)
-  from dalign_jax.deletion import carry_out  # imports JAX: after the platform's settings
+  from dalign_jax.deletion import carry_out, verdict  # import JAX: after the platform's settings
 
-  record = carry_out.forget(request, settings)
+  try:
+    record = carry_out.forget(request, settings)
+  except verdict.NotForgottenError as error:
+    print(f'error: --{error}', file=sys.stderr)
+    sys.exit(error.code)
   print('\n'.join(f'- {line}' for line in record['summary']))
   print(f'record: {request.out}/record.json, {record["hash"][:16]}')
 

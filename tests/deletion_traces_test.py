@@ -16,11 +16,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from dalign_jax import checkpoints, digests, errors, locate, models
+from dalign_jax import checkpoints, digests, errors, locate
 from dalign_jax import data as data_lib
 from dalign_jax import settings as settings_lib
-from dalign_jax.deletion import carry_out, replay, traces
+from dalign_jax.deletion import carry_out, replay, traces, verdict
 from dalign_jax.store import files
+from tests import trained
 
 KILLS = int(os.environ.get('DALIGN_JAX_KILLS', '6'))
 _CHANGES = ('os.rename', 'os.remove', 'os.mkdir', 'os.rmdir', 'shutil.rmtree', 'os.truncate')
@@ -78,10 +79,7 @@ def place(tmp_path_factory):
   for name, rows in (('train', slice(0, 120)), ('held_out', slice(200, 300))):
     arrays = {k: getattr(source, k)[rows] for k in ('images', 'labels', 'ids')}
     np.savez(folder / f'{name}.npz', **arrays)
-  build = {'num_classes': 10, 'image_shape': (8, 8, 1), 'width_multiplier': 0.125}
-  leaves = jax.tree_util.tree_leaves_with_path(
-    models.build('cnn', **build)[1](jax.random.key(0))._asdict()
-  )
+  leaves = jax.tree_util.tree_leaves_with_path(trained.model(120)._asdict())
   named = {'/'.join(p.key for p in path): np.asarray(leaf) for path, leaf in leaves}
   np.savez(folder / 'mine.npz', **named)
   ids = source.ids[:4].tolist()
@@ -98,6 +96,7 @@ def _forget(place, out, cache_dir=''):
     held_out=f'npz:{place}/held_out.npz',
     method='dlfd',  # keeps states of training, and shows images of its work
     hparam=('dlfd.num_steps=1', 'dlfd.num_epochs=2', 'dlfd.batch_size=32'),
+    accept=verdict.ACCEPTABLE,
   )
   shared = settings_lib.Settings(
     width_multiplier=0.125, num_devices=1, cache_dir=str(cache_dir), compilation_cache_dir=''
@@ -230,7 +229,11 @@ def test_a_model_goes_on_in_its_form_and_its_chain(place, tmp_path):
   (tmp_path / 'second.txt').write_text(source.ids[10], encoding='utf-8')
   shared = settings_lib.Settings(num_devices=1, cache_dir='', compilation_cache_dir='')
   request = settings_lib.Request(
-    ids=str(tmp_path / 'second.txt'), method='finetune', hparam=('finetune.num_epochs=1',)
+    ids=str(tmp_path / 'second.txt'),
+    method='finetune',
+    hparam=('finetune.num_epochs=1',),
+    verdict='quick',
+    accept=verdict.ACCEPTABLE,
   )
   again = lambda checkpoint, out: carry_out.forget(
     dataclasses.replace(request, checkpoint=str(checkpoint), out=str(tmp_path / out)), shared
@@ -268,6 +271,8 @@ def test_the_step_that_was_taken_is_said_and_replayed_when_newer_ones_came(place
     held_out=f'npz:{place}/held_out.npz',
     method='finetune',
     hparam=('finetune.num_epochs=1',),
+    verdict='quick',
+    accept=verdict.ACCEPTABLE,
   )
   shared = settings_lib.Settings(
     width_multiplier=0.125, num_devices=1, cache_dir='', compilation_cache_dir=''

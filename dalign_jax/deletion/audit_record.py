@@ -7,7 +7,7 @@ import platform
 
 from dalign_jax import errors, methods, types
 from dalign_jax import settings as settings_lib
-from dalign_jax.deletion import summary
+from dalign_jax.deletion import summary, verdict
 from dalign_jax.store import files, hashing
 
 FORMAT = 1
@@ -23,7 +23,7 @@ _OLD_NAMES = {  # of metrics in records of version 0.1.0
   'to_gold': 'activation_distance',
 }
 _RECOMPUTED = ('request', 'samples', 'model', 'method', 'seeds', 'metrics', 'summary')
-_RECOMPUTED_LATER = ('copies',)  # not in records of version 0.1.0
+_RECOMPUTED_LATER = ('copies', 'verdict')  # not in records of version 0.1.0
 
 
 def contents(basis, request, rows, outcome, copies: dict | None) -> dict:
@@ -59,6 +59,8 @@ def contents(basis, request, rows, outcome, copies: dict | None) -> dict:
   }
   if copies is not None:  # None in records of version 0.1.0
     found['copies'] = copies
+  if outcome.verdict is not None:  # None in records without one
+    found['verdict'] = outcome.verdict
   return {**found, 'summary': summary.sentences(found)}
 
 
@@ -71,7 +73,7 @@ def make(basis, request, wanted, outcome, environment: dict, left: dict) -> dict
     'previous': basis.chain[-1]['hash'] if basis.chain else None,
     'created': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
     **contents(basis, request, wanted.rows, outcome, wanted.copies),
-    'read': wanted.read,
+    'read': verdict.counted(wanted.read, outcome.verdict),
     'traces': left,
     'configuration': {
       'checkpoint': request.checkpoint,
@@ -80,6 +82,7 @@ def make(basis, request, wanted, outcome, environment: dict, left: dict) -> dict
       'held_out': basis.held_out,
       'hparam': list(request.hparam),
       'compare_gold': request.compare_gold,
+      'accept': list(request.accept),
       'class_names': list(basis.class_names),
       'settings': {
         f.name: getattr(basis.config, f.name) for f in fields if f.name not in _NOT_KEPT
@@ -195,6 +198,15 @@ def _old_keys(values: dict) -> dict:
   same = next((values[key] for key in summary.SAME_CLASSES if key in values), None)
   named = {old: values.get(new) for old, new in _OLD_NAMES.items()} | {'test_same_classes': same}
   return {name: value for name, value in named.items() if value is not None}
+
+
+def pending(chain: list[dict]) -> set[str]:
+  """Ids that earlier requests named and that still count as requested, not as forgotten."""
+  found: set[str] = set()
+  for record in chain:
+    ids = set(record['request']['ids'])
+    found = found - ids if verdict.is_forgotten(record) else found | ids
+  return found
 
 
 def ids_of(sets: dict[str, types.Dataset]) -> dict[str, list[str]]:

@@ -23,13 +23,18 @@ from dalign_jax import (
 from dalign_jax import settings as settings_lib
 from dalign_jax.deletion import (
   audit_record,
+  dummy_request,
+  evidence,
   model_source,
+  refusals,
   request_rows,
   starting_point,
   traces,
+  verdict,
 )
 from dalign_jax.store import files, hashing, model_folder, progress
 
+_VERDICT = 'verdict.json'  # in the hidden folder
 STREAMS = 2  # how keys are made of seeds: 1 shared keys with originals, records of it still replay
 
 
@@ -43,6 +48,7 @@ class Outcome(NamedTuple):
   sets: dict[str, types.Dataset]  # the remaining samples
   seconds: float
   streams: int = STREAMS
+  verdict: dict | None = None
 
 
 def forget(request: settings_lib.Request, config) -> dict:
@@ -57,19 +63,26 @@ def forget(request: settings_lib.Request, config) -> dict:
 
   Raises:
     errors.InputError: in one line, before any work where that can be.
+    verdict.NotForgottenError: if the result is neither that the model forgot nor accepted; the
+      same command with `accept` signs it.
   """
   out = pathlib.Path(request.out).expanduser()
   if not request.out or out.exists():
     what = 'is there already; name a new one' if request.out else 'must be named'
     raise errors.InputError(f'the folder {request.out!r} {what}', argument='out')
+  refusals.check_settings(request)
   basis = starting_point.read(request, config)
   wanted = request_rows.read(request, basis)
   problem, method_hparams = problem_of(basis, request, wanted.rows)
+  refusals.check_model(problem)
   start = [model_folder.digest(basis.model), basis.data_hash, wanted.rows.tolist()]
   how = [request.method, method_hparams, config.unlearn_seed]
   folder = traces.hidden_folder(out, hashing.of_json([start, how]))
   with files.lock(folder / traces.LOCK):  # the model in it has a lock of its own
-    outcome = carry_out(basis, request, wanted.rows, problem, method_hparams, folder)
+    outcome = carry_out(
+      basis, request, wanted.rows, problem, method_hparams, folder, mode=request.verdict
+    )
+    _check_signed(outcome.verdict, request.accept, folder)
     written = basis.taken.described()['written']
     traces.tidy(folder, [traces.LOCK])
     model_source.write(folder, basis.taken, checkpoints.restore(folder / 'model')[0])
@@ -103,8 +116,29 @@ def _clean(request, config, basis, forgotten, out, folder) -> dict:
   }
 
 
-def carry_out(basis, request, rows, problem, method_hparams, folder, streams=STREAMS) -> Outcome:
-  """Unlearns in a folder, and measures; `streams` is the record's way of making keys."""
+def _check_signed(found, accepted, folder):
+  try:
+    verdict.check_signed(found, accepted)
+  except verdict.NotForgottenError:  # the same command that accepts it need not unlearn again
+    traces.tidy(folder, [traces.LOCK, _VERDICT])
+    raise
+
+
+def carry_out(
+  basis, request, rows, problem, method_hparams, folder, streams=STREAMS, mode=None
+) -> Outcome:
+  """Unlearns in a folder, and measures.
+
+  Args:
+    basis: where the request starts.
+    request: its flags.
+    rows: of the training set.
+    problem: of `problem_of`.
+    method_hparams: all of the method's.
+    folder: to work in.
+    streams: the record's way of making keys.
+    mode: of the verdict, `full` or `quick`; None for none.
+  """
   config = basis.config
   before = model_folder.digest(basis.model)
   record = {
@@ -125,24 +159,68 @@ def carry_out(basis, request, rows, problem, method_hparams, folder, streams=STR
 
   model_folder.make_model(folder, 'model', compute, record, f'unlearn: {request.method}')
   model, made = checkpoints.restore(folder / 'model', basis.model)
+  if mode and not evidence.is_finite(problem, model):
+    raise verdict.not_finite()
+  golds = _golds(problem, config, request.compare_gold, streams)
   values = evaluation.compare(
     problem,
     model,
     basis.sets['test'],
-    golds=_golds(problem, config, request.compare_gold, streams),
+    golds=golds,
     energy=config.da_energy,
     seed=config.evaluation_seed,
   )
-  left = {**basis.sets, 'train': problem.retain}
-  return Outcome(
-    method_hparams, before, model_folder.digest(model), values, left, made['seconds'], streams
+  after, found = model_folder.digest(model), None
+  if mode:
+    read = lambda: _verdict(basis, problem, {'after': model}, golds, values, record, folder, mode)
+    found = _once(folder / _VERDICT, {'model': after, 'mode': mode, 'golds': len(golds)}, read)
+  train = basis.sets['train']
+  if found is None or found['counts_as'] == verdict.FORGOTTEN:
+    train = train.take(np.delete(np.arange(len(train)), rows))
+  left = {**basis.sets, 'train': train}
+  return Outcome(method_hparams, before, after, values, left, made['seconds'], streams, found)
+
+
+def _verdict(basis, problem, models, golds, values, record, folder, mode) -> dict:
+  """The verdict, with a dummy request where one is asked for."""
+  config, name, number = basis.config, record['method'], len(basis.chain)
+  exact = name == 'retrain'
+  models = {'before': basis.model, **models}
+  if mode == 'full' and not exact:
+    class_only = dummy_request.is_class_only(name)
+    chosen = dummy_request.rows(problem, class_only=class_only, seed=config.unlearn_seed + number)
+    dummy = dummy_request.make(
+      folder,
+      problem,
+      chosen,
+      methods.METHODS[name].make(**record['hparams']),
+      seeds.stream(config.unlearn_seed, 'request_dummy', number),
+      {**record, 'dummy': hashing.of_json(chosen.tolist())},
+    )
+    models |= {'dummy': dummy} if dummy else {}
+  models |= {'gold': golds[0]} if golds else {}
+  seed = config.evaluation_seed
+  return verdict.make(
+    evidence.measure(problem, models, basis.sets['test'], values, exact=exact, seed=seed)
   )
+
+
+def _once(path, made_with, compute) -> dict:
+  """A verdict that was computed before a stop, or computed now."""
+  if path.is_file():
+    found = files.read_json(path, keys=('made_with', 'verdict'))
+    if found['made_with'] == made_with:
+      return found['verdict']
+  found = compute()
+  files.write_json(path, {'made_with': made_with, 'verdict': found})
+  return found
 
 
 def problem_of(basis, request, rows):
   """The problem and the hyper-parameters of the method, checked."""
   config, train = basis.config, basis.sets['train']
-  retain = train.take(np.delete(np.arange(len(train)), rows))
+  asked = np.flatnonzero(np.isin(train.ids, sorted(audit_record.pending(basis.chain))))
+  retain = train.take(np.delete(np.arange(len(train)), np.union1d(rows, asked)))
   values = hparams.resolve((request.method,), request.hparam, 'method')[request.method]
   method, forgotten = methods.METHODS[request.method], train.take(rows)
   if method.class_only and not len(np.setdiff1d(forgotten.labels, retain.labels)):

@@ -44,6 +44,7 @@ def verify(path: pathlib.Path, *, places: dict, settings: dict, replay: bool) ->
     method=record['method']['name'],
     hparam=tuple(configuration['hparam']),
     compare_gold=configuration['compare_gold'],
+    accept=tuple(configuration.get('accept', ())),
   )
   basis = starting_point.read(request, config)
   _check_before(basis, record)
@@ -55,7 +56,10 @@ def verify(path: pathlib.Path, *, places: dict, settings: dict, replay: bool) ->
     lock = files.lock(folder / traces.LOCK)  # that of a killed replay is free, and can be removed
     streams = record['seeds'].get('streams', 1)
     with lock:
-      outcome = carry_out.carry_out(basis, request, rows, problem, hparams, folder, streams)
+      mode = (record.get('verdict') or {}).get('mode')
+      outcome = carry_out.carry_out(
+        basis, request, rows, problem, hparams, folder, streams, mode=mode
+      )
       replayed = checkpoints.restore(folder / 'model')[0]
   copies = request_rows.copies_again(record, basis.sets['train'], rows)
   contents = audit_record.contents(basis, request, rows, outcome, copies)

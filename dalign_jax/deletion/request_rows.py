@@ -7,7 +7,7 @@ import numpy as np
 from dalign_jax import data as data_lib
 from dalign_jax import errors, types
 from dalign_jax import settings as settings_lib
-from dalign_jax.deletion import copies, request_file, starting_point
+from dalign_jax.deletion import copies, request_file, starting_point, verdict
 from dalign_jax.store import progress
 
 _SHOWN = 3
@@ -78,6 +78,8 @@ def _ids(path, basis, id_column) -> request_file.Asked:
   for note in asked.notes:
     progress.say(note)
   for (number, ids), record in zip(earlier, basis.chain, strict=True):
+    if not verdict.is_forgotten(record):
+      continue  # it may be asked for again
     _refuse(
       asked.ids, ids, f'are forgotten already, by request {number} of {record["created"][:10]}'
     )
