@@ -1,6 +1,7 @@
 """The command `dalign-jax`: deletion requests on your own model.
 
 dalign-jax forget --checkpoint=MODEL --data=DATA --ids=request.csv --out=FOLDER
+dalign-jax forget --checkpoint=MODEL --data=DATA --requests=FOLDER --out=FOLDER
 dalign-jax verify FOLDER/record.json
 dalign-jax find --image=photo.jpg --data=DATA
 """
@@ -18,6 +19,7 @@ from dalign_jax import settings as settings_lib
 
 FLAGS = command.FLAGS
 _REQUEST = dataclasses.fields(settings_lib.Request)
+_STREAM = dataclasses.fields(settings_lib.Stream)
 _SETTINGS = dataclasses.fields(settings_lib.Settings)
 _SEARCH = dataclasses.fields(settings_lib.Search)
 _OF_SEARCH = [f for f in _REQUEST if f.name in ('checkpoint', 'item', 'data', 'held_out')]
@@ -38,17 +40,30 @@ def forget(arguments: list[str]) -> None:
   if arguments:
     raise errors.InputError(f'unexpected argument {arguments[0]!r}; flags start with --')
   request = settings_lib.Request(**command.values(_REQUEST))
+  stream = settings_lib.Stream(**command.values(_STREAM))
   settings = settings_lib.Settings(**command.values(_SETTINGS))
   command.start_platform(settings)
   from dalign_jax.deletion import carry_out, verdict  # import JAX: after the platform's settings
 
   try:
+    if stream.requests:
+      _forget_all(stream, request, settings)
+      return
     record = carry_out.forget(request, settings)
   except verdict.NotForgottenError as error:
     print(f'error: --{error}', file=sys.stderr)
     sys.exit(error.code)
   print('\n'.join(f'- {line}' for line in record['summary']))
   print(f'record: {request.out}/record.json, {record["hash"][:16]}')
+
+
+def _forget_all(stream, request, settings) -> None:
+  """Carries a folder of requests out and says where the report is."""
+  from dalign_jax.deletion import stream_report, streams
+
+  rows = streams.run(stream, request, settings)
+  print('\n'.join(stream_report.advice(rows)))
+  print(f'report: {request.out}/report.md')
 
 
 def verify(arguments: list[str]) -> None:
@@ -82,7 +97,7 @@ def find(arguments: list[str]) -> None:
 
 
 def _define_forget() -> None:
-  command.define([*_REQUEST, *_SETTINGS])
+  command.define([*_REQUEST, *_STREAM, *_SETTINGS])
 
 
 def _define_find() -> None:

@@ -22,8 +22,8 @@ from dalign_jax import (
 )
 from dalign_jax import settings as settings_lib
 from dalign_jax.deletion import (
+  assess,
   audit_record,
-  dummy_request,
   evidence,
   model_source,
   refusals,
@@ -34,7 +34,6 @@ from dalign_jax.deletion import (
 )
 from dalign_jax.store import files, hashing, model_folder, progress
 
-_VERDICT = 'verdict.json'  # in the hidden folder
 STREAMS = 2  # how keys are made of seeds: 1 shared keys with originals, records of it still replay
 
 
@@ -51,7 +50,7 @@ class Outcome(NamedTuple):
   verdict: dict | None = None
 
 
-def forget(request: settings_lib.Request, config) -> dict:
+def forget(request: settings_lib.Request, config, paths: tuple[str, ...] = ()) -> dict:
   """Carries a request out and writes the checkpoint and its record; returns the record.
 
   Everything is made in a hidden folder next to `--out` and renamed at the end: a killed run leaves
@@ -60,6 +59,7 @@ def forget(request: settings_lib.Request, config) -> dict:
   Args:
     request: the flags.
     config: those shared with `experiments.run`.
+    paths: files of ids that are one request together; empty for `request.ids`.
 
   Raises:
     errors.InputError: in one line, before any work where that can be.
@@ -72,7 +72,7 @@ def forget(request: settings_lib.Request, config) -> dict:
     raise errors.InputError(f'the folder {request.out!r} {what}', argument='out')
   refusals.check_settings(request)
   basis = starting_point.read(request, config)
-  wanted = request_rows.read(request, basis)
+  wanted = request_rows.read(request, basis, paths)
   problem, method_hparams = problem_of(basis, request, wanted.rows)
   refusals.check_model(problem)
   start = [model_folder.digest(basis.model), basis.data_hash, wanted.rows.tolist()]
@@ -120,7 +120,7 @@ def _check_signed(found, accepted, folder):
   try:
     verdict.check_signed(found, accepted)
   except verdict.NotForgottenError:  # the same command that accepts it need not unlearn again
-    traces.tidy(folder, [traces.LOCK, _VERDICT])
+    traces.tidy(folder, [traces.LOCK, assess.RESULT])
     raise
 
 
@@ -161,59 +161,25 @@ def carry_out(
   model, made = checkpoints.restore(folder / 'model', basis.model)
   if mode and not evidence.is_finite(problem, model):
     raise verdict.not_finite()
-  golds = _golds(problem, config, request.compare_gold, streams)
+  retrained = golds(problem, config, request.compare_gold, streams)
   values = evaluation.compare(
     problem,
     model,
     basis.sets['test'],
-    golds=golds,
+    golds=retrained,
     energy=config.da_energy,
     seed=config.evaluation_seed,
   )
   after, found = model_folder.digest(model), None
   if mode:
-    read = lambda: _verdict(basis, problem, {'after': model}, golds, values, record, folder, mode)
-    found = _once(folder / _VERDICT, {'model': after, 'mode': mode, 'golds': len(golds)}, read)
+    models = {'before': basis.model, 'after': model}
+    models |= {'gold': retrained[0]} if retrained else {}
+    found = assess.verdict_of(problem, models, values, basis, record, folder, mode)
   train = basis.sets['train']
   if found is None or found['counts_as'] == verdict.FORGOTTEN:
     train = train.take(np.delete(np.arange(len(train)), rows))
   left = {**basis.sets, 'train': train}
   return Outcome(method_hparams, before, after, values, left, made['seconds'], streams, found)
-
-
-def _verdict(basis, problem, models, golds, values, record, folder, mode) -> dict:
-  """The verdict, with a dummy request where one is asked for."""
-  config, name, number = basis.config, record['method'], len(basis.chain)
-  exact = name == 'retrain'
-  models = {'before': basis.model, **models}
-  if mode == 'full' and not exact:
-    class_only = dummy_request.is_class_only(name)
-    chosen = dummy_request.rows(problem, class_only=class_only, seed=config.unlearn_seed + number)
-    dummy = dummy_request.make(
-      folder,
-      problem,
-      chosen,
-      methods.METHODS[name].make(**record['hparams']),
-      seeds.stream(config.unlearn_seed, 'request_dummy', number),
-      {**record, 'dummy': hashing.of_json(chosen.tolist())},
-    )
-    models |= {'dummy': dummy} if dummy else {}
-  models |= {'gold': golds[0]} if golds else {}
-  seed = config.evaluation_seed
-  return verdict.make(
-    evidence.measure(problem, models, basis.sets['test'], values, exact=exact, seed=seed)
-  )
-
-
-def _once(path, made_with, compute) -> dict:
-  """A verdict that was computed before a stop, or computed now."""
-  if path.is_file():
-    found = files.read_json(path, keys=('made_with', 'verdict'))
-    if found['made_with'] == made_with:
-      return found['verdict']
-  found = compute()
-  files.write_json(path, {'made_with': made_with, 'verdict': found})
-  return found
 
 
 def problem_of(basis, request, rows):
@@ -255,14 +221,14 @@ def problem_of(basis, request, rows):
   ), values
 
 
-def _golds(problem, config, count, streams) -> list[types.ModelState]:
+def golds(problem, config, count: int, streams: int = STREAMS) -> list[types.ModelState]:
   """Models retrained without the forgotten samples."""
-  golds = []
+  found = []
   for number in range(count):
     key = _key(config.gold_seed + number, 'request_gold', 0, streams)
     init_key, fit_key = jax.random.split(key)
     progress.say(f'retrain: model {number + 1} of {count}')
-    golds.append(
+    found.append(
       training.fit(
         problem.apply_fn,
         fresh.model(problem.init_fn, init_key, problem.retain),
@@ -272,7 +238,7 @@ def _golds(problem, config, count, streams) -> list[types.ModelState]:
         devices=problem.devices,
       )
     )
-  return golds
+  return found
 
 
 def _key(seed, role, number, streams):

@@ -10,7 +10,7 @@ import pathlib
 import jax
 import numpy as np
 
-from dalign_jax import checkpoints, methods, types
+from dalign_jax import checkpoints, types
 from dalign_jax.store import model_folder, progress
 
 FOLDER = 'dummy'
@@ -84,8 +84,3 @@ def make(
     progress.say(f'{title}: not possible, so the verdict is a quick one: {error}')
     return None
   return checkpoints.restore(folder / FOLDER / 'model', problem.original)[0]
-
-
-def is_class_only(method: str) -> bool:
-  """Whether a method forgets whole classes alone."""
-  return methods.METHODS[method].class_only

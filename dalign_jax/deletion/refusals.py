@@ -2,7 +2,7 @@
 
 from dalign_jax import errors, hparams, types
 from dalign_jax import settings as settings_lib
-from dalign_jax.deletion import evidence, verdict
+from dalign_jax.deletion import evidence, verdict_rules
 
 CONTROLS = {  # methods that are there to be caught
   'original': 'is the model as it is',
@@ -45,7 +45,7 @@ def check_model(problem: types.Problem) -> None:
     errors.InputError: if it recognises no more of them than who always names the commonest label.
   """
   accuracy, guess, error = evidence.knowledge(problem)
-  needed = {rule.key: rule.threshold for rule in verdict.RULES}['knowledge']
+  needed = {rule.key: rule.threshold for rule in verdict_rules.RULES}['knowledge']
   if accuracy <= guess + needed * error:
     raise errors.InputError(
       f'the model recognises {100 * accuracy:.1f} % of its training samples, and always naming the '

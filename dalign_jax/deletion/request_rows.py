@@ -27,14 +27,21 @@ class Wanted(NamedTuple):
   copies: dict[str, Any]
 
 
-def read(request: settings_lib.Request, basis: starting_point.StartingPoint) -> Wanted:
+def read(
+  request: settings_lib.Request, basis: starting_point.StartingPoint, paths: tuple[str, ...] = ()
+) -> Wanted:
   """Reads a request and finds its rows and their copies.
+
+  Args:
+    request: its flags.
+    basis: where it starts.
+    paths: files that are one request together; empty for the one that `request.ids` names.
 
   Raises:
     errors.InputError: for ids that are unknown, held out, or forgotten already; for copies that
       would remain, unless the request says what to do with them.
   """
-  asked = _ids(request.ids, basis, request.id_column)
+  asked = _ids(paths or (request.ids,), basis, request.id_column)
   rows = rows_of(asked.ids, basis)
   train = basis.sets['train']
   rows, found = _settle(train, rows, request)
@@ -70,11 +77,12 @@ def copies_again(record: dict, train: types.Dataset, rows: np.ndarray) -> dict |
   return {**said, 'kept': _described(copies.search(train, rows, near=said['near']), train)}
 
 
-def _ids(path, basis, id_column) -> request_file.Asked:
+def _ids(paths, basis, id_column) -> request_file.Asked:
   earlier = [(n, set(record['request']['ids'])) for n, record in enumerate(basis.chain, start=1)]
   known = {name for dataset in basis.sets.values() for name in dataset.ids.tolist()}
   with errors.blame('ids'):
-    asked = request_file.read(path, id_column, known.union(*(ids for _, ids in earlier)))
+    known = known.union(*(ids for _, ids in earlier))
+    asked = request_file.joined([request_file.read(path, id_column, known) for path in paths])
   for note in asked.notes:
     progress.say(note)
   for (number, ids), record in zip(earlier, basis.chain, strict=True):
