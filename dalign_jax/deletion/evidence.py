@@ -56,7 +56,7 @@ def measure(
     'count': len(problem.forget),
     'parts': _parts(problem, test, right, held_right),
     'attack': _attack(metrics),
-    'moved': {name: float(np.mean(d)) for name, d in moved.items()},
+    'moved': _movement(moved, seed),
     'fell': {
       'after': float(np.mean(right['after'])),
       'other': float(np.mean(right[other])),
@@ -66,9 +66,15 @@ def measure(
     'kept': _kept(metrics),
     'chance': chance(problem.retain.labels),
   }
-  if is_dummy:
-    found['moved']['p'] = flip_p(moved['after'] - moved['dummy'], seed=seed)
   return _rounded(found)
+
+
+def _movement(moved, seed) -> dict[str, float]:
+  """Mean distances, and whether that of the request is larger."""
+  found = {name: float(np.mean(distances)) for name, distances in moved.items()}
+  if 'dummy' in moved:
+    found['p'] = flip_p(moved['after'] - moved['dummy'], seed=seed)
+  return found
 
 
 def chance(labels: np.ndarray) -> float:
@@ -150,17 +156,15 @@ def _predict(problem, model, dataset) -> np.ndarray:
 
 def _hits(logits, dataset) -> np.ndarray:
   """Whether each prediction is right: `[N]`, or `[N, A]` of attributes."""
-  return (
-    (logits > 0) == dataset.labels
-    if dataset.is_multi_label
-    else (np.argmax(logits, axis=1) == dataset.labels)
-  )
+  if dataset.is_multi_label:
+    return np.asarray((logits > 0) == dataset.labels)
+  return np.asarray(np.argmax(logits, axis=1) == dataset.labels)
 
 
 def _right(logits, dataset) -> np.ndarray:
   """Whether each sample is recognised, in all of its attributes: `[N]`."""
   hits = _hits(logits, dataset)
-  return hits.all(axis=1) if hits.ndim == 2 else hits
+  return np.asarray(hits.all(axis=1)) if hits.ndim == 2 else hits
 
 
 def _distances(logits, other, dataset) -> np.ndarray:
