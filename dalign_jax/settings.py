@@ -376,6 +376,46 @@ class Request:
     section='Request',
     valid=valid_lib.OneOf((0, 1, 2)),
   )
+  verdict: str = run_setting(
+    'full',
+    'How the result is judged: full compares it with a dummy request for as many other samples; '
+    'quick goes without, in half the time.',
+    section='Request',
+    valid=valid_lib.OneOf(('full', 'quick')),
+  )
+  accept: tuple[str, ...] = run_setting(
+    (),
+    'Verdicts to sign all the same: no_effect, worse, destroyed, incomplete. The samples then '
+    'count as requested, not as forgotten.',
+    section='Request',
+    valid=valid_lib.AllOf(('no_effect', 'worse', 'destroyed', 'incomplete')),
+  )
+
+  def __post_init__(self):
+    check(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stream:
+  """Settings of many requests one after another, in addition to `Request` and `Settings`."""
+
+  requests: str = run_setting(
+    '',
+    'Folder of requests, each a file, carried out in order of their names; in place of --ids.',
+    section='Request',
+    valid=valid_lib.LOCAL_PATH,
+  )
+  batch: str = run_setting(
+    '1',
+    'Requests that are carried out together: a number, or all.',
+    section='Request',
+    valid=valid_lib.Matching('[1-9][0-9]{0,5}|all', 'a number above 0, or all'),
+  )
+  gold_at: tuple[str, ...] = run_setting(
+    (),
+    'Numbers of requests after which two models are retrained, to measure the gap.',
+    section='Request',
+  )
 
   def __post_init__(self):
     check(self)

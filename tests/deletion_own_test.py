@@ -12,9 +12,10 @@ import orbax.checkpoint as ocp
 import pytest
 
 from dalign_jax import data as data_lib
-from dalign_jax import errors, models
+from dalign_jax import errors, training, types
 from dalign_jax.store import hashing
 from experiments import config
+from experiments.benchmarks import file_kills
 from tests import deletion_test
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -27,8 +28,7 @@ def _own(tmp_path, rows=200):
   for name, part in parts.items():
     arrays = {k: getattr(source, k)[part] for k in ('images', 'labels', 'ids')}
     np.savez(tmp_path / f'{name}.npz', **arrays)
-  init_fn = models.build('cnn', num_classes=10, image_shape=(8, 8, 1), width_multiplier=0.125)[1]
-  state = init_fn(jax.random.key(0))
+  state = file_kills.trained(rows)
   with ocp.CheckpointManager(tmp_path / 'mine') as manager:
     manager.save(7, args=ocp.args.StandardSave({**state._asdict(), 'step': np.int32(7)}))
     manager.wait_until_finished()
@@ -70,7 +70,10 @@ def test_network_of_the_docs(tmp_path, monkeypatch):
   (tmp_path / 'networks.py').write_text(code, encoding='utf-8')
   monkeypatch.syspath_prepend(tmp_path)
   networks = importlib.import_module('networks')
-  state = networks.make(10, (8, 8, 1))[1](jax.random.key(0))
+  apply_fn, init_fn = networks.make(10, (8, 8, 1))
+  known = file_kills.digits(slice(200))
+  recipe = types.Recipe(num_epochs=8, batch_size=20)
+  state = training.fit(apply_fn, init_fn(jax.random.key(0)), known, recipe, jax.random.key(1))
   with ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(tmp_path / 'params', state.params)
   shared = dataclasses.replace(deletion_test.CONFIG, model='networks:make')

@@ -1,12 +1,20 @@
 """The audit record of a deletion request: its contents, and what a replay must reproduce."""
 
+from collections.abc import Iterable
 import dataclasses
 import datetime
 import platform
 
 from dalign_jax import methods
 from dalign_jax import settings as settings_lib
-from dalign_jax.deletion import commitments, record_checks, rights, summary
+from dalign_jax.deletion import (
+  commitments,
+  record_checks,
+  record_files,
+  rights,
+  summary,
+  verdict,
+)
 from dalign_jax.store import hashing
 
 FORMAT = 2
@@ -21,7 +29,9 @@ _OLD_NAMES = {  # of metrics in records of version 0.1.0
   'to_gold': 'activation_distance',
 }
 _RECOMPUTED = ('request', 'samples', 'model', 'method', 'seeds', 'metrics', 'summary')
-_RECOMPUTED_LATER = ('copies', 'commitments', 'read', 'configuration', 'verdict')  # not in all
+_RECOMPUTED_LATER = (  # not in all records
+  *('copies', 'commitments', 'read', 'configuration', 'verdict', 'code', 'environment'),
+)
 
 
 def contents(basis, request, rows, outcome, copies: dict | None, key: bytes | None = None) -> dict:
@@ -70,6 +80,8 @@ def contents(basis, request, rows, outcome, copies: dict | None, key: bytes | No
     check = commitments.key_check(key)
     found['commitments'] = {'scheme': commitments.SCHEME, 'key_check': check}
     found['configuration'] = configuration(basis, request, key)
+  if outcome.verdict is not None:  # None in records without one
+    found['verdict'] = outcome.verdict
   return {**found, 'summary': summary.sentences(found)}
 
 
@@ -104,6 +116,7 @@ def configuration(basis, request, key: bytes) -> dict:
     'held_out': kind_of_data(basis.held_out),
     'hparam': list(request.hparam),
     'compare_gold': request.compare_gold,
+    'accept': list(request.accept),
     'classes': {'count': len(names), 'commitment': commitments.of_json(key, 'classes', names)},
     'settings': {**settings, 'dataset': kind_of_data(basis.config.dataset)},
   }
@@ -130,30 +143,46 @@ def make(basis, request, wanted, outcome, environment: dict, left: dict, *, more
     outcome: of the request.
     environment: in which it was carried out.
     left: traces: what was removed, and what was not looked into.
-    more: `key` of the commitments, `files` of the model with their digests, and `history`.
+    more: `files` of the model with their digests, and `history` of the chain.
   """
   record = {
     'format': FORMAT,
     'number': len(basis.chain) + 1,
     'previous': basis.chain[-1]['hash'] if basis.chain else None,
     'created': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
-    **contents(basis, request, wanted.rows, outcome, wanted.copies, more['key']),
-    'read': public_read(wanted.read),
+    **contents(basis, request, wanted.rows, outcome, wanted.copies, basis.key),
+    **circumstances(basis, wanted, outcome, environment),
     'traces': {**left, 'not_looked_into': [_public(text) for text in left['not_looked_into']]},
-    'code': hashing.of_code(own_module(basis.config)),
-    'environment': {**environment, 'python': platform.python_version()},
     'seconds': outcome.seconds,
-    'rights': rights.described(
-      received=request.received,
-      due=request.due,
-      answered=request.answered,
-      ground=request.ground,
-      decision=request.decision,
-    ),
+    'rights': said_of(request),
     'files': more['files'],
     'history': hashing.of_json(more['history']),
   }
   return {**record, 'hash': hashing.of_json(record)}
+
+
+def circumstances(basis, wanted, outcome, environment: dict) -> dict:
+  """How a request was read, and what carried it out; a replay must have these too."""
+  return {
+    'read': public_read(verdict.counted(wanted.read, outcome.verdict)),
+    'code': hashing.of_code(own_module(basis.config)),
+    'environment': {**environment, 'python': platform.python_version()},
+  }
+
+
+def said_of(request: settings_lib.Request) -> dict:
+  """The request as an exercise of a right, as its flags say it.
+
+  Raises:
+    errors.InputError: if they contradict each other.
+  """
+  return rights.described(
+    received=request.received,
+    due=request.due,
+    answered=request.answered,
+    ground=request.ground,
+    decision=request.decision,
+  )
 
 
 def public_read(read: dict) -> dict:
@@ -180,13 +209,17 @@ def differences(record: dict, replayed: dict) -> list[str]:
   """Names of the parts in which a replay differs from the record."""
   if 'forget' in record['metrics']['original']:
     replayed = _in_old_words(record, replayed)
-  later = [n for n in _RECOMPUTED_LATER if n in replayed and record.get(n) != replayed[n]]
-  later += [n for n in _RECOMPUTED_LATER if n in record and n not in replayed and _is_keyed(record)]
-  return [name for name in _RECOMPUTED if record[name] != replayed[name]] + later
+  named = [*_RECOMPUTED, *(n for n in _RECOMPUTED_LATER if n in record or n in replayed)]
+  compared = {n: (_comparable(n, record.get(n)), _comparable(n, replayed.get(n))) for n in named}
+  return [name for name, (found, again) in compared.items() if found != again]
 
 
-def _is_keyed(record) -> bool:
-  return record.get('format') == FORMAT
+def _comparable(name: str, value):
+  """A field without what a replay cannot have: steps that other checkpoints have come to since."""
+  if name != 'configuration' or not isinstance(value, dict) or 'taken' not in value:
+    return value
+  taken = {key: value['taken'][key] for key in ('form', 'part', 'written')}
+  return {**value, 'taken': taken}
 
 
 def _in_old_words(record: dict, replayed: dict) -> dict:
@@ -206,6 +239,21 @@ def _old_keys(values: dict) -> dict:
   same = next((values[key] for key in summary.SAME_CLASSES if key in values), None)
   named = {old: values.get(new) for old, new in _OLD_NAMES.items()} | {'test_same_classes': same}
   return {name: value for name, value in named.items() if value is not None}
+
+
+def pending(chain: list[dict], names: Iterable[str], key: bytes | None) -> set[str]:
+  """Those of some ids that earlier requests named and that count as requested, not as forgotten.
+
+  Args:
+    chain: the records of earlier requests.
+    names: ids of samples.
+    key: of the commitments.
+  """
+  found: set[str] = set()
+  for record in chain:
+    ids = record_files.named_in(record, names, key)
+    found = found - ids if verdict.is_forgotten(record) else found | ids
+  return found
 
 
 def members(sets: dict, key: bytes) -> dict[str, list[str]]:

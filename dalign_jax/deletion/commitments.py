@@ -6,8 +6,8 @@ the key nor the blinding value of a sample cannot confirm a guess of its id or i
 the key, tags and commitments are noise. A receipt opens one sample and no other.
 """
 
-from collections.abc import Iterable, Sequence
 import bisect
+from collections.abc import Iterable, Sequence
 import hashlib
 import hmac
 import json

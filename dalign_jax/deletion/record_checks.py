@@ -15,6 +15,8 @@ from dalign_jax.deletion import (
   request_file,
   rights,
   summary,
+  verdict,
+  verdict_rules,
 )
 
 NOT_KEPT = ('compilation_cache_dir', 'cache_dir')  # settings of one machine alone
@@ -43,6 +45,7 @@ def check(record: dict) -> None:
     _check_request(record)
     _check_copies(record)
     rights.words(record['rights'])
+    _check_verdict(record)
     _equal('commitments.scheme', record['commitments']['scheme'], commitments.SCHEME)
     written = record['configuration']['taken']['written']
     if written not in ('', *model_source.WRITTEN.values()):
@@ -112,7 +115,7 @@ def _check_metrics(record):
 
 
 def _check_counts(record):
-  count = summary.count(record)
+  count = summary.count(record) if verdict.is_forgotten(record) else 0
   for role, said in record['samples'].items():
     gone = count if role == 'train' else 0
     _equal(f'samples.{role}.count_after', said['count_after'], said['count_before'] - gone)
@@ -126,8 +129,25 @@ def _check_request(record):
   said = record['request']['commitments']
   _equal('request.commitments', said, sorted(set(said)))
   _equal('request.count', record['request']['count'], len(said))
-  _equal('read.ids_forgotten', record['read']['ids_forgotten'], len(said))
+  counts = verdict.counted({'ids_forgotten': len(said)}, record.get('verdict'))
+  for name, count in counts.items():
+    _equal(f'read.{name}', record['read'].get(name), count)
   request_file.check_sum(record['read'], len(said), len(record['copies']['included']))
+
+
+def _check_verdict(record):
+  """Judges again by the declared rules what the record says was measured."""
+  said = record['verdict']
+  try:
+    again = verdict.make(said['measured'])
+  except (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    raise errors.InputError(f'its field verdict.measured is not complete ({error!r})') from None
+  for name, value in again.items():
+    _equal(f'verdict.{name}', said[name], value)
+  accept = verdict_rules.of_word(said['word']).accept
+  if accept and accept not in record['configuration']['accept']:
+    raise errors.InputError(f'its verdict is {said["word"]!r}, which was not accepted')
+  _equal('verdict.mode', said['mode'] in ('full', 'quick'), True)
 
 
 def _check_copies(record):

@@ -4,13 +4,17 @@ Nothing is opened that is not a regular file in the folder of the request, nothi
 limit is read, and nothing is used before its shape is checked.
 """
 
+from collections.abc import Iterable
 import datetime
 import hashlib
+import io
 import json
 import os
 import pathlib
 import stat
 from typing import Any
+
+import numpy as np
 
 from dalign_jax import errors
 from dalign_jax.deletion import (
@@ -20,6 +24,7 @@ from dalign_jax.deletion import (
   record_shape,
   signing,
   statement,
+  verdict,
 )
 from dalign_jax.store import files, hashing
 
@@ -56,10 +61,11 @@ def read_json(path: pathlib.Path) -> Any:
   Raises:
     errors.InputError: if it is no regular file, too large, or no JSON.
   """
-  return _named(path, load_json, _read_bytes(path))
+  return _named(path, load_json, read_bytes(path))
 
 
-def _read_bytes(path: pathlib.Path) -> bytes:
+def read_bytes(path: pathlib.Path) -> bytes:
+  """Reads a file that somebody else wrote; as `read_json`."""
   try:
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), 'rb') as file:  # a pipe does not block
       found = os.fstat(file.fileno())
@@ -149,7 +155,24 @@ def chain_of(folder: pathlib.Path) -> list[tuple[dict, dict | None]]:
   chain.append((record, _own_envelope(folder, record)))
   for number, (one, _) in enumerate(chain, start=1):
     _named(path, _check_link, number, chain[number - 2][0] if number > 1 else None, one)
+  _named(path, _check_once, [one for one, _ in chain])
   return chain
+
+
+def _check_once(chain):
+  """Checks that no sample is forgotten twice."""
+  seen: dict[type, set[str]] = {}
+  for number, record in enumerate(chain, start=1):
+    named = record['request'].get('ids') or record['request']['commitments']
+    before = seen.setdefault('ids' in record['request'], set())
+    again = before.intersection(named)
+    if again:
+      raise errors.InputError(
+        f'the chain is broken at request {number}: {len(again)} of its samples were forgotten '
+        'before'
+      )
+    if verdict.is_forgotten(record):
+      before.update(named)
 
 
 def _entry(value) -> tuple[dict, dict | None]:
@@ -169,7 +192,7 @@ def _own_envelope(folder, record) -> dict | None:
     return None
   envelope = read_json(path)
   payload = _named(path, signing.payload_of, envelope)
-  if record['format'] != 2 or payload != _read_bytes(folder / RECORD):
+  if record['format'] != 2 or payload != read_bytes(folder / RECORD):
     raise errors.InputError(f'{path} is around another record than the one beside it')
   return envelope
 
@@ -214,8 +237,6 @@ def _same_format(before, record) -> dict:
     links['key'] = (before['commitments'], record['commitments'])
     classes = [found['configuration']['classes'] for found in (before, record)]
     links['classes'] = (classes[0], classes[1])
-    again = set(before['request']['commitments']) & set(record['request']['commitments'])
-    links['samples forgotten twice'] = (0, len(again))
   return links
 
 
@@ -233,8 +254,8 @@ def _redacted(record, key) -> dict:
   return {**kept, 'redacted': True, 'model': record['model'], 'request': request}
 
 
-def forgotten_in(record: dict, names: list[str], key: bytes | None) -> set[str]:
-  """Those of some ids that a record forgot."""
+def named_in(record: dict, names: Iterable[str], key: bytes | None) -> set[str]:
+  """Those of some ids that a record names, or whose tags it has."""
   if 'ids' in record['request']:
     return set(names).intersection(record['request']['ids'])
   there = set(record['request']['commitments'])
@@ -272,3 +293,27 @@ def model_files(folder: pathlib.Path) -> dict[str, str]:
       elif not stat.S_ISDIR(mode):
         raise errors.InputError(f'{path} is neither a file nor a folder')
   return found
+
+
+def read_text(path: pathlib.Path) -> str:
+  """Reads a text that somebody else wrote.
+
+  Raises:
+    errors.InputError: if it is no regular file, too large, or no UTF-8.
+  """
+  try:
+    return read_bytes(path).decode()
+  except UnicodeDecodeError:
+    raise errors.InputError(f'{path} is no text') from None
+
+
+def load_array(path: pathlib.Path) -> np.ndarray:
+  """Reads an array of an .npy file that somebody else wrote.
+
+  Raises:
+    errors.InputError: if it is none.
+  """
+  try:
+    return np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
+  except (ValueError, EOFError) as error:
+    raise errors.InputError(f'{path} is no array in .npy: {error}') from None

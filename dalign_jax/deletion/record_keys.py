@@ -4,6 +4,7 @@ Everything in it may identify people, so files have mode 0600 and folders 0700. 
 folder of a request. Destroying it makes the commitments of all records noise.
 """
 
+from collections.abc import Sequence
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ import secrets
 from typing import Any
 
 from dalign_jax import errors
+from dalign_jax import settings as settings_lib
 from dalign_jax.deletion import commitments
 
 NAME = 'record_keys'
@@ -116,6 +118,40 @@ def own_folder(place: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
         f'{found} belongs to the request {other}; name another folder', argument='keys'
       )
   return found
+
+
+def write_places(
+  place: pathlib.Path,
+  record: dict,
+  request: settings_lib.Request,
+  basis: Any,
+  paths: Sequence[str],
+  left: dict,
+) -> None:
+  """Writes where things were, which the record does not say.
+
+  Args:
+    place: the private folder of the request.
+    record: of it.
+    request: its flags.
+    basis: its `StartingPoint`.
+    paths: files of ids that are one request together, if not `request.ids` is.
+    left: traces, with their paths.
+  """
+  found = {
+    'record': record['hash'],
+    'out': str(pathlib.Path(request.out).expanduser().absolute()),
+    'checkpoint': str(basis.taken.found.path),
+    'data': basis.config.dataset,
+    'held_out': basis.held_out,
+    'data_dir': basis.config.data_dir,
+    'model': basis.config.model,
+    'ids': [str(pathlib.Path(p).expanduser().absolute()) for p in paths or (request.ids,)],
+    'id_column': request.id_column,
+    'class_names': list(basis.class_names),
+    'not_looked_into': left['not_looked_into'],
+  }
+  write_private(place / PLACES_FILE, found)
 
 
 def write_private(path: pathlib.Path, value: Any) -> None:

@@ -88,7 +88,8 @@ _READ = {
   'ids_found': COUNT,
   'ids_repeated': COUNT,
   'ids_asked': COUNT,
-  'ids_forgotten': POSITIVE,
+  'ids_forgotten': COUNT,
+  'ids_requested': Maybe(POSITIVE),
   'notes': [TEXT],
 }
 
@@ -161,6 +162,7 @@ FORMAT_2 = {
     **_CONFIGURATION,
     'classes': {'count': POSITIVE, 'commitment': HASH},
     'item': TEXT,
+    'accept': [TEXT],
     'taken': _TAKEN,
   },
   'copies': _copies('commitment', HASH),
@@ -169,7 +171,14 @@ FORMAT_2 = {
   'rights': ANY_OBJECT,
   'files': Table(HASH),
   'history': HASH,
-  'verdict': Maybe(ANY_OBJECT),
+  'verdict': {
+    'word': TEXT,
+    'counts_as': TEXT,
+    'mode': TEXT,
+    'reasons': [TEXT],
+    'measured': ANY_OBJECT,
+    'rules': [ANY_OBJECT],
+  },
 }
 ANCESTOR = {  # a record of format 1 in the history of one of format 2: without its ids
   'format': Kind('1', lambda v: type(v) is int and v == 1),

@@ -19,6 +19,7 @@ from dalign_jax.deletion import (
 from dalign_jax.store import files, model_folder, problem_folder
 
 ROLES = ('train', 'validation', 'test')
+_WITHOUT_PATH = tuple(kind for kind, reader in data_lib.SOURCES.items() if not reader.path)
 
 
 class StartingPoint(NamedTuple):
@@ -42,6 +43,8 @@ def read(
   request: settings_lib.Request,
   config: settings_lib.Settings,
   keys: pathlib.Path | None = None,
+  *,
+  trusts_records: bool = True,
 ) -> StartingPoint:
   """Finds the model, its data and the earlier requests.
 
@@ -50,6 +53,8 @@ def read(
     config: the flags shared with `experiments.run`; those that a run or an earlier request has
       fixed are taken from there.
     keys: the private folder of the chain; None for `--keys`, or where it lies by default.
+    trusts_records: whether paths that a record of format 1 names may be read; not where it comes
+      from somebody else.
 
   Raises:
     errors.InputError: naming what is missing, or has changed since.
@@ -70,7 +75,7 @@ def read(
     located = locate.find(folder, request.item)
   held_out = request.held_out
   if chain:
-    config, held_out = _earlier(config, chain[-1], request, keys)
+    config, held_out = _earlier(config, chain[-1], request, keys, trusts_records)
     source, found = sets_by_ids(config, chain[-1], held_out, earlier, keys)
   elif problem:
     config = _of_run(config, problem, request)
@@ -140,26 +145,40 @@ def _of_run(config, problem, request):
   return dataclasses.replace(config, **{**settings, 'dataset': dataset})
 
 
-def _earlier(config, record, request, keys):
+def _earlier(config, record, request, keys, trusts_records):
   """The configuration of an earlier request; seeds and devices are this one's."""
   settings = audit_record.config_of(record).problem_settings()
-  if record['format'] == 1:
-    settings['dataset'] = request.data or settings['dataset']
-    held_out = request.held_out or record['configuration']['held_out']
-    return dataclasses.replace(config, **settings), held_out
   places = record_keys.places(keys, record)
-  named = {'data': settings['dataset'], 'held_out': record['configuration']['held_out']}
-  found = {name: getattr(request, name) or places.get(name, '') for name in named}
-  for name, kind in named.items():
-    if kind and not found[name]:
-      if kind not in data_lib.EMBEDDED:
-        raise errors.InputError(
-          f'say where they are now: the record keeps no paths, only that they were {kind!r}, and '
-          f'{keys} does not say it for this record',
-          argument=name,
-        )
-      found[name] = kind
-  return dataclasses.replace(config, **{**settings, 'dataset': found['data']}), found['held_out']
+  if record['format'] == 1 and trusts_records:
+    places = {'data': settings['dataset'], 'held_out': record['configuration']['held_out']}
+  settings['dataset'] = place_of('data', settings['dataset'], request.data, places)
+  said = record['configuration']['held_out']
+  held_out = place_of('held_out', said, request.held_out, places)
+  return dataclasses.replace(config, **settings), held_out
+
+
+def place_of(name: str, said: str, given: str, places: dict) -> str:
+  """Where data are, by what was given, by the private folder, or as they are inside a package.
+
+  Args:
+    name: of the argument.
+    said: by the record: a kind of data, empty where there are none.
+    given: by whoever asks.
+    places: of `record_keys.places`.
+
+  Raises:
+    errors.InputError: if nobody says it.
+  """
+  if given or not said:
+    return given
+  kept = places.get(name)
+  if isinstance(kept, str) and kept.partition(':')[0] in data_lib.SOURCES:
+    return kept
+  if said in _WITHOUT_PATH:
+    return said
+  raise errors.InputError(
+    f'say where they are: the record says {said!r}, and no record is obeyed', argument=name
+  )
 
 
 def _by_split(config, problem):

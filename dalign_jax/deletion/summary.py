@@ -1,5 +1,7 @@
 """The plain-language summary of an audit record."""
 
+from dalign_jax.deletion import verdict
+
 # on held-out samples of the classes of what was forgotten: the first that is defined
 SAME_CLASSES = ('test_forget_accuracy', 'test_accuracy_same', 'test_accuracy')
 
@@ -14,10 +16,11 @@ def sentences(found: dict) -> list[str]:
   """Sentences about a request: the method, the measurements, and their limits.
 
   Args:
-    found: the record's request, samples, method and metrics.
+    found: the record's request, samples, method, metrics and verdict.
   """
   kept, method = found['samples']['train'], found['method']
   lines = [
+    *verdict.words(found),
     f'{count(found)} of {kept["count_before"]:,} training samples were to be forgotten; '
     f'{kept["count_after"]:,} remain.',
     f'The method {method["name"]} {"took the place of" if _exact(found) else "changed"} the model '

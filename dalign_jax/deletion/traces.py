@@ -50,6 +50,18 @@ def tidy(folder: pathlib.Path, kept: Iterable[str]) -> None:
       _remove(path)
 
 
+def drop_paths(folder: pathlib.Path) -> None:
+  """Takes the path of the folder of work out of the marks of success that Orbax leaves.
+
+  They are read by their presence alone.
+
+  Args:
+    folder: the hidden folder.
+  """
+  for path in folder.rglob('commit_success.txt'):
+    files.write_text(path, 'committed\n')
+
+
 def remove_stopped(out: pathlib.Path, own: pathlib.Path) -> tuple[int, list[str]]:
   """Removes hidden folders of requests for the same `--out` that were stopped.
 

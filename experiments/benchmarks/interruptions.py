@@ -5,6 +5,12 @@ python -m experiments.benchmarks.interruptions --trials=100 --output=interruptio
 Each trial starts `experiments.run`, `.tune` or `.sweep` on a tiny problem, sends it SIGINT, SIGTERM
 or SIGKILL at a random moment, starts the same command again until it ends, and compares the digests
 of all models with those of a run that nobody stopped.
+
+python -m experiments.benchmarks.interruptions --commands=forget --trials=100
+
+kills `experiments.forget` before random file operations (`file_kills`), starts it again, compares
+model, metrics and verdict, and searches every file for pixels, thumbnails, features and outputs of
+the forgotten samples.
 """
 
 import collections
@@ -20,8 +26,11 @@ import time
 from absl import app, flags, logging
 import numpy as np
 
+from experiments.benchmarks import file_kills
+
 _TRIALS = flags.DEFINE_integer('trials', 100, 'Interruptions, over all commands and signals.')
 _OUTPUT = flags.DEFINE_string('output', '', 'JSON file for the results; empty: none.')
+_COMMANDS = flags.DEFINE_list('commands', ['run', 'tune', 'sweep'], 'Commands to stop, or forget.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Seed of signals and moments.')
 
 TINY = (
@@ -81,13 +90,87 @@ def trial(name: str, number: signal.Signals, seconds: float, expected: dict[str,
     return '' if digests(folder) == expected else 'other bits'
 
 
+def _forget(place, folder, at: int) -> subprocess.CompletedProcess:
+  """`experiments.forget`, killed before a file operation; 0: to its end."""
+  (folder / 'tmp').mkdir(exist_ok=True)
+  module, watched = 'experiments.benchmarks.file_kills', str(folder)
+  return subprocess.run(
+    [sys.executable, '-m', module, str(at), watched, *file_kills.command(place, folder)],
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'TMPDIR': str(folder / 'tmp')},
+    capture_output=True,
+    text=True,
+    check=False,
+    timeout=600,
+  )
+
+
+def forget_trial(
+  place: pathlib.Path, at: int, expected: dict, wanted: list[bytes]
+) -> tuple[str, bool]:
+  """One kill of `forget`: what was wrong, and whether the kill itself had left something behind."""
+  with tempfile.TemporaryDirectory() as name:
+    folder = pathlib.Path(name)
+    file_kills.write_caches(place, folder / 'cache')
+    killed = _forget(place, folder, at)
+    if killed.returncode != -signal.SIGKILL:
+      return f'not killed: {killed.returncode}: {killed.stderr[-300:]}', False
+    left = bool(file_kills.holding(folder, wanted))
+    for _ in range(_MOST_STARTS):
+      if (folder / 'out').exists():
+        break
+      again = _forget(place, folder, 0)
+    if not (folder / 'out').exists():
+      return f'it does not go on: {again.stderr[-300:]}', left
+    (folder / 'count').unlink(missing_ok=True)
+    if file_kills.record_of(folder) != expected:
+      return 'other bits', left
+    found = file_kills.holding(folder, wanted)
+    if found:
+      return f'left behind: {found}', left
+    others = {p.name for p in folder.iterdir()} - {'out', 'cache', 'tmp'}
+    return f'left behind: {sorted(others)}' if others else '', left
+
+
+def forget_main(rng: np.random.Generator) -> None:
+  """Kills `forget` and prints what came of it."""
+  faults, behind = [], 0
+  with tempfile.TemporaryDirectory() as name:
+    place = pathlib.Path(name)
+    file_kills.write_place(place)
+    wanted = file_kills.patterns(place)
+    whole = place / 'whole'
+    whole.mkdir()
+    file_kills.write_caches(place, whole / 'cache')
+    done = _forget(place, whole, 0)
+    if done.returncode:
+      raise RuntimeError(f'forget: {done.stderr[-500:]}')
+    total = int((whole / 'count').read_text(encoding='utf-8'))
+    expected = file_kills.record_of(whole)
+    print(f'forget: {total} file operations; verdict: {expected["verdict"]["word"]}', flush=True)
+    count = min(_TRIALS.value, total)
+    for index, at in enumerate(np.sort(rng.choice(total, count, replace=False)) + 1):
+      fault, left = forget_trial(place, int(at), expected, wanted)
+      behind += left
+      faults += [{'operation': int(at), 'fault': fault}] if fault else []
+      print(f'{index + 1}/{count} operation {at}: {fault or "same bits, nothing left"}', flush=True)
+  found = {'kills': count, 'operations': total, 'left until run again': behind, 'faults': faults}
+  print(json.dumps(found, indent=2))
+  if _OUTPUT.value:
+    pathlib.Path(_OUTPUT.value).write_text(json.dumps(found), encoding='utf-8')
+  if faults:
+    sys.exit(1)
+
+
 def main(argv) -> None:
   """Runs the trials and prints a table."""
   del argv
   logging.set_verbosity(logging.FATAL)
   rng = np.random.default_rng(_SEED.value)
+  if _COMMANDS.value == ['forget']:
+    forget_main(rng)
+    return
   expected, lengths = {}, {}
-  for name in COMMANDS:
+  for name in _COMMANDS.value:
     with tempfile.TemporaryDirectory() as place:
       begin = time.monotonic()
       text, _ = start(name, pathlib.Path(place)).communicate()
@@ -97,8 +180,8 @@ def main(argv) -> None:
         raise RuntimeError(f'{name} made no model: {text[-500:]}')
   counts, faults = collections.Counter(), []
   for index in range(_TRIALS.value):
-    name = list(COMMANDS)[index % len(COMMANDS)]
-    number = SIGNALS[index // len(COMMANDS) % len(SIGNALS)]
+    name = _COMMANDS.value[index % len(_COMMANDS.value)]
+    number = SIGNALS[index // len(_COMMANDS.value) % len(SIGNALS)]
     moment = rng.uniform(0.5, lengths[name])
     fault = trial(name, number, moment, expected[name])
     counts[name, number.name] += 1
