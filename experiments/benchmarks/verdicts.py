@@ -13,11 +13,11 @@ import io
 import pathlib
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 import jax
 import numpy as np
 
-from dalign_jax import checkpoints, errors, evaluation, methods, parallel, training, types
+from dalign_jax import checkpoints, command, errors, evaluation, methods, training, types
 from dalign_jax import data as data_lib
 from dalign_jax import models as models_lib
 from dalign_jax import settings as settings_lib
@@ -153,7 +153,8 @@ def write(folder: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def main(_) -> None:
   """Fills the table, cell by cell."""
-  parallel.tune_cpu()
+  logging.set_verbosity(logging.FATAL)
+  command.start_platform(settings(next(iter(NOISE))))
   workdir = pathlib.Path(FLAGS.workdir).expanduser().resolve()
   path = workdir / 'rows.json'
   rows = files.read_json(path) if path.is_file() else []
