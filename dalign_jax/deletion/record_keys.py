@@ -104,20 +104,16 @@ def places(place: pathlib.Path, record: dict) -> dict[str, Any]:
 
 
 def own_folder(place: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
-  """The part of a private folder that belongs to one request.
-
-  Raises:
-    errors.InputError: if it belongs to another one.
-  """
-  found = place / out.name
-  said = found / PLACES_FILE
-  if said.is_file():
-    other = json.loads(said.read_text(encoding='utf-8')).get('out')
-    if other != str(out.absolute()):
-      raise errors.InputError(
-        f'{found} belongs to the request {other}; name another folder', argument='keys'
-      )
-  return found
+  """The part of a private folder that belongs to one request: by its name, or one with a number."""
+  number = 1
+  while True:
+    found = place / (out.name if number == 1 else f'{out.name}_{number}')
+    said = found / PLACES_FILE
+    if not said.is_file():
+      return found
+    if json.loads(said.read_text(encoding='utf-8')).get('out') == str(out.absolute()):
+      return found
+    number += 1
 
 
 def write_places(
@@ -158,8 +154,9 @@ def write_private(path: pathlib.Path, value: Any) -> None:
   """Writes JSON that nobody else may read, whole or not at all."""
   for parent in (path.parent.parent, path.parent):
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+  for left in path.parent.glob(f'.{path.name}.*'):  # of a command that was killed
+    left.unlink()
   temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-  temporary.unlink(missing_ok=True)
   try:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, 'w', encoding='utf-8') as file:

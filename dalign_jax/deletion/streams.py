@@ -16,6 +16,7 @@ from dalign_jax.deletion import (
   audit_record,
   carry_out,
   record_files,
+  record_keys,
   starting_point,
   stream_report,
 )
@@ -56,6 +57,8 @@ def run(
   groups, gold_at = batches(paths, stream.batch), _gold_at(stream, len(paths))
   out = pathlib.Path(request.out).expanduser()
   _check_plan(out, _plan(stream, request, paths), request)
+  earlier = record_files.request_folder(pathlib.Path(request.checkpoint).expanduser())
+  request = dataclasses.replace(request, keys=str(record_keys.folder(request.keys, out, earlier)))
   progress.say(f'{len(paths)} requests in {len(groups)} parts, from {paths[0].name} on')
   with files.lock(out):
     first = starting_point.read(request, config)
