@@ -19,17 +19,8 @@ from tests import deletion_place
 
 
 @pytest.fixture(scope='module')
-def place(tmp_path_factory):
-  """Two signed requests, one after the other."""
-  folder = tmp_path_factory.mktemp('place')
-  ids = deletion_place.write(folder)
-  private, _ = signing.keygen(folder / 'signing')
-  said = {'received': '2026-05-01', 'due': '2026-05-31', 'ground': 'objection'}
-  deletion_place.forget(folder, signing_key=str(private), **said)
-  (folder / 'second.txt').write_text('\n'.join(ids[10:12]), encoding='utf-8')
-  second = {'checkpoint': str(folder / 'first'), 'ids': str(folder / 'second.txt')}
-  deletion_place.forget(folder, 'second', signing_key=str(private), **second)
-  return folder
+def place(two_requests):
+  return two_requests
 
 
 @pytest.fixture
