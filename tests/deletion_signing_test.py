@@ -124,8 +124,9 @@ def _run(command, arguments, **given):
 
 
 @pytest.fixture
-def no_flags():
+def no_flags(monkeypatch):
   """The commands define flags: none of them stays."""
+  monkeypatch.setattr(console.command, 'start_platform', lambda settings: None)
   before = set(console.FLAGS)
   if not console.FLAGS.is_parsed():
     console.FLAGS.mark_as_parsed()

@@ -158,7 +158,9 @@ def _remove_free(folders) -> tuple[int, list[str]]:
       except errors.InputError:
         busy.append(str(folder))
         continue
-      shutil.rmtree(folder)
+      with contextlib.suppress(FileNotFoundError):  # its owner ends right now, and removes it too
+        shutil.rmtree(folder)
+      shutil.rmtree(folder, ignore_errors=True)
       count += 1
   return count, busy
 
