@@ -179,7 +179,7 @@ def _stands_out(measured, moment) -> list[str]:
     if part.get('p_gold', {}).get(moment, 1.0) <= _RULE['significance']:
       found.append(
         f'{_begin(name)} are recognised with {_percent(accuracy)} and by a retrained model with '
-        f'{_percent(accuracy_of_gold(part))} (p = {part["p_gold"][moment]:.3f}).'
+        f'{_percent(part["accuracy"]["gold"])} (p = {part["p_gold"][moment]:.3f}).'
       )
   attack = measured['attack']
   if attack and abs(attack[moment] - 0.5) > attack['floor']:
@@ -188,11 +188,6 @@ def _stands_out(measured, moment) -> list[str]:
       f'0.5 and its floor {attack["floor"]:.3f}.'
     )
   return found
-
-
-def accuracy_of_gold(part: dict[str, Any]) -> float:
-  """The accuracy of a retrained model on a part of the samples."""
-  return part['accuracy']['gold']
 
 
 def _grown(measured) -> list[str]:
