@@ -12,7 +12,17 @@ from dalign_jax import errors
 from dalign_jax import valid as valid_lib
 
 SECTIONS = (  # of --help, in their order
-  *('Request', 'Folders', 'Data', 'What to forget', 'Network', 'Training', 'Methods', 'Evaluation'),
+  *(
+    'Request',
+    'Record',
+    'Folders',
+    'Data',
+    'What to forget',
+    'Network',
+    'Training',
+    'Methods',
+    'Evaluation',
+  ),
   *('Search', 'Sweep', 'Platform'),
 )
 
@@ -304,6 +314,45 @@ class Request:
     'Folder for the new checkpoint and the record; must not exist.',
     section='Request',
     valid=valid_lib.LOCAL_PATH,
+  )
+  keys: str = run_setting(
+    '',
+    'Private folder for the key of the commitments and for receipts, outside of --out; default: '
+    'record_keys next to --out.',
+    section='Record',
+    valid=valid_lib.LOCAL_PATH,
+  )
+  signing_key: str = run_setting(
+    '',
+    'Private key of dalign-jax keygen that signs the record; empty: it is not signed.',
+    section='Record',
+    valid=valid_lib.LOCAL_PATH,
+  )
+  received: str = run_setting(
+    '', 'Date on which the request came, as 2026-05-01.', section='Record', valid=valid_lib.TEXT
+  )
+  due: str = run_setting(
+    '', 'Date by which it must be answered.', section='Record', valid=valid_lib.TEXT
+  )
+  answered: str = run_setting(
+    '', 'Date on which it was answered.', section='Record', valid=valid_lib.TEXT
+  )
+  ground: str = run_setting(
+    '',
+    'Ground of the request, after the GDPR, article 17 (1).',
+    section='Record',
+    valid=valid_lib.OneOf(
+      (
+        *('', 'not_necessary', 'consent_withdrawn', 'objection', 'unlawful', 'legal_obligation'),
+        'child_service',
+      )
+    ),
+  )
+  decision: str = run_setting(
+    '',
+    'What was decided: accepted, fulfilled or unfulfilled.',
+    section='Record',
+    valid=valid_lib.OneOf(('', 'accepted', 'fulfilled', 'unfulfilled')),
   )
   data: str = run_setting(
     '',

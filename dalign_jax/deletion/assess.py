@@ -6,7 +6,7 @@ from typing import Any
 
 from dalign_jax import methods, seeds, types
 from dalign_jax.deletion import dummy_request, evidence, starting_point, verdict
-from dalign_jax.store import files, hashing, model_folder
+from dalign_jax.store import files, model_folder
 
 RESULT = 'verdict.json'  # in the hidden folder of a request
 
@@ -65,5 +65,5 @@ def _dummy(problem, basis, record, folder) -> types.ModelState | None:
     chosen,
     method.make(**record['hparams']),
     seeds.stream(seed, 'request_dummy', number),
-    {**record, 'dummy': hashing.of_json(chosen.tolist())},
+    {**record, 'dummy': True},  # its rows follow from the request and the seed
   )

@@ -24,10 +24,16 @@ from dalign_jax import settings as settings_lib
 from dalign_jax.deletion import (
   assess,
   audit_record,
+  commitments,
   evidence,
   model_source,
+  page,
+  receipts,
+  record_files,
+  record_keys,
   refusals,
   request_rows,
+  signing,
   starting_point,
   traces,
   verdict,
@@ -71,10 +77,16 @@ def forget(request: settings_lib.Request, config, paths: tuple[str, ...] = ()) -
     what = 'is there already; name a new one' if request.out else 'must be named'
     raise errors.InputError(f'the folder {request.out!r} {what}', argument='out')
   refusals.check_settings(request)
-  basis = starting_point.read(request, config)
+  signer = _signer(request)
+  earlier = record_files.request_folder(pathlib.Path(request.checkpoint).expanduser())
+  keys = record_keys.folder(request.keys, out, earlier)
+  basis = starting_point.read(request, config, keys)
   wanted = request_rows.read(request, basis, paths)
   problem, method_hparams = problem_of(basis, request, wanted.rows)
   refusals.check_model(problem)
+  audit_record.said_of(request)
+  own = record_keys.own_folder(keys, out)
+  basis = basis._replace(key=record_keys.make(keys))
   start = [model_folder.digest(basis.model), basis.data_hash, wanted.rows.tolist()]
   how = [request.method, method_hparams, config.unlearn_seed]
   folder = traces.hidden_folder(out, hashing.of_json([start, how]))
@@ -86,15 +98,28 @@ def forget(request: settings_lib.Request, config, paths: tuple[str, ...] = ()) -
     written = basis.taken.described()['written']
     traces.tidy(folder, [traces.LOCK])
     model_source.write(folder, basis.taken, checkpoints.restore(folder / 'model')[0])
+    traces.drop_paths(folder)
     left = _clean(request, config, basis, problem.forget, out, folder)
+    history = record_files.entries(record_files.chain_of(earlier), basis.key) if earlier else []
+    more = {'files': record_files.model_files(folder), 'history': history}
     environment = model_folder.environment()
-    record = audit_record.make(basis, request, wanted, outcome, environment, left)
-    files.write_json(folder / 'history.json', basis.chain)
-    files.write_json(folder / 'ids.json', audit_record.ids_of(outcome.sets))
-    files.write_json(folder / 'record.json', record)
+    record = audit_record.make(basis, request, wanted, outcome, environment, left, more=more)
+    files.write_json(folder / record_files.MEMBERS, audit_record.members(outcome.sets, basis.key))
+    record_files.write(folder, record, history, signer)
+    page.write(folder, record, is_signed=signer is not None)
+    receipts.write(own, record, basis, wanted.rows, outcome.sets['train'])
+    record_keys.write_places(own, record, request, basis, paths, left)
     traces.tidy(folder, [written] if written else [])
     os.replace(folder, out)
   return record
+
+
+def _signer(request):
+  """The private key that signs the record, None where it is not signed."""
+  if not request.signing_key:
+    return None
+  with errors.blame('signing_key'):
+    return signing.read_private(request.signing_key)
 
 
 def _clean(request, config, basis, forgotten, out, folder) -> dict:
@@ -146,7 +171,7 @@ def carry_out(
     'hparams': method_hparams,
     'seed': config.unlearn_seed,
     'original': before,
-    'request': hashing.of_json(rows.tolist()),
+    'request': _identity(basis.key, rows),
   }
   key = _key(config.unlearn_seed, 'request', len(basis.chain), streams)
 
@@ -182,10 +207,19 @@ def carry_out(
   return Outcome(method_hparams, before, after, values, left, made['seconds'], streams, found)
 
 
+def _identity(key, rows) -> str:
+  """What tells one request from another beside a model; under a key where there is one."""
+  if key is None:
+    return hashing.of_json(rows.tolist())
+  return commitments.of_json(key, 'rows', rows.tolist())
+
+
 def problem_of(basis, request, rows):
   """The problem and the hyper-parameters of the method, checked."""
   config, train = basis.config, basis.sets['train']
-  asked = np.flatnonzero(np.isin(train.ids, sorted(audit_record.pending(basis.chain))))
+  asked = np.flatnonzero(
+    np.isin(train.ids, sorted(audit_record.pending(basis.chain, train.ids.tolist(), basis.key)))
+  )
   retain = train.take(np.delete(np.arange(len(train)), np.union1d(rows, asked)))
   values = hparams.resolve((request.method,), request.hparam, 'method')[request.method]
   method, forgotten = methods.METHODS[request.method], train.take(rows)

@@ -7,7 +7,7 @@ import numpy as np
 from dalign_jax import data as data_lib
 from dalign_jax import errors, types
 from dalign_jax import settings as settings_lib
-from dalign_jax.deletion import copies, request_file, starting_point, verdict
+from dalign_jax.deletion import copies, record_files, request_file, starting_point, verdict
 from dalign_jax.store import progress
 
 _SHOWN = 3
@@ -78,16 +78,17 @@ def copies_again(record: dict, train: types.Dataset, rows: np.ndarray) -> dict |
 
 
 def _ids(paths, basis, id_column) -> request_file.Asked:
-  earlier = [(n, set(record['request']['ids'])) for n, record in enumerate(basis.chain, start=1)]
   known = {name for dataset in basis.sets.values() for name in dataset.ids.tolist()}
+  earlier = [record['request'].get('ids', ()) for record in basis.chain]
   with errors.blame('ids'):
-    known = known.union(*(ids for _, ids in earlier))
+    known = known.union(*earlier)
     asked = request_file.joined([request_file.read(path, id_column, known) for path in paths])
   for note in asked.notes:
     progress.say(note)
-  for (number, ids), record in zip(earlier, basis.chain, strict=True):
+  for number, record in enumerate(basis.chain, start=1):
     if not verdict.is_forgotten(record):
       continue  # it may be asked for again
+    ids = record_files.named_in(record, asked.ids, basis.key)
     _refuse(
       asked.ids, ids, f'are forgotten already, by request {number} of {record["created"][:10]}'
     )

@@ -12,7 +12,14 @@ import numpy as np
 
 from dalign_jax import checkpoints, errors, evaluation
 from dalign_jax import settings as settings_lib
-from dalign_jax.deletion import audit_record, carry_out, starting_point, stream_report
+from dalign_jax.deletion import (
+  audit_record,
+  carry_out,
+  record_files,
+  record_keys,
+  starting_point,
+  stream_report,
+)
 from dalign_jax.store import files, progress, timing
 
 PLAN = '.stream.json'  # digests of the files; removed when all are done
@@ -50,6 +57,8 @@ def run(
   groups, gold_at = batches(paths, stream.batch), _gold_at(stream, len(paths))
   out = pathlib.Path(request.out).expanduser()
   _check_plan(out, _plan(stream, request, paths), request)
+  earlier = record_files.request_folder(pathlib.Path(request.checkpoint).expanduser())
+  request = dataclasses.replace(request, keys=str(record_keys.folder(request.keys, out, earlier)))
   progress.say(f'{len(paths)} requests in {len(groups)} parts, from {paths[0].name} on')
   with files.lock(out):
     first = starting_point.read(request, config)
@@ -146,7 +155,7 @@ def _check_plan(out, plan, request):
 
 def _row(first, request, folder, done, seconds, with_gold) -> dict[str, Any]:
   """What the report says after a request: of it, and of all requests so far."""
-  record = audit_record.read(folder / 'record.json')
+  record = record_files.read(folder / record_files.RECORD)
   train = record['samples']['train']
   metrics = record['metrics']['unlearned']
   row: dict[str, Any] = {
@@ -176,8 +185,9 @@ def _so_far(first, request, folder, with_gold) -> dict[str, Any]:
   now = starting_point.read(
     dataclasses.replace(request, checkpoint=str(folder), item=''), first.config
   )
-  waiting = audit_record.pending(now.chain)
-  kept = [name for name in now.sets['train'].ids.tolist() if name not in waiting]
+  names = now.sets['train'].ids.tolist()
+  waiting = audit_record.pending(now.chain, names, now.key)
+  kept = [name for name in names if name not in waiting]
   rows = np.flatnonzero(~np.isin(first.sets['train'].ids, kept))
   problem, _ = carry_out.problem_of(first, request, rows)
   start = time.monotonic() - timing.compile_seconds()

@@ -17,7 +17,10 @@ from dalign_jax import errors, types
 from dalign_jax import settings as settings_lib
 from dalign_jax.store import files
 
-KEPT = ('record.json', 'history.json', 'ids.json', 'model', 'train.jsonl')
+KEPT = (  # of a request; the envelope where it is signed, the page where Jinja2 is installed
+  *('record.json', 'record.intoto.jsonl', 'record.html', 'history.json', 'members.json'),
+  *('model', 'train.jsonl'),
+)
 LOCK = '.request'  # in the hidden folder of a request at work
 SCRATCH = 'dalign_jax_verify_'  # folders of replays, where the system keeps temporary ones
 _IDLE_SECONDS = 600  # after which a decoding that writes nothing is taken for dead
@@ -45,6 +48,18 @@ def tidy(folder: pathlib.Path, kept: Iterable[str]) -> None:
   for path in (folder / 'model').iterdir():
     if path != newest and path.is_dir():
       _remove(path)
+
+
+def drop_paths(folder: pathlib.Path) -> None:
+  """Takes the path of the folder of work out of the marks of success that Orbax leaves.
+
+  They are read by their presence alone.
+
+  Args:
+    folder: the hidden folder.
+  """
+  for path in folder.rglob('commit_success.txt'):
+    files.write_text(path, 'committed\n')
 
 
 def remove_stopped(out: pathlib.Path, own: pathlib.Path) -> tuple[int, list[str]]:

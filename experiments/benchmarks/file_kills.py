@@ -9,7 +9,6 @@ changes a file below FOLDER; with AT = 0 it counts them, into FOLDER/count. Used
 
 from collections.abc import Callable, Iterator
 import functools
-import json
 import os
 import pathlib
 import runpy
@@ -152,8 +151,12 @@ def command(place: pathlib.Path, folder: pathlib.Path) -> list[str]:
 
 def record_of(folder: pathlib.Path) -> dict:
   """What two runs of one request must agree on."""
-  record = json.loads((folder / 'out' / 'record.json').read_text(encoding='utf-8'))
-  return {name: record[name] for name in ('model', 'samples', 'metrics', 'verdict')}
+  from dalign_jax.deletion import record_files
+
+  record = record_files.read(folder / 'out' / record_files.RECORD)
+  same = {name: record[name] for name in ('model', 'metrics', 'verdict')}
+  counts = ('count_before', 'count_after')  # the roots are under a key, which is made at random
+  return same | {role: [said[c] for c in counts] for role, said in record['samples'].items()}
 
 
 def main(argv: list[str]) -> None:

@@ -127,7 +127,7 @@ def forget_trial(
     found = file_kills.holding(folder, wanted)
     if found:
       return f'left behind: {found}', left
-    others = {p.name for p in folder.iterdir()} - {'out', 'cache', 'tmp'}
+    others = {p.name for p in folder.iterdir()} - {'out', 'cache', 'tmp', 'record_keys'}
     return f'left behind: {sorted(others)}' if others else '', left
 
 
