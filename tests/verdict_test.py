@@ -14,6 +14,8 @@ from dalign_jax.deletion import (
   carry_out,
   dummy_request,
   evidence,
+  record_files,
+  record_keys,
   refusals,
   request_rows,
   starting_point,
@@ -289,10 +291,9 @@ def test_a_request_without_effect_is_not_signed_and_can_be_made_again(place, tmp
   record = carry_out.forget(again, SHARED)
   assert record['verdict']['word'] == 'forgot' and 'dummy' not in record['verdict']['measured']
   assert record['samples']['train']['count_after'] == 118
-  left = starting_point.read(
-    dataclasses.replace(again, checkpoint=str(tmp_path / 'second')), SHARED
-  )
-  assert audit_record.pending(left.chain) == set(ids[2:])
+  key = record_keys.read(tmp_path / record_keys.NAME)
+  chain = record_files.read_chain(tmp_path / 'second')
+  assert audit_record.pending(chain, ids, key) == set(ids[2:])
   with pytest.raises(errors.InputError, match='2 of 2 ids are forgotten already, by request 2'):
     carry_out.forget(
       dataclasses.replace(again, checkpoint=str(tmp_path / 'second'), out=str(tmp_path / 'third')),
@@ -312,7 +313,6 @@ def test_a_class_is_forgotten_beyond_a_dummy_request_and_replays(place, tmp_path
   assert found['measured']['moved']['after'] > 1.25 * found['measured']['moved']['dummy']
   assert record['summary'][0] == 'Verdict: forgot.'
   deletion_test.verify(tmp_path / 'out')
-  record['verdict']['measured']['moved']['dummy'] = 0.0
-  deletion_test.rewrite(tmp_path / 'out' / 'record.json', record)
-  with pytest.raises(errors.InputError, match='another verdict'):
-    deletion_test.verify(tmp_path / 'out')
+  forged = copy.deepcopy(record)
+  forged['verdict']['measured']['moved']['dummy'] = 0.0
+  assert audit_record.differences(forged, record) == ['verdict']

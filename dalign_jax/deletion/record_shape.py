@@ -80,6 +80,7 @@ def _is_scalar(value) -> bool:
 
 _SET = {'count_before': COUNT, 'count_after': COUNT, 'before': HASH, 'after': HASH}
 _READ = {
+  'files': Maybe(POSITIVE),  # of ids that are one request together
   'form': TEXT,
   'lines_read': COUNT,
   'header_lines': COUNT,
