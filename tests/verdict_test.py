@@ -144,6 +144,11 @@ def test_command_ends_with_the_code_of_the_verdict(monkeypatch, capsys):
   assert capsys.readouterr().err.startswith(f'error: --verdict: {word}: ')
 
 
+def test_rules_of_the_docs_are_those_of_the_code():
+  text = (deletion_test.ROOT / 'docs' / 'verdict.md').read_text(encoding='utf-8')
+  assert verdict_rules.markdown() in text
+
+
 def test_sign_flip_test_has_its_level():
   rng = np.random.default_rng(0)
   for count in (8, 30):

@@ -111,6 +111,17 @@ def of_word(word: str) -> Verdict:
   return next(kind for kind in VERDICTS if kind.word == word)
 
 
+def markdown() -> str:
+  """The verdicts and the rules as tables for the docs."""
+  lines = ['| verdict | exit code | `--accept` | meaning |', '|---|---:|---|---|']
+  for kind in VERDICTS:
+    accept = f'`{kind.accept}`' if kind.accept else '-'
+    lines.append(f'| `{kind.word}` | {kind.code} | {accept} | {kind.meaning} |')
+  lines += ['', '| rule | threshold | what it decides | why |', '|---|---:|---|---|']
+  lines += [f'| `{r.key}` | {r.threshold:g} | {r.meaning} | {r.reason} |' for r in RULES]
+  return '\n'.join(lines) + '\n'
+
+
 def judge(measured: dict[str, Any]) -> tuple[str, list[str]]:
   """The word and its reasons, by `RULES`.
 
