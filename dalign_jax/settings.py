@@ -82,7 +82,7 @@ class Settings:
 
   dataset: str = problem_setting(
     'mnist5k',
-    'mnist5k or digits (embedded), npz:PATH, folder:PATH, csv:FILE, hf:PATH, mufac:PATH, '
+    'mnist5k or digits (embedded), npz:PATH, npy:PATH, folder:PATH, csv:FILE, hf:PATH, mufac:PATH, '
     'mucac:PATH, celeba:PATH, lfw:PATH, or a TFDS name.',
     section='Data',
     valid=valid_lib.TEXT,
@@ -194,9 +194,15 @@ class Settings:
   )
   schedule: str = problem_setting(
     'cosine',
-    'Learning rate after the warm-up: cosine or triangular.',
+    'Learning rate after the warm-up: cosine, triangular or constant.',
     section='Training',
-    valid=valid_lib.OneOf(('cosine', 'triangular')),
+    valid=valid_lib.OneOf(('cosine', 'triangular', 'constant')),
+  )
+  optimizer: str = problem_setting(
+    'sgd',
+    'Optimizer of originals and golds: sgd, adamw or muon.',
+    section='Training',
+    valid=valid_lib.OneOf(('sgd', 'adamw', 'muon')),
   )
   norm_learning_rate: float = problem_setting(
     1.0,
@@ -248,6 +254,13 @@ class Settings:
     'How programs are mapped over devices: pmap or shard_map.',
     section='Platform',
     valid=valid_lib.OneOf(('pmap', 'shard_map')),
+  )
+  data_on_device: str = run_setting(
+    'auto',
+    'Keep training data on every device: yes, no (each step is sent its rows) or auto (where they '
+    'take at most a quarter of its memory).',
+    section='Platform',
+    valid=valid_lib.OneOf(('auto', 'yes', 'no')),
   )
   cpu_tuning: bool = run_setting(
     True, 'Faster compiler settings on the CPU; they change bits.', section='Platform'

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from dalign_jax import errors
+from dalign_jax import errors, image_rows
 
 Array = jax.Array | np.ndarray
 PyTree = Any
@@ -68,10 +68,10 @@ class DataError(errors.InputError):
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-  """A labelled image set held whole in host memory (or memory-mapped).
+  """A labelled image set.
 
   Attributes:
-    images: `[N, H, W, C]` uint8.
+    images: `[N, H, W, C]` uint8, in memory, or `image_rows.ImageRows` of files.
     labels: `[N]` int32 class indices, or `[N, A]` int32 binary attributes.
     ids: `[N]` unique strings; what a deletion request names.
     group: `[N]` int32 group (person) indices, or None.
@@ -111,7 +111,8 @@ class Dataset:
   def take(self, indices: np.ndarray) -> 'Dataset':
     """The rows `indices`, in that order."""
     group = None if self.group is None else self.group[indices]
-    return Dataset(self.images[indices], self.labels[indices], self.ids[indices], group)
+    images = image_rows.take(self.images, indices)
+    return Dataset(images, self.labels[indices], self.ids[indices], group)
 
 
 def concatenate(first: Dataset, second: Dataset) -> Dataset:
@@ -119,25 +120,29 @@ def concatenate(first: Dataset, second: Dataset) -> Dataset:
   fields = [field.name for field in dataclasses.fields(Dataset)]
   pairs = {name: (getattr(first, name), getattr(second, name)) for name in fields}
   has_both = lambda pair: pair[0] is not None and pair[1] is not None
-  both: dict[str, Any] = {n: np.concatenate(p) if has_both(p) else None for n, p in pairs.items()}
+  join = lambda pair: image_rows.concatenate(*pair) if has_both(pair) else None
+  both: dict[str, Any] = {name: join(pair) for name, pair in pairs.items()}
   return Dataset(**both)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-  """Training recipe of original and gold: SGD with momentum and a schedule.
+  """Training recipe of original and gold: an optimizer and a schedule.
 
   Attributes:
     num_epochs: passes over the training set.
     batch_size: global batch, over all devices.
     learning_rate: peak learning rate.
-    momentum: heavy-ball momentum, Nesterov form.
-    weight_decay: L2 coefficient added to the gradient (as in PyTorch's SGD).
+    momentum: heavy-ball momentum in Nesterov form; the first decay rate of 'adamw' and 'muon'.
+    weight_decay: L2 coefficient added to the gradient (as in PyTorch's SGD); decoupled from it in
+      'adamw' and 'muon'.
     warmup_epochs: length of the linear warm-up, in epochs.
     augmentation: 'none', 'crop' (pad 1/8 of the side, random crop), 'crop_flip' (+ mirror) or
       'shift_flip' (reflect 1/16 of the side, random shift, mirror).
     label_smoothing: s of `losses.cross_entropy`, in [0, 1); not for binary attributes.
-    schedule: 'cosine' (to 0) or 'triangular' (from 0.2 of the peak, linearly to 0.07 of it).
+    schedule: 'cosine' (to 0), 'triangular' (from 0.2 of the peak, linearly to 0.07 of it) or
+      'constant'.
+    optimizer: 'sgd', 'adamw' or 'muon', of `recipe_optim`.
     norm_learning_rate: factor of the learning rate, not of the decay, for the parameters of
       normalisation layers.
     whitening_epochs: epochs in which the bias of a whitening layer is trained; 0: in all.
@@ -154,6 +159,7 @@ class Recipe:
   augmentation: str = 'none'
   label_smoothing: float = 0.0
   schedule: str = 'cosine'
+  optimizer: str = 'sgd'
   norm_learning_rate: float = 1.0
   whitening_epochs: int = 0
   lookahead_steps: int = 0
