@@ -43,9 +43,8 @@ def main(docs: str) -> None:
   where = ('--data=npz:train.npz', '--held_out=npz:held_out.npz')
   files = ('--checkpoint=params', '--ids=request.csv', '--out=forgotten')
   subprocess.run([program, 'forget', *files, *where, *FLAGS], check=True)
-  subprocess.run(
-    [program, 'verify', 'forgotten', '--keys=record_keys', f'--model={MODEL}'], check=True
-  )
+  named = ('--keys=record_keys', f'--model={MODEL}')
+  subprocess.run([program, 'verify', 'forgotten', *named], check=True)
 
 
 if __name__ == '__main__':

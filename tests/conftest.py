@@ -37,3 +37,13 @@ def tiny_problem() -> types.Problem:
     devices=problem.devices,
   )
   return tiny.problem(original)
+
+
+@pytest.fixture(scope='session')
+def two_requests(tmp_path_factory):
+  """The folder of `deletion_place.two_requests`; tests leave the requests as they are."""
+  from tests import deletion_place
+
+  folder = tmp_path_factory.mktemp('two_requests')
+  deletion_place.two_requests(folder)
+  return folder

@@ -14,7 +14,7 @@ import pytest
 from dalign_jax import data as data_lib
 from dalign_jax import errors, training, types
 from dalign_jax.deletion import commitments, record_keys
-from dalign_jax.store import hashing
+from dalign_jax.store import files, hashing
 from experiments import config
 from experiments.benchmarks import file_kills
 from tests import deletion_place, deletion_test
@@ -82,7 +82,7 @@ def test_network_of_the_docs(tmp_path, monkeypatch):
   own |= {'method': 'finetune', 'hparam': ('finetune.num_epochs=1',)}
   record = deletion_test.forget(tmp_path / 'out', tmp_path / 'params', ids[:4], shared, **own)
   assert record['code'] == hashing.of_code('networks') != hashing.of_code()
-  with pytest.raises(errors.InputError, match='model: the record says .* is not imported unless'):
+  with pytest.raises(errors.InputError, match=r'model: the record says .* is not imported unless'):
     deletion_test.verify(tmp_path / 'out')
   deletion_test.verify(tmp_path / 'out', model='networks:make')
   monkeypatch.delitem(sys.modules, 'networks')
@@ -113,7 +113,9 @@ def test_copies_are_refused_forgotten_too_or_kept_and_said(tmp_path):
     request('refused')
   assert not (tmp_path / 'refused').exists()
   record = request('included', copies='include')
-  tags = dict(zip(ids, commitments.tags(record_keys.read(tmp_path / 'record_keys'), ids)))
+  tags = dict(
+    zip(ids, commitments.tags(record_keys.read(tmp_path / 'record_keys'), ids), strict=True)
+  )
   of = lambda *rows: sorted(tags[ids[row]] for row in rows)
   assert record['request']['commitments'] == of(3, 20, 31)
   assert record['copies']['included'] == of(20, 31) and not record['copies']['kept']
@@ -128,7 +130,9 @@ def test_copies_are_refused_forgotten_too_or_kept_and_said(tmp_path):
   assert 'copies of forgotten samples (2) included' in ' '.join(record['summary'])
   deletion_test.verify(tmp_path / 'kept')
   (tmp_path / 'kept' / 'record.html').unlink()
+  places = files.read_json(tmp_path / 'record_keys' / 'kept' / 'places.json')
+  places = {name: places[name] for name in ('checkpoint', 'data', 'held_out', 'ids')}
   forge = lambda found: found['copies']['kept'][0].update(likeness=0.5)
   deletion_place.edit(tmp_path / 'kept', forge)
   with pytest.raises(errors.InputError, match='another copies'):
-    deletion_test.verify(tmp_path / 'kept')
+    deletion_test.verify(tmp_path / 'kept', **places)

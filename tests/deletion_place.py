@@ -1,13 +1,16 @@
 """A small model, data and request of one's own, for tests of records."""
 
+import base64
+from collections.abc import Iterator
 import dataclasses
 import json
 import pathlib
+import re
 
 import numpy as np
 
 from dalign_jax import settings as settings_lib
-from dalign_jax.deletion import carry_out, record_files, record_keys, replay, statement
+from dalign_jax.deletion import carry_out, record_files, record_keys, replay, signing, statement
 from dalign_jax.store import files, hashing
 from experiments.benchmarks import file_kills
 
@@ -59,3 +62,24 @@ def edit(out: pathlib.Path, change, *, rehash: bool = True) -> None:
 def keep(settings: settings_lib.Settings, **changes) -> settings_lib.Settings:
   """Settings with changes."""
   return dataclasses.replace(settings, **changes)
+
+
+def everything(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, bytes]]:
+  """The content of all files below a folder, and of envelopes inside."""
+  for path in folder.rglob('*'):
+    if path.is_file():
+      content = path.read_bytes()
+      yield path, content
+      for found in re.findall(rb'"payload": "([A-Za-z0-9+/=]+)"', content):
+        yield path, base64.b64decode(found)
+
+
+def two_requests(folder: pathlib.Path) -> None:
+  """Two signed requests, one after the other, with the keys in `signing`."""
+  ids = write(folder)
+  private, _ = signing.keygen(folder / 'signing')
+  said = {'received': '2026-05-01', 'due': '2026-05-31', 'ground': 'objection'}
+  forget(folder, signing_key=str(private), **said)
+  (folder / 'second.txt').write_text('\n'.join(ids[10:12]), encoding='utf-8')
+  second = {'checkpoint': str(folder / 'first'), 'ids': str(folder / 'second.txt')}
+  forget(folder, 'second', signing_key=str(private), **second)

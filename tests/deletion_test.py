@@ -242,19 +242,20 @@ def copied(chain, tmp_path):
   return tmp_path / 'copy'
 
 
-def test_changed_checkpoints_are_refused(copied, run):
-  for place, message in (
-    (copied / 'second' / 'model', 'are not those of the record'),
-    (copied / 'first' / 'model', 'not the one that its record speaks of'),
+def test_changed_checkpoints_are_refused(copied, chain, run):
+  for name, message in (
+    ('second', 'are not those of the record'),
+    ('first', 'not the one that its record speaks of'),
   ):
+    place = copied / name / 'model'
     model, metadata = checkpoints.restore(place)
     kernel = model.params['head']['kernel'] + np.float32(1e-3)
     head = {**model.params['head'], 'kernel': kernel}
-    changed = model._replace(params={**model.params, 'head': head})
-    checkpoints.save(place, changed, metadata)
+    checkpoints.save(place, model._replace(params={**model.params, 'head': head}), metadata)
     with pytest.raises(errors.InputError, match=message):
       verify(copied / 'second', checkpoint=str(copied / 'first'))
-    checkpoints.save(place, model, metadata)
+    shutil.rmtree(place)
+    shutil.copytree(chain / name / 'model', place)
   with pytest.raises(errors.InputError, match='checkpoint: the model before'):
     verify(copied / 'second', checkpoint=str(run[0]))
 

@@ -159,8 +159,8 @@ def test_killed_replays_leave_nothing_once_a_command_ran(place, tmp_path, monkey
   assert not dead.exists() and other.exists()
 
 
-def _verify(out):
-  places = {'keys': str(out.parent / 'record_keys')}
+def _verify(out, keys):
+  places = {'keys': str(keys / 'record_keys')}
   replay.verify(out / 'record.json', places=places, settings={}, replay=True)
 
 
@@ -191,7 +191,7 @@ def test_a_model_goes_on_in_its_form_and_its_chain(place, tmp_path):
     record = again(checkpoint, f'second_{number}')
     assert record['number'] == 2, checkpoint
     assert (tmp_path / f'second_{number}' / 'model.npz').is_file(), checkpoint
-  _verify(tmp_path / 'second_0')
+  _verify(tmp_path / 'second_0', first.parent)
   with np.load(place / 'mine.npz') as a, np.load(tmp_path / 'second_0' / 'model.npz') as b:
     assert {k: v.shape for k, v in a.items()} == {k: v.shape for k, v in b.items()}
 
@@ -238,7 +238,7 @@ def test_the_step_that_was_taken_is_said_and_replayed_when_newer_ones_came(place
   assert locate.find(tmp_path / 'out').path == tmp_path / 'out' / 'model' / '0' / 'state'
   with ocp.StandardCheckpointer() as writer:
     writer.save(tmp_path / 'steps' / 'step_11', jax.tree.map(lambda x: x + 1, tree))
-  _verify(tmp_path / 'out')
+  _verify(tmp_path / 'out', tmp_path)
 
 
 def test_a_replay_that_ends_while_its_folder_is_removed_is_no_error(tmp_path, monkeypatch):

@@ -209,7 +209,8 @@ def differences(record: dict, replayed: dict) -> list[str]:
   """Names of the parts in which a replay differs from the record."""
   if 'forget' in record['metrics']['original']:
     replayed = _in_old_words(record, replayed)
-  named = [*_RECOMPUTED, *(n for n in _RECOMPUTED_LATER if n in record or n in replayed)]
+  must = record if record.get('format') == FORMAT else ()  # format 1 came in several forms
+  named = [*_RECOMPUTED, *(n for n in _RECOMPUTED_LATER if n in must or n in replayed)]
   compared = {n: (_comparable(n, record.get(n)), _comparable(n, replayed.get(n))) for n in named}
   return [name for name, (found, again) in compared.items() if found != again]
 

@@ -76,6 +76,7 @@ def render(record: dict, *, is_signed: bool) -> str:
   """
   import jinja2
 
+  reasons = verdict.words(record)[1:]
   source = importlib.resources.files('dalign_jax.deletion').joinpath('record.html.j2')
   environment = jinja2.Environment(
     autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -86,6 +87,8 @@ def render(record: dict, *, is_signed: bool) -> str:
     tone=_TONES[record['verdict']['word']],
     meaning=verdict_rules.of_word(record['verdict']['word']).meaning,
     answer=_answer(record),
+    reasons=reasons,
+    sentences=record['summary'][len(reasons) + 1 :],
     table=_table(record['metrics']),
     models=[_name(model) for model in record['metrics']],
     dates=_dates(record),
@@ -96,12 +99,14 @@ def render(record: dict, *, is_signed: bool) -> str:
 def _answer(record) -> str:
   """The first sentence: what happened to the samples of the request."""
   count = record['request']['count']
-  samples = '1 sample' if count == 1 else f'{count:,} samples'
-  is_gone = verdict.is_forgotten(record)
-  what = 'were removed from' if count > 1 else 'was removed from'
-  if is_gone:
-    return f'{samples} {what} the training data, and the model was changed to forget.'
-  return f'The model was changed, but {samples} cannot be called forgotten.'
+  samples, them = ('1 sample', 'it') if count == 1 else (f'{count:,} samples', 'them')
+  if not verdict.is_forgotten(record):
+    return f'The model was changed, but {samples} cannot be called forgotten.'
+  how = 'changed to forget'
+  if record['method']['name'] == 'retrain':
+    how = 'trained anew without'
+  no_longer = 'no longer counts' if count == 1 else 'no longer count'
+  return f'{samples} {no_longer} as training data, and the model was {how} {them}.'
 
 
 def _table(metrics) -> list[tuple[str, list[str]]]:

@@ -27,6 +27,8 @@ from dalign_jax.deletion import (
 )
 from dalign_jax.store import files, model_folder, progress
 
+_AGAIN_SECONDS = 60.0  # after which a replay that went on all the same is given up again
+
 
 def verify(
   path: pathlib.Path,
@@ -85,7 +87,7 @@ def _replay(folder, record, config, places, may_differ) -> list[str]:
   wanted = _wanted(record, request, basis, places, kept)
   problem, hparams = carry_out.problem_of(basis, request, wanted.rows)
   traces.remove_scratch()
-  with tempfile.TemporaryDirectory(prefix=traces.SCRATCH) as scratch:
+  with tempfile.TemporaryDirectory(prefix=traces.SCRATCH, ignore_cleanup_errors=True) as scratch:
     work = pathlib.Path(scratch)
     lock = files.lock(work / traces.LOCK)  # that of a killed replay is free, and can be removed
     streams = record['seeds'].get('streams', 1)
@@ -249,7 +251,7 @@ def _limit(minutes: float) -> Iterator[None]:
     )
 
   before = signal.signal(signal.SIGALRM, give_up)
-  signal.setitimer(signal.ITIMER_REAL, minutes * 60, 1.0)
+  signal.setitimer(signal.ITIMER_REAL, minutes * 60, _AGAIN_SECONDS)
   try:
     yield
   finally:

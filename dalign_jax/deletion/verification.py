@@ -39,7 +39,7 @@ _FIELDS = {  # field -> what is checked without a replay, and with one (None: th
   'model': ('after: compared with the checkpoint; before: not checked', 'replayed'),
   'method': ('that it follows from the configuration; not that it was used', 'replayed'),
   'seeds': ('that they follow from the configuration', 'replayed'),
-  'configuration': ('its form', 'replayed'),
+  'configuration': ('its form', 'used for the replay, and compared with what it came to'),
   'metrics': ('their names and ranges; not that they were measured', 'replayed'),
   'verdict': ('that it follows from what it says was measured', 'replayed'),
   'summary': ('that it follows from other fields', 'replayed'),
