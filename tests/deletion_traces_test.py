@@ -239,3 +239,21 @@ def test_the_step_that_was_taken_is_said_and_replayed_when_newer_ones_came(place
   with ocp.StandardCheckpointer() as writer:
     writer.save(tmp_path / 'steps' / 'step_11', jax.tree.map(lambda x: x + 1, tree))
   _verify(tmp_path / 'out', tmp_path)
+
+
+def test_a_replay_that_ends_while_its_folder_is_removed_is_no_error(tmp_path, monkeypatch):
+  """Two processes remove the same folder: files that were there a moment ago are gone."""
+  monkeypatch.setattr(traces.tempfile, 'gettempdir', lambda: str(tmp_path))
+  dead = tmp_path / f'{traces.SCRATCH}ends'
+  (dead / 'model').mkdir(parents=True)
+  rmtree, calls = traces.shutil.rmtree, []
+
+  def remove_as_well(path):
+    calls.append(path)
+    if len(calls) == 1:
+      raise FileNotFoundError('_METADATA')
+    rmtree(path)
+
+  monkeypatch.setattr(traces.shutil, 'rmtree', remove_as_well)
+  assert traces.remove_scratch() == (1, [])
+  assert len(calls) == 2 and not dead.exists()

@@ -86,7 +86,8 @@ def forget(request: settings_lib.Request, config, paths: tuple[str, ...] = ()) -
   refusals.check_model(problem)
   audit_record.said_of(request)
   own = record_keys.own_folder(keys, out)
-  basis = basis._replace(key=record_keys.make(keys))
+  key = record_keys.make(keys)
+  basis = basis._replace(key=key)
   start = [model_folder.digest(basis.model), basis.data_hash, wanted.rows.tolist()]
   how = [request.method, method_hparams, config.unlearn_seed]
   folder = traces.hidden_folder(out, hashing.of_json([start, how]))
@@ -100,11 +101,11 @@ def forget(request: settings_lib.Request, config, paths: tuple[str, ...] = ()) -
     model_source.write(folder, basis.taken, checkpoints.restore(folder / 'model')[0])
     traces.drop_paths(folder)
     left = _clean(request, config, basis, problem.forget, out, folder)
-    history = record_files.entries(record_files.chain_of(earlier), basis.key) if earlier else []
+    history = record_files.entries(record_files.chain_of(earlier), key) if earlier else []
     more = {'files': record_files.model_files(folder), 'history': history}
     environment = model_folder.environment()
     record = audit_record.make(basis, request, wanted, outcome, environment, left, more=more)
-    files.write_json(folder / record_files.MEMBERS, audit_record.members(outcome.sets, basis.key))
+    files.write_json(folder / record_files.MEMBERS, audit_record.members(outcome.sets, key))
     record_files.write(folder, record, history, signer)
     page.write(folder, record, is_signed=signer is not None)
     receipts.write(own, record, basis, wanted.rows, outcome.sets['train'])

@@ -74,7 +74,7 @@ def read(
   with errors.blame('checkpoint'):
     located = locate.find(folder, request.item)
   held_out = request.held_out
-  if chain:
+  if earlier:
     config, held_out = _earlier(config, chain[-1], request, keys, trusts_records)
     source, found = sets_by_ids(config, chain[-1], held_out, earlier, keys)
   elif problem:

@@ -158,11 +158,16 @@ def _remove_free(folders) -> tuple[int, list[str]]:
       except errors.InputError:
         busy.append(str(folder))
         continue
-      with contextlib.suppress(FileNotFoundError):  # its owner ends right now, and removes it too
-        shutil.rmtree(folder)
-      shutil.rmtree(folder, ignore_errors=True)
+      _remove_whole(folder)
       count += 1
   return count, busy
+
+
+def _remove_whole(folder) -> None:
+  """Removes a folder that another process may be removing at the same time, its replay over."""
+  while folder.exists():
+    with contextlib.suppress(FileNotFoundError):
+      shutil.rmtree(folder)
 
 
 def _last_change(folder: pathlib.Path) -> float:

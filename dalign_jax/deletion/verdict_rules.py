@@ -111,6 +111,17 @@ def of_word(word: str) -> Verdict:
   return next(kind for kind in VERDICTS if kind.word == word)
 
 
+def markdown() -> str:
+  """The verdicts and the rules as tables for the docs."""
+  lines = ['| verdict | exit code | `--accept` | meaning |', '|---|---:|---|---|']
+  for kind in VERDICTS:
+    accept = f'`{kind.accept}`' if kind.accept else '-'
+    lines.append(f'| `{kind.word}` | {kind.code} | {accept} | {kind.meaning} |')
+  lines += ['', '| rule | threshold | what it decides | why |', '|---|---:|---|---|']
+  lines += [f'| `{r.key}` | {r.threshold:g} | {r.meaning} | {r.reason} |' for r in RULES]
+  return '\n'.join(lines) + '\n'
+
+
 def judge(measured: dict[str, Any]) -> tuple[str, list[str]]:
   """The word and its reasons, by `RULES`.
 
@@ -179,7 +190,7 @@ def _stands_out(measured, moment) -> list[str]:
     if part.get('p_gold', {}).get(moment, 1.0) <= _RULE['significance']:
       found.append(
         f'{_begin(name)} are recognised with {_percent(accuracy)} and by a retrained model with '
-        f'{_percent(accuracy_of_gold(part))} (p = {part["p_gold"][moment]:.3f}).'
+        f'{_percent(part["accuracy"]["gold"])} (p = {part["p_gold"][moment]:.3f}).'
       )
   attack = measured['attack']
   if attack and abs(attack[moment] - 0.5) > attack['floor']:
@@ -188,11 +199,6 @@ def _stands_out(measured, moment) -> list[str]:
       f'0.5 and its floor {attack["floor"]:.3f}.'
     )
   return found
-
-
-def accuracy_of_gold(part: dict[str, Any]) -> float:
-  """The accuracy of a retrained model on a part of the samples."""
-  return part['accuracy']['gold']
 
 
 def _grown(measured) -> list[str]:
