@@ -47,3 +47,11 @@ def two_requests(tmp_path_factory):
   folder = tmp_path_factory.mktemp('two_requests')
   deletion_place.two_requests(folder)
   return folder
+
+
+@pytest.fixture
+def record(two_requests):
+  """The record of the first of `two_requests`."""
+  from dalign_jax.deletion import record_files
+
+  return record_files.read(two_requests / 'first' / record_files.RECORD)
