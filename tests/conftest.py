@@ -40,7 +40,7 @@ def tiny_problem() -> types.Problem:
 
 
 @pytest.fixture(scope='session')
-def two_requests(tmp_path_factory):
+def asked(tmp_path_factory):
   """The folder of `deletion_place.two_requests`; tests leave the requests as they are."""
   from tests import deletion_place
 
@@ -50,8 +50,8 @@ def two_requests(tmp_path_factory):
 
 
 @pytest.fixture
-def record(two_requests):
-  """The record of the first of `two_requests`."""
+def record(asked):
+  """The record of the first request of `asked`."""
   from dalign_jax.deletion import record_files
 
-  return record_files.read(two_requests / 'first' / record_files.RECORD)
+  return record_files.read(asked / 'first' / record_files.RECORD)

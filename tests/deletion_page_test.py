@@ -52,9 +52,9 @@ def _page(record, is_signed=True):
   return text, parser.parse(text)
 
 
-def test_page_is_valid_and_says_the_verdict_first_and_the_limits_in_words(two_requests, record):
+def test_page_is_valid_and_says_the_verdict_first_and_the_limits_in_words(asked, record):
   text, tree = _page(record)
-  assert text == (two_requests / 'first' / 'record.html').read_text(encoding='utf-8')
+  assert text == (asked / 'first' / 'record.html').read_text(encoding='utf-8')
   body = ' '.join(' '.join(tree.find('body').itertext()).split())
   word = record['verdict']['word']
   assert body.startswith(f'Deletion request 1, {record["created"][:10]} {word}')
