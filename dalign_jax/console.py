@@ -113,7 +113,7 @@ def receipt(arguments: list[str]) -> None:
   path = _record_path(arguments)
   import numpy as np
 
-  from dalign_jax.deletion import receipts, record_files, verification
+  from dalign_jax.deletion import receipts, untrusted, verification
 
   chain = verification.chain_of(path)
   record = chain[-1][0]
@@ -121,7 +121,7 @@ def receipt(arguments: list[str]) -> None:
   image = None
   if FLAGS.pixels:
     with errors.blame('pixels'):
-      image = record_files.load_array(pathlib.Path(FLAGS.pixels).expanduser())
+      image = untrusted.load_array(pathlib.Path(FLAGS.pixels).expanduser())
       image = np.ascontiguousarray(image)
   with errors.blame('receipt'):
     found = receipts.read(pathlib.Path(FLAGS.receipt).expanduser())

@@ -18,23 +18,21 @@ from dalign_jax.store import files, hashing
 from tests import deletion_place
 
 
-@pytest.fixture(scope='module')
-def place(two_requests):
-  return two_requests
-
-
 @pytest.fixture
-def out(place, tmp_path):
+def out(asked, tmp_path):
   """A copy of the second request, without its page, which would give forgeries away."""
-  shutil.copytree(place / 'second', tmp_path / 'second')
+  shutil.copytree(asked / 'second', tmp_path / 'second')
   (tmp_path / 'second' / 'record.html').unlink()
   return tmp_path / 'second'
 
 
-def _verify(place, out, again=True, **more):
-  named = {'checkpoint': str(place / 'first'), 'data': f'npz:{place}/train.npz'}
-  named |= {'held_out': f'npz:{place}/held_out.npz', 'ids': [str(place / 'second.txt')]}
-  return deletion_place.verify(out, again, place / 'record_keys', places=named, **more)
+def _verify(asked, out, again=True, **more):
+  named = {'checkpoint': str(asked / 'first'), 'data': f'npz:{asked}/train.npz'}
+  named |= {
+    'held_out': f'npz:{asked}/held_out.npz',
+    'ids': [str(asked / 'second.txt')],
+  }
+  return deletion_place.verify(out, again, asked / 'record_keys', places=named, **more)
 
 
 def _unsign(out):
@@ -174,15 +172,15 @@ INCONSISTENT = {  # with a hash that fits; refused without a replay
 
 
 @pytest.mark.parametrize('case', INCONSISTENT)
-def test_what_contradicts_itself_is_refused_without_a_replay(case, place, out):
+def test_what_contradicts_itself_is_refused_without_a_replay(case, asked, out):
   change = INCONSISTENT[case]
   if change == 'first':  # forgotten before
-    first = record_files.read(place / 'first' / 'record.json')
+    first = record_files.read(asked / 'first' / 'record.json')
     change = _set('request', 'commitments', first['request']['commitments'][:2])
   _unsign(out)
   _edit_raw(out, change)
   with pytest.raises(errors.InputError) as error:
-    _verify(place, out, again=False)
+    _verify(asked, out, again=False)
   assert '\n' not in str(error.value) and len(str(error.value)) < 600
 
 
@@ -233,16 +231,16 @@ CONSISTENT = {  # nothing in the record gives them away: the replay does
 
 
 @pytest.mark.parametrize('case', CONSISTENT)
-def test_what_is_consistent_is_refused_by_the_replay(case, place, out, capsys):
+def test_what_is_consistent_is_refused_by_the_replay(case, asked, out, capsys):
   change, message = CONSISTENT[case]
   deletion_place.edit(out, change)
   with pytest.raises(errors.InputError, match='is around another record'):
-    _verify(place, out, again=False)
+    _verify(asked, out, again=False)
   _unsign(out)
   with pytest.raises(errors.InputError, match='is not signed'):
-    _verify(place, out, again=False, public_keys=[place / 'signing' / signing.PUBLIC])
+    _verify(asked, out, again=False, public_keys=[asked / 'signing' / signing.PUBLIC])
   with pytest.raises(errors.InputError, match=message) as error:
-    _verify(place, out)
+    _verify(asked, out)
   assert '\n' not in str(error.value)
   assert '\nverified' not in capsys.readouterr().out
 
@@ -412,10 +410,10 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize('case', DAMAGED)
-def test_damaged_files_are_refused_in_one_line(case, place, out):
+def test_damaged_files_are_refused_in_one_line(case, asked, out):
   DAMAGED[case](out)
   with pytest.raises(errors.InputError) as error:
-    _verify(place, out, again=False)
+    _verify(asked, out, again=False)
   assert '\n' not in str(error.value) and len(str(error.value)) < 800
 
 
@@ -429,49 +427,49 @@ SIGNATURES = {
 
 
 @pytest.mark.parametrize('case', SIGNATURES)
-def test_signatures_that_are_none_are_refused_where_the_key_is_known(case, place, out):
+def test_signatures_that_are_none_are_refused_where_the_key_is_known(case, asked, out):
   SIGNATURES[case](out)
   with pytest.raises(errors.InputError, match='no signature is of the key'):
-    _verify(place, out, again=False, public_keys=[place / 'signing' / signing.PUBLIC])
+    _verify(asked, out, again=False, public_keys=[asked / 'signing' / signing.PUBLIC])
 
 
-def test_a_forger_s_own_signature_is_not_the_one_that_is_asked_for(place, out, tmp_path):
+def test_a_forger_s_own_signature_is_not_the_one_that_is_asked_for(asked, out, tmp_path):
   deletion_place.edit(out, _set(*_UNIT, 'dimensional_alignment', 0.5))
   private, public = signing.keygen(tmp_path / 'forger')
   payload = (out / 'record.json').read_bytes()
   files.write_json(
     out / record_files.ENVELOPE, signing.sign(payload, signing.read_private(private))
   )
-  key = place / 'signing' / signing.PUBLIC
+  key = asked / 'signing' / signing.PUBLIC
   with pytest.raises(errors.InputError, match='request 2: no signature is of the key'):
-    _verify(place, out, again=False, public_keys=[key])
+    _verify(asked, out, again=False, public_keys=[key])
   with pytest.raises(errors.InputError, match='request 1: no signature is of the key'):
-    _verify(place, out, again=False, public_keys=[public])
+    _verify(asked, out, again=False, public_keys=[public])
 
 
-def test_a_whole_chain_is_verified_and_says_field_by_field_what_was_checked(place, out, capsys):
-  keys = [place / 'signing' / signing.PUBLIC]
-  levels = _verify(place, out, public_keys=keys)
+def test_a_whole_chain_is_verified_and_says_field_by_field_what_was_checked(asked, out, capsys):
+  keys = [asked / 'signing' / signing.PUBLIC]
+  levels = _verify(asked, out, public_keys=keys)
   assert levels == ['DALIGN_JAX_RECORD', 'DALIGN_JAX_SIGNED', 'DALIGN_JAX_REPLAYED']
   text = capsys.readouterr().out
   record = record_files.read(out / 'record.json')
   assert all(f'\n  {name}: ' in text for name in record) and text.endswith('\nverified\n')
-  _verify(place, out, again=False)
+  _verify(asked, out, again=False)
   text = capsys.readouterr().out
   assert all(f'\n  {name}: ' in text for name in record) and '\nverified' not in text
   assert 'not checked: name the key by --public_key' in text
 
 
-def test_other_code_may_differ_if_whoever_verifies_says_so(place, out, capsys):
+def test_other_code_may_differ_if_whoever_verifies_says_so(asked, out, capsys):
   _unsign(out)
   deletion_place.edit(out, _set('code', _HASH))
-  levels = _verify(place, out, may_differ=('code',))
+  levels = _verify(asked, out, may_differ=('code',))
   text = capsys.readouterr().out
   assert levels == ['DALIGN_JAX_RECORD'] and text.endswith('\nverified, except code\n')
   assert '  code: differs, as allowed' in text
 
 
-def test_a_replay_without_an_end_is_given_up(place, out):
+def test_a_replay_without_an_end_is_given_up(asked, out):
   """A million epochs: the record is consistent, and nobody waits for it."""
   _unsign(out)
 
@@ -481,10 +479,10 @@ def test_a_replay_without_an_end_is_given_up(place, out):
 
   deletion_place.edit(out, change)
   with pytest.raises(errors.InputError, match=r'given up after 0.05 minutes; --max_minutes'):
-    _verify(place, out, max_minutes=0.05)
+    _verify(asked, out, max_minutes=0.05)
 
 
-def test_no_place_or_module_of_a_record_is_opened(place, out, tmp_path, monkeypatch):
+def test_no_place_or_module_of_a_record_is_opened(asked, out, tmp_path, monkeypatch):
   """A record that names other data and another network: neither is touched."""
   _unsign(out)
   trap = tmp_path / 'trap.py'
@@ -492,19 +490,19 @@ def test_no_place_or_module_of_a_record_is_opened(place, out, tmp_path, monkeypa
   monkeypatch.syspath_prepend(tmp_path)
   deletion_place.edit(out, _set('configuration', 'settings', 'model', 'trap:make'))
   with pytest.raises(errors.InputError, match='its code is not imported unless'):
-    _verify(place, out)
-  for data in ('hf:somewhere', 'cifar10', 'folder:/etc', f'npz:{place}/train.npz'):
+    _verify(asked, out)
+  for data in ('hf:somewhere', 'cifar10', 'folder:/etc', f'npz:{asked}/train.npz'):
     deletion_place.edit(out, _set('configuration', 'settings', 'model', 'cnn'))
     deletion_place.edit(out, _set('configuration', 'settings', 'dataset', data))
     with pytest.raises(errors.InputError, match='data: say where they are: the record says'):
       deletion_place.verify(
-        out, keys=place / 'record_keys', places={'checkpoint': str(place / 'first')}
+        out, keys=asked / 'record_keys', places={'checkpoint': str(asked / 'first')}
       )
 
 
-def test_the_unchanged_record_passes_what_refuses_the_forgeries(place, out):
+def test_the_unchanged_record_passes_what_refuses_the_forgeries(asked, out):
   """Written again by the same means: what is refused above is refused for what was changed."""
   _unsign(out)
   _edit_raw(out, lambda record: None)
-  assert _verify(place, out, again=False) == ['DALIGN_JAX_RECORD']
+  assert _verify(asked, out, again=False) == ['DALIGN_JAX_RECORD']
   assert len(INCONSISTENT) + len(CONSISTENT) + len(DAMAGED) + len(SIGNATURES) > 140

@@ -22,16 +22,6 @@ from tests import deletion_place
 FIXTURE = pathlib.Path(__file__).parent / 'fixtures' / 'record_v1'
 
 
-@pytest.fixture(scope='module')
-def place(two_requests):
-  return two_requests
-
-
-@pytest.fixture(scope='module')
-def record(place):
-  return record_files.read(place / 'first' / 'record.json')
-
-
 def test_rights_are_in_the_words_of_the_vocabulary_and_dates_in_order(record):
   said = record['rights']
   assert said['@type'] == 'dpv:RightExerciseActivity' and said['dpv:hasRight'] == 'eu-gdpr:A17'
@@ -62,9 +52,9 @@ def _page(record, is_signed=True):
   return text, parser.parse(text)
 
 
-def test_page_is_valid_and_says_the_verdict_first_and_the_limits_in_words(place, record):
+def test_page_is_valid_and_says_the_verdict_first_and_the_limits_in_words(asked, record):
   text, tree = _page(record)
-  assert text == (place / 'first' / 'record.html').read_text(encoding='utf-8')
+  assert text == (asked / 'first' / 'record.html').read_text(encoding='utf-8')
   body = ' '.join(' '.join(tree.find('body').itertext()).split())
   word = record['verdict']['word']
   assert body.startswith(f'Deletion request 1, {record["created"][:10]} {word}')

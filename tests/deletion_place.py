@@ -10,6 +10,7 @@ import re
 import numpy as np
 
 from dalign_jax import settings as settings_lib
+from dalign_jax import types
 from dalign_jax.deletion import carry_out, record_files, record_keys, replay, signing, statement
 from dalign_jax.store import files, hashing
 from experiments.benchmarks import file_kills
@@ -83,3 +84,10 @@ def two_requests(folder: pathlib.Path) -> None:
   (folder / 'second.txt').write_text('\n'.join(ids[10:12]), encoding='utf-8')
   second = {'checkpoint': str(folder / 'first'), 'ids': str(folder / 'second.txt')}
   forget(folder, 'second', signing_key=str(private), **second)
+
+
+def dataset(folder: pathlib.Path, rows: slice = slice(None)) -> types.Dataset:
+  """Rows of the training set."""
+  with np.load(folder / 'train.npz') as arrays:
+    found = types.Dataset(arrays['images'], arrays['labels'], arrays['ids'])
+  return found.take(np.arange(len(found))[rows])

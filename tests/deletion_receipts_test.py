@@ -11,29 +11,12 @@ from dalign_jax import errors, types
 from dalign_jax.deletion import (
   commitments,
   receipts,
-  record_files,
   record_keys,
 )
 from dalign_jax.store import hash_tree, hashing
 from tests import deletion_place, hashing_test
 
 FIXTURE = pathlib.Path(__file__).parent / 'fixtures' / 'record_v1'
-
-
-@pytest.fixture(scope='module')
-def place(two_requests):
-  return two_requests
-
-
-@pytest.fixture(scope='module')
-def record(place):
-  return record_files.read(place / 'first' / 'record.json')
-
-
-def _dataset(place, rows=slice(None)):
-  with np.load(place / 'train.npz') as arrays:
-    found = types.Dataset(arrays['images'], arrays['labels'], arrays['ids'])
-  return found.take(np.arange(len(found))[rows])
 
 
 @pytest.mark.parametrize('size', [1, 2, 3, 7, 8, 13])
@@ -49,7 +32,7 @@ def test_every_leaf_has_a_path_to_the_root_and_no_other_leaf_has(size):
       try:
         assert hash_tree.root(leaf, wrong, size, audit) != root
       except errors.InputError:
-        pass  # there is no such place
+        pass  # there is no such asked
     for path in (audit[:-1], [*audit, '0' * 64]):
       if path != audit:
         with pytest.raises(errors.InputError, match='audit path is too'):
@@ -66,14 +49,14 @@ def test_paths_are_those_of_certificate_transparency():
   assert hash_tree.path(tree, 6) == [hashing.tree_root(leaves[4:6]), hashing.tree_root(leaves[:4])]
 
 
-def _receipts(place, name='first'):
-  folder = place / record_keys.NAME / name / receipts.FOLDER
+def _receipts(asked, name='first'):
+  folder = asked / record_keys.NAME / name / receipts.FOLDER
   return [json.loads(p.read_text(encoding='utf-8')) for p in sorted(folder.iterdir())]
 
 
-def test_receipts_show_that_samples_were_there_and_are_gone(place, record):
-  source = _dataset(place)
-  found = _receipts(place)
+def test_receipts_show_that_samples_were_there_and_are_gone(asked, record):
+  source = deletion_place.dataset(asked)
+  found = _receipts(asked)
   assert [one['id'] for one in found] == sorted(source.ids[:4].tolist())
   for one in found:
     row = source.ids.tolist().index(one['id'])
@@ -86,11 +69,16 @@ def test_receipts_show_that_samples_were_there_and_are_gone(place, record):
     receipts.check(found[0], record, source.images[5])
 
 
-def test_receipt_of_what_counts_as_forgotten_and_of_what_does_not(place, tmp_path):
+def test_receipt_of_what_counts_as_forgotten_and_of_what_does_not(asked, tmp_path):
   """`retrain` always counts as forgotten; its receipts show that nothing lies in between."""
   settings = deletion_place.keep(deletion_place.SETTINGS, num_epochs=1)
   exact = deletion_place.forget(
-    place, 'exact', method='retrain', hparam=(), settings=settings, keys=str(tmp_path / 'keys')
+    asked,
+    'exact',
+    method='retrain',
+    hparam=(),
+    settings=settings,
+    keys=str(tmp_path / 'keys'),
   )
   folder = tmp_path / 'keys' / 'exact' / receipts.FOLDER
   for path in folder.iterdir():
@@ -118,9 +106,9 @@ FORGED_RECEIPTS = {
   'another record': lambda r: r.update(record='0' * 64),
   'another format': lambda r: r.update(format='receipt'),
   'no proof': lambda r: r.pop('before'),
-  'another place': lambda r: r['before'].update(index=r['before']['index'] ^ 1),
-  'no place': lambda r: r['before'].update(index=-1),
-  'a place beyond': lambda r: r['before'].update(index=10**9),
+  'another asked': lambda r: r['before'].update(index=r['before']['index'] ^ 1),
+  'no asked': lambda r: r['before'].update(index=-1),
+  'a asked beyond': lambda r: r['before'].update(index=10**9),
   'a shorter path': lambda r: r['before']['path'].pop(),
   'a path of words': lambda r: r['before'].update(path=['a']),
   'more': lambda r: r.update(note='trust me'),
@@ -130,8 +118,8 @@ FORGED_RECEIPTS = {
 
 
 @pytest.mark.parametrize('case', FORGED_RECEIPTS)
-def test_forged_receipts_are_refused(case, place, record):
-  one = _receipts(place)[0]
+def test_forged_receipts_are_refused(case, asked, record):
+  one = _receipts(asked)[0]
   FORGED_RECEIPTS[case](one)
   with pytest.raises(errors.InputError) as error:
     receipts.check(one, record)

@@ -28,22 +28,6 @@ from tests import deletion_place
 FIXTURE = pathlib.Path(__file__).parent / 'fixtures' / 'record_v1'
 
 
-@pytest.fixture(scope='module')
-def place(two_requests):
-  return two_requests
-
-
-@pytest.fixture(scope='module')
-def record(place):
-  return record_files.read(place / 'first' / 'record.json')
-
-
-def _dataset(place, rows=slice(None)):
-  with np.load(place / 'train.npz') as arrays:
-    found = types.Dataset(arrays['images'], arrays['labels'], arrays['ids'])
-  return found.take(np.arange(len(found))[rows])
-
-
 def _hashes(folder) -> set[str]:
   """All hashes of a request that are of samples."""
   record = record_files.read(folder / 'record.json')
@@ -54,44 +38,45 @@ def _hashes(folder) -> set[str]:
   return set(re.findall('[0-9a-f]{64}', text))
 
 
-def test_without_the_key_commitments_are_noise(place, tmp_path):
+def test_without_the_key_commitments_are_noise(asked, tmp_path):
   """The same request under another key shares no hash: nothing can be confirmed without the key."""
-  deletion_place.forget(place, 'again', keys=str(tmp_path / 'keys'))
-  first, again = (_hashes(place / name) for name in ('first', 'again'))
+  deletion_place.forget(asked, 'again', keys=str(tmp_path / 'keys'))
+  first, again = (_hashes(asked / name) for name in ('first', 'again'))
   assert len(first) == len(again) > 100 and not first & again
   with pytest.raises(errors.InputError, match='keys: the key there is not the one of the record'):
-    deletion_place.verify(place / 'first', keys=tmp_path / 'keys')
+    deletion_place.verify(asked / 'first', keys=tmp_path / 'keys')
   (tmp_path / 'keys' / record_keys.KEY_FILE).unlink()
   with pytest.raises(errors.InputError, match='if it was destroyed, the commitments are noise'):
-    deletion_place.verify(place / 'again', keys=tmp_path / 'keys')
+    deletion_place.verify(asked / 'again', keys=tmp_path / 'keys')
 
 
-def test_a_guess_is_confirmed_with_the_key_and_not_without(place, record):
-  key = record_keys.read(place / record_keys.NAME)
-  ids = _dataset(place).ids.tolist()
+def test_a_guess_is_confirmed_with_the_key_and_not_without(asked, record):
+  key = record_keys.read(asked / record_keys.NAME)
+  ids = deletion_place.dataset(asked).ids.tolist()
   assert sorted(commitments.tags(key, ids[:4])) == record['request']['commitments']
   for other in (bytes(32), hashlib.sha256(key).digest(), key[::-1]):
     assert not set(commitments.tags(other, ids)) & set(record['request']['commitments'])
   plain = {hashlib.sha256(name.encode()).hexdigest() for name in ids}
   plain |= {
-    hashing.samples_root(_dataset(place)),
-    hashing.samples_root(_dataset(place, slice(4, None))),
+    hashing.samples_root(deletion_place.dataset(asked)),
+    hashing.samples_root(deletion_place.dataset(asked, slice(4, None))),
   }
   assert not any(value in json.dumps(record) for value in plain)
 
 
-def test_private_files_are_for_their_owner_alone(place):
-  keys = place / record_keys.NAME
-  private = [p for p in keys.rglob('*') if p.is_file()] + [place / 'signing' / signing.PRIVATE]
+def test_private_files_are_for_their_owner_alone(asked):
+  keys = asked / record_keys.NAME
+  private = [p for p in keys.rglob('*') if p.is_file()] + [asked / 'signing' / signing.PRIVATE]
   assert len(private) == 1 + 2 + 4 + 2 + 1  # key, places, receipts; the key to sign with
   for path in private:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
   for path in (keys, *(p for p in keys.rglob('*') if p.is_dir())):
     assert stat.S_IMODE(path.stat().st_mode) == 0o700, path
+  assert stat.S_IMODE(asked.joinpath('first').stat().st_mode) & 0o055 == 0o055  # to give away
   with pytest.raises(errors.InputError, match=r'keys: .* lies in .* which is given away'):
-    deletion_place.forget(place, 'other', keys=str(place / 'first' / 'keys'))
+    deletion_place.forget(asked, 'other', keys=str(asked / 'first' / 'keys'))
   with pytest.raises(errors.InputError, match=r'keys: .* lies in .* which is given away'):
-    deletion_place.forget(place, 'other', keys=str(place / 'other' / 'keys'))
+    deletion_place.forget(asked, 'other', keys=str(asked / 'other' / 'keys'))
 
 
 NAMES = ('anna_example', 'bert_example', 'carla_example')

@@ -13,33 +13,16 @@ import pytest
 from securesystemslib import dsse, exceptions
 from securesystemslib import signer as sslib_signer
 
-from dalign_jax import console, errors, types
+from dalign_jax import console, errors
 from dalign_jax.deletion import (
   page,
   receipts,
-  record_files,
   record_keys,
   signing,
 )
 from tests import deletion_place
 
 FIXTURE = pathlib.Path(__file__).parent / 'fixtures' / 'record_v1'
-
-
-@pytest.fixture(scope='module')
-def place(two_requests):
-  return two_requests
-
-
-@pytest.fixture(scope='module')
-def record(place):
-  return record_files.read(place / 'first' / 'record.json')
-
-
-def _dataset(place, rows=slice(None)):
-  with np.load(place / 'train.npz') as arrays:
-    found = types.Dataset(arrays['images'], arrays['labels'], arrays['ids'])
-  return found.take(np.arange(len(found))[rows])
 
 
 def _third_party(path, public):
@@ -52,9 +35,9 @@ def _third_party(path, public):
   return envelope.payload
 
 
-def test_a_third_party_checks_signature_and_files_without_this_library(place, tmp_path):
-  out = place / 'first'
-  payload = _third_party(out / 'record.intoto.jsonl', place / 'signing' / signing.PUBLIC)
+def test_a_third_party_checks_signature_and_files_without_this_library(asked, tmp_path):
+  out = asked / 'first'
+  payload = _third_party(out / 'record.intoto.jsonl', asked / 'signing' / signing.PUBLIC)
   assert payload == (out / 'record.json').read_bytes()
   found = json.loads(payload)
   assert found['_type'] == 'https://in-toto.io/Statement/v1'
@@ -105,14 +88,14 @@ def test_keys_are_never_replaced_and_other_keys_are_refused(tmp_path):
     signing.read_private(tmp_path / 'rsa.pem')
 
 
-def test_a_missing_package_is_said_with_its_pip_line(place, record, tmp_path, monkeypatch, capsys):
+def test_a_missing_package_is_said_with_its_pip_line(asked, record, tmp_path, monkeypatch, capsys):
   for name in ('cryptography', 'jinja2'):
     monkeypatch.setitem(__import__('sys').modules, name, None)
   with pytest.raises(errors.InputError, match=r"cryptography: pip install 'dalign-jax.deletion.'"):
     signing.keygen(tmp_path)
   page.write(tmp_path, record, is_signed=True)
   assert "Jinja2: pip install 'dalign-jax[deletion]'" in capsys.readouterr().out
-  assert "pip install 'dalign-jax[deletion]'" in page.check(place / 'first', record, is_signed=True)
+  assert "pip install 'dalign-jax[deletion]'" in page.check(asked / 'first', record, is_signed=True)
 
 
 def _run(command, arguments, **given):
@@ -135,12 +118,16 @@ def no_flags(monkeypatch):
     delattr(console.FLAGS, name)
 
 
-def test_summary_of_a_verification_is_signed_by_whoever_verifies(place, tmp_path, no_flags):
+def test_summary_of_a_verification_is_signed_by_whoever_verifies(asked, tmp_path, no_flags):
   signing.keygen(tmp_path)
-  out, path = place / 'first', tmp_path / 'summary.intoto.jsonl'
-  given = {'keys': str(place / record_keys.NAME), 'replay': False, 'compilation_cache_dir': ''}
+  out, path = asked / 'first', tmp_path / 'summary.intoto.jsonl'
+  given = {
+    'keys': str(asked / record_keys.NAME),
+    'replay': False,
+    'compilation_cache_dir': '',
+  }
   given |= {'signing_key': str(tmp_path / signing.PRIVATE), 'summary': str(path)}
-  given |= {'public_key': [str(place / 'signing' / signing.PUBLIC)]}
+  given |= {'public_key': [str(asked / 'signing' / signing.PUBLIC)]}
   _run('verify', [str(out)], **given)
   found = json.loads(_third_party(path, tmp_path / signing.PUBLIC))
   said = found['predicate']
@@ -152,9 +139,9 @@ def test_summary_of_a_verification_is_signed_by_whoever_verifies(place, tmp_path
   assert said['inputAttestations'][0]['digest'] == {'sha256': digest}
 
 
-def test_summary_of_a_verification_that_failed(place, tmp_path, no_flags):
+def test_summary_of_a_verification_that_failed(asked, tmp_path, no_flags):
   signing.keygen(tmp_path)
-  shutil.copytree(place / 'first', tmp_path / 'out')
+  shutil.copytree(asked / 'first', tmp_path / 'out')
   (tmp_path / 'out' / 'model' / 'more').write_text('x', encoding='utf-8')
   path = tmp_path / 'summary.intoto.jsonl'
   given = {'keys': '', 'replay': False, 'compilation_cache_dir': '', 'summary': str(path)}
@@ -164,16 +151,16 @@ def test_summary_of_a_verification_that_failed(place, tmp_path, no_flags):
   assert (found['verificationResult'], found['verifiedLevels']) == ('FAILED', ['FAILED'])
 
 
-def test_receipt_and_keygen_commands(place, tmp_path, capsys, no_flags):
+def test_receipt_and_keygen_commands(asked, tmp_path, capsys, no_flags):
   _run('keygen', [], keys=str(tmp_path / 'new'))
   text = capsys.readouterr().out
   assert f'{tmp_path}/new/signing.pem' in text and 'key id: ' in text
-  path = next((place / record_keys.NAME / 'first' / receipts.FOLDER).iterdir())
-  np.save(tmp_path / 'pixels.npy', _dataset(place).images[0])
-  given = {'receipt': str(path), 'public_key': [str(place / 'signing' / signing.PUBLIC)]}
+  path = next((asked / record_keys.NAME / 'first' / receipts.FOLDER).iterdir())
+  np.save(tmp_path / 'pixels.npy', deletion_place.dataset(asked).images[0])
+  given = {'receipt': str(path), 'public_key': [str(asked / 'signing' / signing.PUBLIC)]}
   for name in list(console.FLAGS):
     if name in ('keys', 'receipt', 'public_key', 'pixels'):
       delattr(console.FLAGS, name)
-  _run('receipt', [str(place / 'first')], pixels=str(tmp_path / 'pixels.npy'), **given)
+  _run('receipt', [str(asked / 'first')], pixels=str(tmp_path / 'pixels.npy'), **given)
   text = capsys.readouterr().out
   assert text.startswith('signature: of ') and 'The picture is the one' in text

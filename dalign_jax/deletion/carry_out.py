@@ -77,7 +77,7 @@ def forget(request: settings_lib.Request, config, paths: tuple[str, ...] = ()) -
     what = 'is there already; name a new one' if request.out else 'must be named'
     raise errors.InputError(f'the folder {request.out!r} {what}', argument='out')
   refusals.check_settings(request)
-  signer = _signer(request)
+  _signer(request)  # refused before any work if there is none
   earlier = record_files.request_folder(pathlib.Path(request.checkpoint).expanduser())
   keys = record_keys.folder(request.keys, out, earlier)
   basis = starting_point.read(request, config, keys)
@@ -95,22 +95,30 @@ def forget(request: settings_lib.Request, config, paths: tuple[str, ...] = ()) -
       basis, request, wanted.rows, problem, method_hparams, folder, mode=request.verdict
     )
     _check_signed(outcome.verdict, request.accept, folder)
-    written = basis.taken.described()['written']
-    traces.tidy(folder, [traces.LOCK])
-    model_source.write(folder, basis.taken, checkpoints.restore(folder / 'model')[0])
-    traces.drop_paths(folder)
-    left = _clean(request, config, basis, problem.forget, out, folder)
-    history = record_files.entries(record_files.chain_of(earlier), basis.key) if earlier else []
-    more = {'files': record_files.model_files(folder), 'history': history}
-    environment = model_folder.environment()
-    record = audit_record.make(basis, request, wanted, outcome, environment, left, more=more)
-    files.write_json(folder / record_files.MEMBERS, audit_record.members(outcome.sets, basis.key))
-    record_files.write(folder, record, history, signer)
-    page.write(folder, record, is_signed=signer is not None)
-    receipts.write(own, record, basis, wanted.rows, outcome.sets['train'])
-    record_keys.write_places(own, record, request, basis, paths, left)
-    traces.tidy(folder, [written] if written else [])
-    os.replace(folder, out)
+    return _finish(request, config, basis, wanted, outcome, (folder, out, own), paths)
+
+
+def _finish(request, config, basis, wanted, outcome, places, paths) -> dict:
+  """Writes what a request leaves, and gives the folder its name; the record."""
+  folder, out, own = places
+  written = basis.taken.described()['written']
+  traces.tidy(folder, [traces.LOCK])
+  model_source.write(folder, basis.taken, checkpoints.restore(folder / 'model')[0])
+  traces.drop_paths(folder)
+  forgotten = basis.sets['train'].take(wanted.rows)
+  left = _clean(request, config, basis, forgotten, out, folder)
+  before = record_files.request_folder(pathlib.Path(request.checkpoint).expanduser())
+  history = record_files.entries(record_files.chain_of(before), basis.key) if before else []
+  more = {'files': record_files.model_files(folder), 'history': history}
+  environment = model_folder.environment()
+  record = audit_record.make(basis, request, wanted, outcome, environment, left, more=more)
+  files.write_json(folder / record_files.MEMBERS, audit_record.members(outcome.sets, basis.key))
+  record_files.write(folder, record, history, _signer(request))
+  page.write(folder, record, is_signed=bool(request.signing_key))
+  receipts.write(own, record, basis, wanted.rows, outcome.sets['train'])
+  record_keys.write_places(own, record, request, basis, paths, left)
+  traces.tidy(folder, [written] if written else [])
+  os.replace(folder, out)
   return record
 
 

@@ -5,7 +5,7 @@ import pathlib
 from typing import Any
 
 from dalign_jax import errors
-from dalign_jax.deletion import record_files, rights, verdict, verdict_rules
+from dalign_jax.deletion import record_files, rights, untrusted, verdict, verdict_rules
 from dalign_jax.store import files, progress
 
 _NEEDS = "needs Jinja2: pip install 'dalign-jax[deletion]'"
@@ -62,7 +62,7 @@ def check(folder: pathlib.Path, record: dict, *, is_signed: bool) -> str:
     wanted = render(record, is_signed=is_signed)
   except ModuleNotFoundError:
     return f'not checked: it {_NEEDS}'
-  if record_files.read_text(path) != wanted:
+  if untrusted.read_text(path) != wanted:
     raise errors.InputError(f'{path} is not the page of the record beside it')
   return 'the one of the record'
 

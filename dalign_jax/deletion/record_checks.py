@@ -70,7 +70,7 @@ def settings_of(record: dict) -> settings_lib.Settings:
     shape = {name: record_shape.Maybe(record_shape.SCALAR) for name in wanted}
   record_shape.check(said, shape, 'configuration.settings')
   for name, value in said.items():
-    kind = (int, float) if known[name].type is float else known[name].type
+    kind: Any = (int, float) if known[name].type is float else known[name].type
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
       raise errors.InputError(f'its field configuration.settings.{name} is {value!r}')
   try:

@@ -1,20 +1,17 @@
 """Records and their chains as files: written whole, and read as what somebody else wrote.
 
-Nothing is opened that is not a regular file in the folder of the request, nothing larger than a
-limit is read, and nothing is used before its shape is checked.
+Nothing is opened outside of the folder of the request, and nothing is used before its shape is
+checked.
 """
 
 from collections.abc import Iterable
 import datetime
 import hashlib
-import io
 import json
 import os
 import pathlib
 import stat
 from typing import Any
-
-import numpy as np
 
 from dalign_jax import errors
 from dalign_jax.deletion import (
@@ -24,67 +21,14 @@ from dalign_jax.deletion import (
   record_shape,
   signing,
   statement,
+  untrusted,
   verdict,
 )
 from dalign_jax.store import files, hashing
 
 RECORD, ENVELOPE, HISTORY = 'record.json', 'record.intoto.jsonl', 'history.json'
 MEMBERS, IDS, PAGE = 'members.json', 'ids.json', 'record.html'
-_LARGEST = 2**28  # bytes of a file of JSON
 _LONGEST = 10_000  # records of a history
-
-
-def load_json(content: bytes) -> Any:
-  """JSON from bytes, strictly: no NaN, and no key twice.
-
-  Raises:
-    errors.InputError: if it is not.
-  """
-
-  def pairs(found):
-    if len({key for key, _ in found}) < len(found):
-      raise ValueError('a key is there twice')
-    return dict(found)
-
-  def constant(text):
-    raise ValueError(f'{text} is no number of JSON')
-
-  try:
-    return json.loads(content, object_pairs_hook=pairs, parse_constant=constant)
-  except (ValueError, RecursionError) as error:
-    raise errors.InputError(f'it is no JSON ({error})') from None
-
-
-def read_json(path: pathlib.Path) -> Any:
-  """Reads JSON that somebody else wrote.
-
-  Raises:
-    errors.InputError: if it is no regular file, too large, or no JSON.
-  """
-  return _named(path, load_json, read_bytes(path))
-
-
-def read_bytes(path: pathlib.Path) -> bytes:
-  """Reads a file that somebody else wrote; as `read_json`."""
-  try:
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), 'rb') as file:  # a pipe does not block
-      found = os.fstat(file.fileno())
-      if not stat.S_ISREG(found.st_mode):
-        raise errors.InputError(f'{path} is no regular file')
-      if found.st_size > _LARGEST:
-        raise errors.InputError(f'{path} has {found.st_size:,} bytes, which is too large')
-      return file.read(_LARGEST + 1)
-  except FileNotFoundError:
-    raise errors.InputError(f'there is no {path}') from None
-  except OSError as error:
-    raise errors.InputError(f'{path} cannot be read: {error.strerror}') from None
-
-
-def _named(path, work, *arguments) -> Any:
-  try:
-    return work(*arguments)
-  except errors.InputError as error:
-    raise errors.InputError(f'{path}: {error}') from None
 
 
 def read(path: pathlib.Path) -> dict:
@@ -93,11 +37,11 @@ def read(path: pathlib.Path) -> dict:
   Raises:
     errors.InputError: if it is missing, damaged, contradicts itself, or is not as it was written.
   """
-  return _check(read_json(path), path)
+  return _check(untrusted.read_json(path), path)
 
 
 def _check(value, path) -> dict:
-  return _named(path, check, value)
+  return untrusted.named(path, check, value)
 
 
 def check(value: Any) -> dict:
@@ -146,16 +90,16 @@ def chain_of(folder: pathlib.Path) -> list[tuple[dict, dict | None]]:
   path = folder / HISTORY
   if not path.exists():
     raise errors.InputError(f'there is no {path}: the chain of records is broken')
-  history = read_json(path)
+  history = untrusted.read_json(path)
   if not isinstance(history, list) or len(history) > _LONGEST:
     raise errors.InputError(f'{path} is no list of records')
   if record['format'] == 2 and hashing.of_json(history) != record['history']:
     raise errors.InputError(f'{path} is not the history of the record: the chain is broken')
-  chain = [_named(path, _entry, value) for value in history]
+  chain = [untrusted.named(path, _entry, value) for value in history]
   chain.append((record, _own_envelope(folder, record)))
   for number, (one, _) in enumerate(chain, start=1):
-    _named(path, _check_link, number, chain[number - 2][0] if number > 1 else None, one)
-  _named(path, _check_once, [one for one, _ in chain])
+    untrusted.named(path, _check_link, number, chain[number - 2][0] if number > 1 else None, one)
+  untrusted.named(path, _check_once, [one for one, _ in chain])
   return chain
 
 
@@ -181,7 +125,7 @@ def _entry(value) -> tuple[dict, dict | None]:
     return value, None
   if isinstance(value, dict) and value.get('format') == 1:
     return check(value), None
-  record, envelope = statement.of_entry(value, load_json)
+  record, envelope = statement.of_entry(value, untrusted.load_json)
   return check(statement.of_record(record)), envelope
 
 
@@ -190,9 +134,9 @@ def _own_envelope(folder, record) -> dict | None:
   path = folder / ENVELOPE
   if not path.exists():
     return None
-  envelope = read_json(path)
-  payload = _named(path, signing.payload_of, envelope)
-  if record['format'] != 2 or payload != read_bytes(folder / RECORD):
+  envelope = untrusted.read_json(path)
+  payload = untrusted.named(path, signing.payload_of, envelope)
+  if record['format'] != 2 or payload != untrusted.read_bytes(folder / RECORD):
     raise errors.InputError(f'{path} is around another record than the one beside it')
   return envelope
 
@@ -293,27 +237,3 @@ def model_files(folder: pathlib.Path) -> dict[str, str]:
       elif not stat.S_ISDIR(mode):
         raise errors.InputError(f'{path} is neither a file nor a folder')
   return found
-
-
-def read_text(path: pathlib.Path) -> str:
-  """Reads a text that somebody else wrote.
-
-  Raises:
-    errors.InputError: if it is no regular file, too large, or no UTF-8.
-  """
-  try:
-    return read_bytes(path).decode()
-  except UnicodeDecodeError:
-    raise errors.InputError(f'{path} is no text') from None
-
-
-def load_array(path: pathlib.Path) -> np.ndarray:
-  """Reads an array of an .npy file that somebody else wrote.
-
-  Raises:
-    errors.InputError: if it is none.
-  """
-  try:
-    return np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
-  except (ValueError, EOFError) as error:
-    raise errors.InputError(f'{path} is no array in .npy: {error}') from None

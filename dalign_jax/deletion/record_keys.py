@@ -72,6 +72,7 @@ def make(place: pathlib.Path) -> bytes:
   """The key in a private folder, made at random where there is none."""
   key = read(place)
   if key is None:
+    place.parent.mkdir(parents=True, exist_ok=True)  # not private: the folder of the requests
     key = secrets.token_bytes(32)
     write_private(place / KEY_FILE, {'format': _FORMAT, 'key': key.hex()})
   return key
@@ -82,7 +83,7 @@ def check(key: bytes | None, record: dict, argument: str = 'keys') -> None:
   if key is None:
     raise errors.InputError(
       'name the folder with the key of the record (record.key); if it was destroyed, the '
-      'commitments are noise and nothing can be said of samples',
+      'commitments are noise and nothing can be said of samples (--noreplay checks the rest)',
       argument=argument,
     )
   if commitments.key_check(key) != record['commitments']['key_check']:
@@ -152,8 +153,9 @@ def write_places(
 
 def write_private(path: pathlib.Path, value: Any) -> None:
   """Writes JSON that nobody else may read, whole or not at all."""
-  for parent in (path.parent.parent, path.parent):
-    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+  for parent in reversed(path.parents):
+    if not parent.exists():
+      parent.mkdir(mode=0o700, exist_ok=True)
   for left in path.parent.glob(f'.{path.name}.*'):  # of a command that was killed
     left.unlink()
   temporary = path.with_name(f'.{path.name}.{os.getpid()}')

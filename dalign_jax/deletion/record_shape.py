@@ -79,7 +79,7 @@ def _is_scalar(value) -> bool:
 
 
 _SET = {'count_before': COUNT, 'count_after': COUNT, 'before': HASH, 'after': HASH}
-_READ = {
+_READ: dict[str, Any] = {
   'files': Maybe(POSITIVE),  # of ids that are one request together
   'form': TEXT,
   'lines_read': COUNT,
@@ -107,7 +107,7 @@ def _copies(name: str, kind: Any) -> dict:
   }
 
 
-_COMMON = {
+_COMMON: dict[str, Any] = {
   'number': POSITIVE,
   'previous': NO_HASH,
   'hash': HASH,
@@ -127,17 +127,23 @@ _COMMON = {
   },
   'seconds': SECONDS,
 }
-_SEEDS = {'unlearn': COUNT, 'evaluation': COUNT, 'gold': [COUNT], 'split': COUNT}
+_SEEDS: dict[str, Any] = {'unlearn': COUNT, 'evaluation': COUNT, 'gold': [COUNT], 'split': COUNT}
 _TRACES = {'removed': Table(COUNT), 'not_looked_into': [TEXT]}
-_CONFIGURATION = {
+_CONFIGURATION: dict[str, Any] = {
   'held_out': TEXT,
   'hparam': [TEXT],
   'compare_gold': Kind('0, 1 or 2', lambda v: type(v) is int and v in (0, 1, 2)),
   'settings': Table(SCALAR),
 }
-_TAKEN = {'form': TEXT, 'step': TEXT, 'other_steps': COUNT, 'part': TEXT, 'written': TEXT}
+_TAKEN: dict[str, Any] = {
+  'form': TEXT,
+  'step': TEXT,
+  'other_steps': COUNT,
+  'part': TEXT,
+  'written': TEXT,
+}
 
-FORMAT_1 = {
+FORMAT_1: dict[str, Any] = {
   **_COMMON,
   'format': Kind('1', lambda v: type(v) is int and v == 1),
   'request': {'ids': [TEXT]},
@@ -153,7 +159,7 @@ FORMAT_1 = {
   'read': Maybe(_READ),
   'traces': Maybe(_TRACES),
 }
-FORMAT_2 = {
+FORMAT_2: dict[str, Any] = {
   **_COMMON,
   'format': Kind('2', lambda v: type(v) is int and v == 2),
   'request': {'count': POSITIVE, 'commitments': [HASH]},

@@ -18,6 +18,7 @@ from dalign_jax.deletion import (
   audit_record,
   carry_out,
   commitments,
+  earlier,
   record_checks,
   record_keys,
   request_rows,
@@ -135,7 +136,7 @@ def _request(record, places, kept) -> settings_lib.Request:
   checkpoint = places.get('checkpoint') or kept.get('checkpoint')
   if not checkpoint:
     raise errors.InputError('name the model before the request', argument='checkpoint')
-  place = lambda name, said: starting_point.place_of(name, said, places.get(name) or '', kept)
+  place = lambda name, said: earlier.place_of(name, said, places.get(name) or '', kept)
   return settings_lib.Request(
     checkpoint=str(checkpoint),
     item=configuration.get('item', ''),
@@ -176,15 +177,13 @@ def _check_left(folder, record, config, places):
     keys, kept = _private(record, places)
   try:
     said = record['configuration']
-    data = starting_point.place_of('data', config.dataset, places.get('data') or '', kept)
-    held_out = starting_point.place_of(
-      'held_out', said['held_out'], places.get('held_out') or '', kept
-    )
+    data = earlier.place_of('data', config.dataset, places.get('data') or '', kept)
+    held_out = earlier.place_of('held_out', said['held_out'], places.get('held_out') or '', kept)
   except errors.InputError as error:
     progress.say(f'samples: not compared with the data: --{error}')
     return
   config = dataclasses.replace(config, dataset=data)
-  starting_point.sets_by_ids(config, record, held_out, folder, keys)
+  earlier.sets_by_ids(config, record, held_out, folder, keys)
   progress.say('samples: the remaining ones are those of the record')
 
 

@@ -12,7 +12,7 @@ import pathlib
 from typing import Any
 
 from dalign_jax import checkpoints, errors
-from dalign_jax.deletion import page, record_files, signing, statement
+from dalign_jax.deletion import page, record_files, signing, statement, untrusted
 from dalign_jax.store import model_folder, progress
 
 POLICY = 'pkg:pypi/dalign-jax#verify/v2'
@@ -99,7 +99,7 @@ def _signer(record, envelope, keys) -> str:
     except errors.InputError as error:
       reason = error
       continue
-    if statement.to_record(record_files.load_json(payload)) != record:
+    if statement.to_record(untrusted.load_json(payload)) != record:
       raise errors.InputError(f'request {record["number"]}: another record is signed')
     return signing.keyid(key)[:16]
   raise errors.InputError(f'request {record["number"]}: {reason}')
@@ -178,7 +178,7 @@ def write_summary(path: pathlib.Path, folder: pathlib.Path, key_path: str, outco
   """
   with errors.blame('signing_key'):
     key = signing.read_private(key_path)
-  digest = {'sha256': hashlib.sha256(record_files.read_bytes(folder / 'record.json')).hexdigest()}
+  digest = {'sha256': hashlib.sha256(untrusted.read_bytes(folder / 'record.json')).hexdigest()}
   now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
   verifier = f'pkg:pypi/dalign-jax#verifier/{signing.keyid(key.public_key())}'
   said: dict[str, Any] = {
