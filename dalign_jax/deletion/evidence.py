@@ -23,7 +23,7 @@ def measure(
   exact: bool,
   seed: int,
 ) -> dict[str, Any]:
-  """The numbers that `verdict.judge` compares with its rules.
+  """The numbers that `judgement.judge` compares with its rules.
 
   Args:
     problem: of the request.
