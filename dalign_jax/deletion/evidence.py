@@ -23,7 +23,7 @@ def measure(
   exact: bool,
   seed: int,
 ) -> dict[str, Any]:
-  """The numbers that `verdict.judge` compares with its rules.
+  """The numbers that `judgement.judge` compares with its rules.
 
   Args:
     problem: of the request.
@@ -142,9 +142,10 @@ def knowledge(problem: types.Problem, *, most: int = 2048) -> tuple[float, float
   Returns:
     Accuracy, the accuracy of naming the commonest label, and its standard error.
   """
-  trained = types.concatenate(problem.retain, problem.forget)
-  rows = np.unique(np.linspace(0, len(trained) - 1, min(most, len(trained))).astype(np.int64))
-  seen = trained.take(rows)
+  kept, total = len(problem.retain), len(problem.retain) + len(problem.forget)
+  rows = np.unique(np.linspace(0, total - 1, min(most, total)).astype(np.int64))
+  retain, forget = rows[rows < kept], rows[rows >= kept] - kept
+  seen = types.concatenate(problem.retain.take(retain), problem.forget.take(forget))
   logits = _predict(problem, problem.original, seen)
   accuracy = float(np.mean(_hits(logits, seen)))
   guess = chance(seen.labels)

@@ -6,7 +6,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 from dalign_jax import settings as settings_lib
-from dalign_jax.deletion import verdict_rules
+from dalign_jax.deletion import judgement, verdict_rules
 from dalign_jax.store import files
 
 SO_FAR = ('forget_accuracy', 'attack', 'attack_floor', 'moved')
@@ -139,7 +139,7 @@ def _holds(rule: Rule, rows) -> bool:
   if rule.key == 'lost_share':
     pairs = (('first_retain_accuracy', 'retain_accuracy'), ('first_test_accuracy', 'test_accuracy'))
     shares = [
-      verdict_rules.lost_share(row[a], row[b], row['chance'])
+      judgement.lost_share(row[a], row[b], row['chance'])
       for a, b in pairs
       if row.get(a) is not None and row.get(b) is not None
     ]

@@ -1,6 +1,6 @@
 """The verdict of a deletion request: what is signed, how its samples count, and its words.
 
-`evidence.measure` makes the numbers; `verdict_rules.judge` compares them with declared thresholds;
+`evidence.measure` makes the numbers; `judgement.judge` compares them with declared thresholds;
 `words` says it in sentences, on the screen, in the record and on its page.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 from dalign_jax import errors
-from dalign_jax.deletion import verdict_rules
+from dalign_jax.deletion import judgement, verdict_rules
 
 ACCEPTABLE = tuple(v.accept for v in verdict_rules.VERDICTS if v.accept)
 FORGOTTEN, REQUESTED = 'forgotten', 'requested'
@@ -43,7 +43,7 @@ def make(measured: dict[str, Any]) -> dict[str, Any]:
   Args:
     measured: by `evidence.measure`.
   """
-  word, reasons = verdict_rules.judge(measured)
+  word, reasons = judgement.judge(measured)
   return {
     'word': word,
     'counts_as': REQUESTED

@@ -10,7 +10,7 @@ python -m experiments.benchmarks.interruptions --commands=forget --trials=100
 
 kills `experiments.forget` before random file operations (`file_kills`), starts it again, compares
 model, metrics and verdict, and searches every file for pixels, thumbnails, features and outputs of
-the forgotten samples.
+the forgotten samples. With --output, it goes on where it was stopped.
 """
 
 import collections
@@ -133,7 +133,6 @@ def forget_trial(
 
 def forget_main(rng: np.random.Generator) -> None:
   """Kills `forget` and prints what came of it."""
-  faults, behind = [], 0
   with tempfile.TemporaryDirectory() as name:
     place = pathlib.Path(name)
     file_kills.write_place(place)
@@ -147,16 +146,25 @@ def forget_main(rng: np.random.Generator) -> None:
     total = int((whole / 'count').read_text(encoding='utf-8'))
     expected = file_kills.record_of(whole)
     print(f'forget: {total} file operations; verdict: {expected["verdict"]["word"]}', flush=True)
-    count = min(_TRIALS.value, total)
-    for index, at in enumerate(np.sort(rng.choice(total, count, replace=False)) + 1):
+    count, path = min(_TRIALS.value, total), pathlib.Path(_OUTPUT.value or os.devnull)
+    said = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+    same = said.get('operations') == total and said.get('model') == expected['model']['after']
+    trials = said['trials'] if same else []  # of a run that was stopped
+    for at in rng.permutation(np.arange(1, total + 1))[:count]:
+      if any(done['operation'] == at for done in trials):
+        continue
       fault, left = forget_trial(place, int(at), expected, wanted)
-      behind += left
-      faults += [{'operation': int(at), 'fault': fault}] if fault else []
-      print(f'{index + 1}/{count} operation {at}: {fault or "same bits, nothing left"}', flush=True)
-  found = {'kills': count, 'operations': total, 'left until run again': behind, 'faults': faults}
-  print(json.dumps(found, indent=2))
-  if _OUTPUT.value:
-    pathlib.Path(_OUTPUT.value).write_text(json.dumps(found), encoding='utf-8')
+      trials.append({'operation': int(at), 'fault': fault, 'left_before': left})
+      print(
+        f'{len(trials)}/{count} operation {at}: {fault or "same bits, nothing left"}', flush=True
+      )
+      if _OUTPUT.value:
+        found = {'operations': total, 'model': expected['model']['after'], 'trials': trials}
+        path.write_text(json.dumps(found), encoding='utf-8')
+  faults = [done for done in trials if done['fault']]
+  left = sum(done['left_before'] for done in trials)
+  print(f'{len(trials)} kills, {left} left something until the command was run again')
+  print(json.dumps(faults, indent=2))
   if faults:
     sys.exit(1)
 
