@@ -104,7 +104,7 @@ def configuration(basis, request, key: bytes) -> dict:
   """How the request was made, without paths and names of classes."""
   left_out = (*record_checks.NOT_KEPT, *record_checks.PRIVATE)
   settings = {
-    f.name: getattr(basis.config, f.name)
+    f.name: _as_json(getattr(basis.config, f.name))
     for f in dataclasses.fields(settings_lib.Settings)
     if f.name not in left_out
   }
@@ -120,6 +120,10 @@ def configuration(basis, request, key: bytes) -> dict:
     'classes': {'count': len(names), 'commitment': commitments.of_json(key, 'classes', names)},
     'settings': {**settings, 'dataset': kind_of_data(basis.config.dataset)},
   }
+
+
+def _as_json(value):
+  return list(value) if isinstance(value, tuple) else value
 
 
 def kind_of_data(name: str) -> str:
@@ -202,7 +206,7 @@ def own_module(config: settings_lib.Settings) -> str | None:
 
 def config_of(record: dict) -> settings_lib.Settings:
   """The configuration that a request was carried out with."""
-  return settings_lib.Settings(**record['configuration']['settings'])
+  return record_checks.make_settings(record['configuration']['settings'])
 
 
 def differences(record: dict, replayed: dict) -> list[str]:

@@ -70,13 +70,19 @@ def settings_of(record: dict) -> settings_lib.Settings:
     shape = {name: record_shape.Maybe(record_shape.SCALAR) for name in wanted}
   record_shape.check(said, shape, 'configuration.settings')
   for name, value in said.items():
-    kind: Any = (int, float) if known[name].type is float else known[name].type
+    kind: Any = {float: (int, float), tuple[str, ...]: list}.get(known[name].type, known[name].type)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
       raise errors.InputError(f'its field configuration.settings.{name} is {value!r}')
   try:
-    return settings_lib.Settings(**said)
+    return make_settings(said)
   except errors.InputError as error:
     raise errors.InputError(f'its field configuration.settings.{error}') from None
+
+
+def make_settings(said: dict[str, Any]) -> settings_lib.Settings:
+  """Settings from JSON, in which tuples are lists."""
+  as_they_were = lambda value: tuple(value) if isinstance(value, list) else value
+  return settings_lib.Settings(**{name: as_they_were(value) for name, value in said.items()})
 
 
 def _check_seeds(record, settings):
