@@ -12,6 +12,7 @@ ROLES = (
   'request_gold',
   'relearn',
   'template',  # a state that only its shapes are read of
+  'request_dummy',  # the unlearning of as many other samples, as the noise of a request
 )
 _MOST_ROLES = 2**16
 
