@@ -2,6 +2,7 @@
 
 from dalign_jax.metrics._accuracy import accuracy, per_class_accuracy
 from dalign_jax.metrics._aggregate import average_gap, tug_of_war
+from dalign_jax.metrics._attack_epsilon import AttackEpsilon, attack_epsilon
 from dalign_jax.metrics._calibration import (
   PredictionAuc,
   ReliabilityCurve,
@@ -41,6 +42,7 @@ from dalign_jax.metrics._features import (
   spectrum,
   subspace_overlap,
 )
+from dalign_jax.metrics._gold_band import held_out_alarms, outside_golds
 from dalign_jax.metrics._groups import (
   GroupValues,
   by_group,
@@ -70,7 +72,12 @@ from dalign_jax.metrics._probes import (
   clustering_scores,
   linear_probe,
 )
-from dalign_jax.metrics._recovery import class_means, nearest_prototype, recovery_gap
+from dalign_jax.metrics._recovery import (
+  class_means,
+  nearest_prototype,
+  recovery_area,
+  recovery_gap,
+)
 from dalign_jax.metrics._sample_tests import SampleTest, holm, nearer_to_gold, unlike_gold
 from dalign_jax.metrics._scores import (
   attack_features,
@@ -92,6 +99,7 @@ from dalign_jax.metrics._without_gold import (
 __all__ = [
   'Alignment',
   'AlignmentCurve',
+  'AttackEpsilon',
   'AttackResult',
   'ClusteringScores',
   'ForgettingQuality',
@@ -107,6 +115,7 @@ __all__ = [
   'agreement',
   'alignment_curve',
   'attack_efficacy',
+  'attack_epsilon',
   'attack_features',
   'attack_metrics',
   'attack_null_spread',
@@ -131,6 +140,7 @@ __all__ = [
   'group_accuracy',
   'group_attack',
   'group_gaps',
+  'held_out_alarms',
   'holm',
   'js_divergence',
   'klom',
@@ -149,11 +159,13 @@ __all__ = [
   'nomus',
   'one_feature_attack',
   'one_run_epsilon',
+  'outside_golds',
   'per_class_accuracy',
   'population_attack',
   'population_scores',
   'prediction_auc',
   'rank_correlation',
+  'recovery_area',
   'recovery_gap',
   'reliability_curve',
   'rf_jsd',
