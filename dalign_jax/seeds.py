@@ -12,6 +12,9 @@ ROLES = (
   'request_gold',
   'relearn',
   'template',  # a state that only its shapes are read of
+  'recovery',
+  'difficulty',  # models that scores of examples are computed with
+  'short',  # short training from scratch, for measures without gold
 )
 _MOST_ROLES = 2**16
 

@@ -71,6 +71,7 @@ from dalign_jax.metrics._probes import (
   ProbeResult,
   clustering_scores,
   linear_probe,
+  probe_correct,
 )
 from dalign_jax.metrics._recovery import (
   class_means,
@@ -87,7 +88,7 @@ from dalign_jax.metrics._scores import (
   logit_scaled_confidence,
   modified_entropy,
 )
-from dalign_jax.metrics._strata import entanglement_distances, strata
+from dalign_jax.metrics._strata import STRATA, entanglement_distances, strata
 from dalign_jax.metrics._two_models import update_features, update_floor, update_leakage
 from dalign_jax.metrics._without_gold import (
   mixture_share,
@@ -97,6 +98,7 @@ from dalign_jax.metrics._without_gold import (
 )
 
 __all__ = [
+  'STRATA',
   'Alignment',
   'AlignmentCurve',
   'AttackEpsilon',
@@ -164,6 +166,7 @@ __all__ = [
   'population_attack',
   'population_scores',
   'prediction_auc',
+  'probe_correct',
   'rank_correlation',
   'recovery_area',
   'recovery_gap',
