@@ -40,10 +40,11 @@ def forget(arguments: list[str]) -> None:
   request = settings_lib.Request(**command.values(_REQUEST))
   settings = settings_lib.Settings(**command.values(_SETTINGS))
   command.start_platform(settings)
-  from dalign_jax.deletion import carry_out  # imports JAX: after the platform's settings
+  from dalign_jax.deletion import carry_out, without_gold  # JAX: after the platform's settings
 
   record = carry_out.forget(request, settings)
-  print('\n'.join(f'- {line}' for line in record['summary']))
+  lines = [*record['summary'], *without_gold.sentences(record['without_gold'])]
+  print('\n'.join(f'- {line}' for line in lines))
   print(f'record: {request.out}/record.json, {record["hash"][:16]}')
 
 

@@ -62,7 +62,7 @@ def contents(basis, request, rows, outcome, copies: dict | None) -> dict:
   return {**found, 'summary': summary.sentences(found)}
 
 
-def make(basis, request, wanted, outcome, environment: dict, left: dict) -> dict:
+def make(basis, request, wanted, outcome, environment: dict, left: dict, hints: dict) -> dict:
   """The record of a request that was carried out."""
   fields = dataclasses.fields(settings_lib.Settings)
   record = {
@@ -73,6 +73,7 @@ def make(basis, request, wanted, outcome, environment: dict, left: dict) -> dict
     **contents(basis, request, wanted.rows, outcome, wanted.copies),
     'read': wanted.read,
     'traces': left,
+    'without_gold': hints,
     'configuration': {
       'checkpoint': request.checkpoint,
       'item': request.item,

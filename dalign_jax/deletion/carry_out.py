@@ -27,6 +27,7 @@ from dalign_jax.deletion import (
   request_rows,
   starting_point,
   traces,
+  without_gold,
 )
 from dalign_jax.store import files, hashing, model_folder, progress
 
@@ -70,12 +71,18 @@ def forget(request: settings_lib.Request, config) -> dict:
   folder = traces.hidden_folder(out, hashing.of_json([start, how]))
   with files.lock(folder / traces.LOCK):  # the model in it has a lock of its own
     outcome = carry_out(basis, request, wanted.rows, problem, method_hparams, folder)
+    hints = without_gold.measure(
+      problem,
+      checkpoints.restore(folder / 'model', basis.model)[0],
+      basis.sets['test'],
+      seed=config.evaluation_seed,
+    )
     written = basis.taken.described()['written']
     traces.tidy(folder, [traces.LOCK])
     model_source.write(folder, basis.taken, checkpoints.restore(folder / 'model')[0])
     left = _clean(request, config, basis, problem.forget, out, folder)
     environment = model_folder.environment()
-    record = audit_record.make(basis, request, wanted, outcome, environment, left)
+    record = audit_record.make(basis, request, wanted, outcome, environment, left, hints)
     files.write_json(folder / 'history.json', basis.chain)
     files.write_json(folder / 'ids.json', audit_record.ids_of(outcome.sets))
     files.write_json(folder / 'record.json', record)

@@ -187,6 +187,7 @@ def _is_fresh(job, group, number) -> bool:
   model = group.members[number]
   there = _read_settings(model.folder / 'evaluation.json')
   is_whole = number > 0 or _is_readable(model.folder / 'plots.npz')
+  is_whole &= job.is_multi_label or verdict.is_kept(model.folder)
   return is_whole and there is not None and there == _settings(job, model, number)
 
 

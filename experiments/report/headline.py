@@ -8,11 +8,12 @@ from experiments.measure import verdict as verdict_lib
 from experiments.report import error_rates, table
 
 WORDS = (
-  'Models are the samples. Nearer: p of the relative test that a method is no nearer to gold than '
-  'to the original; small is good. Unlike: p of the test that it has the distribution of gold; '
-  'small is bad. Both are corrected for all methods and outputs by Holm; "-" where originals are '
-  'not told from gold, so that nearer means nothing. A method passes if every nearer is below 0.05 '
-  'and no unlike is. Error rates by simulation: docs/verdict.md.'
+  'Models are the samples. Nearer: p of the test that a method is no nearer to gold than to the '
+  'original; small is good; "-" where originals are not told from gold. All: the largest of them '
+  'over the outputs that decide, corrected for the number of methods by Holm. Unlike: corrected p '
+  'of the test that it has the distribution of gold; small is bad. A method passes if "all" is '
+  'below 0.05. Held-out golds, as many as a method has models, go through the same audit: an '
+  'output in which more than 20 % fail decides nothing. Error rates by simulation: docs/verdict.md.'
 )
 
 
@@ -22,7 +23,9 @@ def words(rows: rows_lib.Results, verdict: verdict_lib.Verdict) -> str:
     return 'No method has been run yet.'
   if verdict.reason:
     return f'Nothing can be ranked here: {verdict.reason}.'
-  return f'{_classes(rows, verdict)} {_held_out(verdict)} {nearest(rows)} {_floors(rows)}'
+  passed = {j.name for j in verdict.judgements if not j.words.startswith(verdict_lib.NOT_NEARER)}
+  parts = [_classes(rows, verdict), _held_out(verdict), nearest(rows, passed), _floors(rows)]
+  return ' '.join(part for part in parts if part)
 
 
 def _classes(rows, verdict) -> str:
@@ -32,7 +35,8 @@ def _classes(rows, verdict) -> str:
     if judgement.name in names:
       found[judgement.words].append(hparams.short(judgement.name))
   order = (verdict_lib.LIKE, verdict_lib.NEARER, verdict_lib.BETWEEN, verdict_lib.NOT_NEARER)
-  parts = [f'{w}: {", ".join(found[w])}' for w in order if w in found]
+  place = lambda text: next(i for i, w in enumerate(order) if text.startswith(w))
+  parts = [f'{w}: {", ".join(found[w])}' for w in sorted(found, key=lambda w: (place(w), len(w)))]
   text = '; '.join(parts)
   return f'{text[0].upper()}{text[1:]} (each at {verdict_lib.ALPHA:.0%}, corrected by Holm).'
 
@@ -46,16 +50,19 @@ def _held_out(verdict) -> str:
   return f'Held-out golds fail the same audit: {", ".join(rates)}.' if rates else ''
 
 
-def nearest(rows: rows_lib.Results) -> str:
-  """The methods with the smallest gaps to gold."""
-  lines = [line for line in table.lines(rows) if line.row.kind == 'unlearned']
+def nearest(rows: rows_lib.Results, passed: set[str]) -> str:
+  """Of several methods that passed, those with the smallest gaps to gold."""
+  lines = [line for line in table.lines(rows) if line.row in rows.methods]
+  lines = [line for line in lines if line.row.name in passed]
+  if len(lines) < 2:
+    return ''
   best = {
     'output (activation distance)': min(lines, key=lambda x: x.row.values['activation_distance']),
     'features (DA)': min(lines, key=_alignment_gap),
     'accuracies and attack (Avg Gap)': min(lines, key=_average_gap),
   }
   parts = [f'{hparams.short(line.row.name)} in {what}' for what, line in best.items()]
-  return 'Nearest to gold: ' + '; '.join(parts) + '.'
+  return 'Of those, nearest to gold: ' + '; '.join(parts) + '.'
 
 
 def _floors(rows) -> str:
@@ -81,25 +88,23 @@ def _average_gap(line) -> float:
 
 
 def grid(verdict: verdict_lib.Verdict) -> list[list[str]]:
-  """Corrected p-values of every method and control, head line first; empty without any."""
+  """The tests of every method and control, head line first; empty without any."""
   if not verdict.judgements:
     return []
-  heads = [t.key.replace('_', ' ') for t in verdict.tested]
-  head = ['model', *(f'{h}: nearer' for h in heads), *(f'{h}: unlike' for h in heads), 'verdict']
-  keys = [t.key for t in verdict.tested]
-  show = lambda family, key: f'{family[key]:.3f}' if key in family else '-'
-  body = [
-    [j.name, *(show(j.nearer, k) for k in keys), *(show(j.unlike, k) for k in keys), j.words]
-    for j in verdict.judgements
-  ]
-  alarms = [
-    '-' if t.false_alarms is None else f'{100 * t.false_alarms:.0f} %' for t in verdict.tested
-  ]
-  originals = [f'{t.original_p:.3f}' for t in verdict.tested]
-  blank = ['-'] * len(keys)
+  told = [t for t in verdict.tested if t.is_told]
+  name = lambda t: t.key.replace('_', ' ')
+  head = ['model', *(f'{name(t)}: nearer' for t in told), 'all: nearer']
+  head += [*(f'{name(t)}: unlike' for t in verdict.tested), 'verdict']
+  body = []
+  for j in verdict.judgements:
+    numbers = [j.nearer[t.key] for t in told] + [j.nearer_p]
+    numbers += [j.unlike[t.key] for t in verdict.tested]
+    body.append([j.name, *(f'{p:.3f}' for p in numbers), j.words])
+  share = lambda t: '-' if t.false_alarms is None else f'{100 * t.false_alarms:.0f} %'
+  blank = ['-'] * (len(told) + 1)
   return [
     head,
     *body,
-    ['original', *blank, *originals, '-'],
-    ['held-out golds that fail', *alarms, *blank, '-'],
+    ['original', *blank, *(f'{t.original_p:.3f}' for t in verdict.tested), '-'],
+    ['held-out golds that fail', *map(share, told), *(['-'] * (len(verdict.tested) + 2))],
   ]

@@ -1,0 +1,90 @@
+"""Do measures without gold predict the gap to gold? Rank correlations over methods and problems.
+
+python -m experiments.benchmarks.without_gold --flagfile=experiments/flags/without_gold_digits.flags
+
+Runs the flags of `experiments.run` on each `--gold_scenario`; what is there is not run again. The
+printed `CORRELATIONS` belong into dalign_jax/deletion/without_gold.py.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+
+from absl import flags
+
+from dalign_jax import command, metrics
+from dalign_jax.deletion import without_gold
+from experiments import run as run_lib
+
+_SCENARIOS = flags.DEFINE_multi_string(
+  'gold_scenario', ['class:3', 'random:0.1', 'memorised:0.1'], 'A value of --forget. Repeatable.'
+)
+
+
+def values_of(config) -> dict[str, dict[str, float]]:
+  """Every measure and the true gap (activation distance) of each row of a finished run."""
+  from dalign_jax import checkpoints
+  from experiments import stages
+  from experiments.measure import evaluate
+  from experiments.problem import folders
+
+  job = stages.prepare(config, folders.problem_folder(config))
+  rows = evaluate.read_rows(job)
+  load = lambda path: checkpoints.restore(path, job.template)[0]
+  original = load(job.original_folder(job.original_seeds[0]) / 'model')
+  found = {}
+  for row in (rows.original, *(r for r in rows if r.kind in ('unlearned', 'control'))):
+    model = original if row is rows.original else load(row.folder / 'unlearned')
+    case = without_gold.Case(
+      problem=job.problem(original), held_out=job.sets['test'], model=model, seed=0
+    )
+    found[row.name] = {'gap': row.seeds[0]['activation_distance']}
+    found[row.name] |= {key: m(case) for key, m in without_gold.MEASURES.items()}
+  return found
+
+
+def correlations(found: dict[str, dict[str, float]]) -> dict[str, float]:
+  """Rank correlation of each measure with the true gap over the rows."""
+  gaps = [values['gap'] for values in found.values()]
+  return {
+    key: metrics.rank_correlation([values[key] for values in found.values()], gaps)
+    for key in without_gold.MEASURES
+    if all(values[key] is not None for values in found.values())
+  }
+
+
+def markdown(found: dict[str, dict[str, dict[str, float]]]) -> str:
+  """The measures of every row and problem, with the correlations below."""
+  keys = ('gap', *without_gold.MEASURES)
+  lines = [f'| problem | model | {" | ".join(keys)} |', f'|---|---|{"---:|" * len(keys)}']
+  for problem, rows in found.items():
+    for name, values in rows.items():
+      cells = ['-' if values[k] is None else f'{values[k]:.3f}' for k in keys]
+      lines.append(f'| {problem} | {name} | {" | ".join(cells)} |')
+    rates = correlations(rows)
+    cells = [f'{rates[k]:.2f}' if k in rates else '-' for k in without_gold.MEASURES]
+    lines.append(f'| {problem} | rank correlation | | {" | ".join(cells)} |')
+  return '\n'.join(lines)
+
+
+def main(arguments: Sequence[str]) -> None:
+  config = run_lib.read_config(arguments)
+  command.start_platform(config)
+  from experiments import stages
+
+  found = {}
+  for scenario in _SCENARIOS.value:
+    changed = dataclasses.replace(config, forget=scenario, problem='')
+    stages.run(changed)
+    found[scenario] = values_of(changed)
+  print(markdown(found))
+  rates = [correlations(rows) for rows in found.values()]
+  table = {
+    key: tuple(round(of[key], 2) for of in rates)
+    for key in without_gold.MEASURES
+    if all(key in of for of in rates)
+  }
+  print(f'CORRELATIONS = {table}')
+
+
+if __name__ == '__main__':
+  command.launch(main, 'workdir')
