@@ -137,7 +137,7 @@ def test_report_is_one_self_contained_page(finished):
   page = (folder / 'report.html').read_text(encoding='utf-8')
   assert page.count('data:image/svg+xml;base64,') == 9 + len(config.methods)
   assert 'http' not in page and page.count('<script>') == 1
-  for name in ('original', 'second gold', 'head_only', 'Nearest to gold'):
+  for name in ('original', 'second gold', 'head_only', 'Nothing can be ranked here'):
     assert name in page
 
 

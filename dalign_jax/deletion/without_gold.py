@@ -1,7 +1,7 @@
 """Measures that need no retrained model, shown only where they predicted the gap to one.
 
-`CORRELATIONS` is what `python -m experiments.benchmarks.without_gold` printed: for each measure, the
-rank correlation with the true gap to gold over methods, in each of its problems.
+`CORRELATIONS` is what `python -m experiments.benchmarks.without_gold` printed: for each measure,
+the rank correlation with the true gap to gold over methods, in each of its problems.
 """
 
 from collections.abc import Callable, Mapping
