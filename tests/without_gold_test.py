@@ -68,11 +68,15 @@ def test_stored_correlations_are_of_known_measures_and_the_documented_ones():
 def test_benchmark_correlates_over_rows():
   rows = {
     name: {'gap': gap, 'rf_jsd': -gap, 'mixture_share': gap**2, 'short_training_gap': None}
-    for name, gap in (('a', 0.1), ('b', 0.5), ('c', 0.9))
+    for name, gap in (('a', 0.1), ('b', 0.5), ('original', 0.9))
   }
+  rows[benchmark.SECOND] = {'gap': 0.2} | dict.fromkeys(without_gold.MEASURES)
   rates = benchmark.correlations(rows)
   assert rates == {'rf_jsd': -1.0, 'mixture_share': 1.0}
   assert rates['mixture_share'] == metrics.rank_correlation([1, 4, 9], [1, 2, 3])
   text = benchmark.markdown({'class:3': rows}).splitlines()
   assert text[-1] == '| class:3 | rank correlation | | -1.00 | 1.00 | - |'
+  rows[benchmark.SECOND]['gap'] = 0.4
+  assert not benchmark.counts(rows)
+  assert '(does not count)' in benchmark.markdown({'class:3': rows})
   assert text[2] == '| class:3 | a | 0.100 | -0.100 | 0.010 | - |'

@@ -115,14 +115,14 @@ def measure(
     return {}
   found = {}
   for key in predicting():
-    pair = [
+    before, after = (
       MEASURES[key](Case(problem=problem, held_out=held_out, model=m, seed=seed))
       for m in (problem.original, model)
-    ]
-    if None not in pair:
+    )
+    if before is not None and after is not None:
       found[key] = {
-        'before': float(pair[0]),
-        'after': float(pair[1]),
+        'before': float(before),
+        'after': float(after),
         'rank_correlations': list(CORRELATIONS[key]),
       }
   return found

@@ -80,12 +80,12 @@ def nearer_to_gold(
     )
   (kernel,) = _kernels(np.concatenate([*samples.values()]), False)
   groups = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:2])
-  statistic = _relative_distance(kernel, *groups, paired)
+  statistic = _relative_distance(kernel, groups, paired)
   variances, freedom = [], []
   for leaving in ((0, 2), (1,)) if paired else ((0,), (1,), (2,)):
     count = sizes[leaving[0]]
     without = [
-      _relative_distance(kernel, *_without(groups, leaving, i), paired) for i in range(count)
+      _relative_distance(kernel, _without(groups, leaving, i), paired) for i in range(count)
     ]
     variances.append((count - 1) / count * float(np.sum((without - np.mean(without)) ** 2)))
     freedom.append(count - 1)
@@ -97,8 +97,9 @@ def nearer_to_gold(
   return SampleTest(statistic, float(special.stdtr((welch + min(freedom)) / 2, t)), 0.0)
 
 
-def _relative_distance(kernel, x, y, z, paired):
+def _relative_distance(kernel, groups, paired):
   """MMD^2(X, Y) - MMD^2(X, Z); the part of X alone cancels."""
+  x, y, z = groups
   inside = lambda a: _mean_of_pairs(kernel[np.ix_(a, a)])
   to_y, to_z = kernel[np.ix_(x, y)].mean(), kernel[np.ix_(x, z)]
   to_z = _mean_of_pairs(to_z) if paired else to_z.mean()

@@ -3,7 +3,9 @@
 python -m experiments.benchmarks.without_gold --flagfile=experiments/flags/without_gold_digits.flags
 
 Runs the flags of `experiments.run` on each `--gold_scenario`; what is there is not run again. The
-printed `CORRELATIONS` belong into dalign_jax/deletion/without_gold.py.
+true gap is Avg Gap. Only problems whose original is at least three times as far from gold as the
+second gold count: elsewhere there is nothing to predict. The printed `CORRELATIONS` belong into
+dalign_jax/deletion/without_gold.py.
 """
 
 from collections.abc import Sequence
@@ -20,30 +22,42 @@ _SCENARIOS = flags.DEFINE_multi_string(
 )
 
 
+SECOND = 'second gold'
+LEAST_FLOORS = 3.0  # between original and gold
+
+
 def values_of(config) -> dict[str, dict[str, float]]:
-  """Every measure and the true gap (activation distance) of each row of a finished run."""
+  """Every measure and the true gap of each row of a finished run; the second gold's gap alone."""
   from dalign_jax import checkpoints
   from experiments import stages
   from experiments.measure import evaluate
   from experiments.problem import folders
+  from experiments.report import table
 
   job = stages.prepare(config, folders.problem_folder(config))
   rows = evaluate.read_rows(job)
   load = lambda path: checkpoints.restore(path, job.template)[0]
   original = load(job.original_folder(job.original_seeds[0]) / 'model')
-  found = {}
+  gaps = {line.row.name: line.average_gap for line in table.lines(rows)}
+  found = {SECOND: {'gap': gaps[SECOND]} | dict.fromkeys(without_gold.MEASURES)}
   for row in (rows.original, *(r for r in rows if r.kind in ('unlearned', 'control'))):
     model = original if row is rows.original else load(row.folder / 'unlearned')
     case = without_gold.Case(
       problem=job.problem(original), held_out=job.sets['test'], model=model, seed=0
     )
-    found[row.name] = {'gap': row.seeds[0]['activation_distance']}
+    found[row.name] = {'gap': gaps[row.name]}
     found[row.name] |= {key: m(case) for key, m in without_gold.MEASURES.items()}
   return found
 
 
+def counts(found: dict[str, dict[str, float]]) -> bool:
+  """Whether original and gold are far enough apart to predict anything."""
+  return found['original']['gap'] >= LEAST_FLOORS * found[SECOND]['gap']
+
+
 def correlations(found: dict[str, dict[str, float]]) -> dict[str, float]:
-  """Rank correlation of each measure with the true gap over the rows."""
+  """Rank correlation of each measure with the true gap over the original and the methods."""
+  found = {name: values for name, values in found.items() if name != SECOND}
   gaps = [values['gap'] for values in found.values()]
   return {
     key: metrics.rank_correlation([values[key] for values in found.values()], gaps)
@@ -62,7 +76,8 @@ def markdown(found: dict[str, dict[str, dict[str, float]]]) -> str:
       lines.append(f'| {problem} | {name} | {" | ".join(cells)} |')
     rates = correlations(rows)
     cells = [f'{rates[k]:.2f}' if k in rates else '-' for k in without_gold.MEASURES]
-    lines.append(f'| {problem} | rank correlation | | {" | ".join(cells)} |')
+    note = '' if counts(rows) else ' (does not count)'
+    lines.append(f'| {problem} | rank correlation{note} | | {" | ".join(cells)} |')
   return '\n'.join(lines)
 
 
@@ -77,7 +92,7 @@ def main(arguments: Sequence[str]) -> None:
     stages.run(changed)
     found[scenario] = values_of(changed)
   print(markdown(found))
-  rates = [correlations(rows) for rows in found.values()]
+  rates = [correlations(rows) for rows in found.values() if counts(rows)]
   table = {
     key: tuple(round(of[key], 2) for of in rates)
     for key in without_gold.MEASURES
