@@ -54,9 +54,10 @@ def start_platform(config: settings_lib.Settings) -> None:
   is_cpu = os.environ.get('JAX_PLATFORMS', '' if has_accelerator else 'cpu') == 'cpu'
   import jax
 
-  from dalign_jax import parallel
+  from dalign_jax import parallel, training
 
   parallel.use(config.mapping)
+  training.keep_data_on_device(config.data_on_device)
   if is_cpu and config.cpu_tuning:
     parallel.tune_cpu()
   if config.compilation_cache_dir:

@@ -1,5 +1,6 @@
 """Optimizers: SGD as in the papers, its schedule, and one that alternates between phases."""
 
+from collections.abc import Callable
 import functools
 from typing import NamedTuple
 
@@ -172,12 +173,22 @@ def sgd(
 
   Equal settings give the same transformation, so that steps with it are compiled once.
   """
-  return compiled(
-    optax.chain(
-      optax.add_decayed_weights(weight_decay),
-      optax.sgd(learning_rate, momentum=momentum or None, nesterov=nesterov and bool(momentum)),
-    )
+  tx = optax.chain(
+    optax.add_decayed_weights(weight_decay),
+    optax.sgd(learning_rate, momentum=momentum or None, nesterov=nesterov and bool(momentum)),
   )
+  if callable(learning_rate):
+    return compiled(tx)
+  return tx._replace(init=_sgd_init(bool(momentum)))
+
+
+@functools.lru_cache
+def _sgd_init(has_momentum: bool) -> Callable:
+  """The one program that makes the state of SGD at any constant rate."""
+  tx = optax.chain(
+    optax.add_decayed_weights(0.0), optax.sgd(1.0, momentum=0.9 if has_momentum else None)
+  )
+  return jax.jit(tx.init)
 
 
 def warmup_cosine(recipe: types.Recipe, num_examples: int) -> optax.Schedule:

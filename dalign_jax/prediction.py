@@ -34,9 +34,11 @@ def predict(
     Host arrays `logits [N, C]` and `features [N, D]`, float32.
   """
   chex.assert_rank(images, 4)
-  return map_examples(
-    _forward(apply_fn), model, {'images': images}, batch_size=batch_size, devices=devices
-  )
+  parts = []
+  for outputs, _, weights in _passes(apply_fn, model, images, batch_size, devices):
+    outputs = jax.device_get(outputs)
+    parts.append(jax.tree.map(lambda x, w=weights: x[w > 0], outputs))
+  return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
 
 
 def second_moment(
@@ -60,10 +62,12 @@ def second_moment(
     `[D, D]` float32.
   """
   chex.assert_rank(images, 4)
-  total = sum_examples(
-    _moment(apply_fn), model, {'images': images}, batch_size=batch_size, devices=devices
-  )
-  return total / np.float32(len(images))
+  total = None
+  for _, moment, _ in _passes(apply_fn, model, images, batch_size, devices):
+    if parallel.must_block(devices):
+      jax.block_until_ready(moment)
+    total = moment if total is None else _add(total, moment)
+  return parallel.fetch(total) / np.float32(len(images))
 
 
 def map_examples(
@@ -128,8 +132,14 @@ def sum_examples(
     part = mapped(constants, batch, weights)
     if parallel.must_block(local):
       jax.block_until_ready(part)
-    total = part if total is None else jax.tree.map(jnp.add, total, part)
+    total = part if total is None else _add(total, part)
   return parallel.fetch(total)
+
+
+@jax.jit
+def _add(total, part):
+  """Sum of two pytrees, in one program."""
+  return jax.tree.map(jnp.add, total, part)
 
 
 def _padded_batches(
@@ -137,7 +147,8 @@ def _padded_batches(
 ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
   """Batches `{field: [devices, B, ...]}` with weights `[devices, B]`, 0 for padding."""
   size = len(next(iter(fields.values())))
-  per_device = min(batch_size, -(-size // num_devices))
+  needed = -(-size // num_devices)
+  per_device = min(batch_size, 1 << (needed - 1).bit_length())  # few shapes for sets of any size
   rows = per_device * num_devices
   for start in range(0, size, rows):
     batch = {}
@@ -166,18 +177,27 @@ def _summed(fn, devices, mapping):
   return parallel.spmd(summed, devices=devices)
 
 
+def _passes(
+  apply_fn, model, images, batch_size, devices
+) -> Iterator[tuple[types.Outputs, jax.Array, np.ndarray]]:
+  """Of each batch: outputs, the sum of its features' outer squares, and the rows' weights.
+
+  One program gives both, since compiling the network takes longer than either.
+  """
+  local = tuple(parallel.local_devices(devices))
+  forward = _forward(apply_fn, local, parallel.mapping())
+  model = parallel.replicate(model, local)
+  for batch, weights in _padded_batches({'images': images}, batch_size, len(local)):
+    yield *forward(model, batch, weights), weights
+
+
 @functools.lru_cache(maxsize=8)
-def _forward(apply_fn):
-  def forward(model, batch):
-    return apply_fn(model, training.to_float(batch['images']), train=False)[0]
+def _forward(apply_fn, devices, mapping):
+  del mapping  # the one in use, by which `spmd` maps
 
-  return forward
+  def forward(model, batch, weights):
+    outputs, _ = apply_fn(model, training.to_float(batch['images']), train=False)
+    moment = losses.second_moment(outputs.features, weights=weights) * jnp.sum(weights)
+    return outputs, jax.lax.psum(moment, parallel.AXIS)
 
-
-@functools.lru_cache(maxsize=8)
-def _moment(apply_fn):
-  def moment(model, batch, weights):
-    features = apply_fn(model, training.to_float(batch['images']), train=False)[0].features
-    return losses.second_moment(features, weights=weights) * jnp.sum(weights)
-
-  return moment
+  return parallel.spmd(forward, devices=devices)

@@ -239,6 +239,13 @@ class Settings:
     section='Platform',
     valid=valid_lib.OneOf(('pmap', 'shard_map')),
   )
+  data_on_device: str = run_setting(
+    'auto',
+    'Keep training data on every device: yes, no (each step is sent its rows) or auto (where they '
+    'take at most a quarter of its memory).',
+    section='Platform',
+    valid=valid_lib.OneOf(('auto', 'yes', 'no')),
+  )
   cpu_tuning: bool = run_setting(
     True, 'Faster compiler settings on the CPU; they change bits.', section='Platform'
   )

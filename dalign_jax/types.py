@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from dalign_jax import errors
+from dalign_jax import errors, image_rows
 
 Array = jax.Array | np.ndarray
 PyTree = Any
@@ -68,10 +68,10 @@ class DataError(errors.InputError):
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-  """A labelled image set held whole in host memory (or memory-mapped).
+  """A labelled image set.
 
   Attributes:
-    images: `[N, H, W, C]` uint8.
+    images: `[N, H, W, C]` uint8, in memory, or `image_rows.ImageRows` of files.
     labels: `[N]` int32 class indices, or `[N, A]` int32 binary attributes.
     ids: `[N]` unique strings; what a deletion request names.
     group: `[N]` int32 group (person) indices, or None.
@@ -111,7 +111,8 @@ class Dataset:
   def take(self, indices: np.ndarray) -> 'Dataset':
     """The rows `indices`, in that order."""
     group = None if self.group is None else self.group[indices]
-    return Dataset(self.images[indices], self.labels[indices], self.ids[indices], group)
+    images = image_rows.take(self.images, indices)
+    return Dataset(images, self.labels[indices], self.ids[indices], group)
 
 
 def concatenate(first: Dataset, second: Dataset) -> Dataset:
@@ -119,7 +120,8 @@ def concatenate(first: Dataset, second: Dataset) -> Dataset:
   fields = [field.name for field in dataclasses.fields(Dataset)]
   pairs = {name: (getattr(first, name), getattr(second, name)) for name in fields}
   has_both = lambda pair: pair[0] is not None and pair[1] is not None
-  both: dict[str, Any] = {n: np.concatenate(p) if has_both(p) else None for n, p in pairs.items()}
+  join = lambda pair: image_rows.concatenate(*pair) if has_both(pair) else None
+  both: dict[str, Any] = {name: join(pair) for name, pair in pairs.items()}
   return Dataset(**both)
 
 

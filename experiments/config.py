@@ -27,6 +27,13 @@ class Config(settings.Settings):
     section='Folders',
     valid=valid.FOLDER_NAME,
   )
+  originals_of: str = settings.run_setting(
+    '',
+    'Problem folder in the workdir with the same training data, whose originals are taken instead '
+    'of trained; default: none.',
+    section='Folders',
+    valid=valid.FOLDER_NAME,
+  )
   stages: tuple[str, ...] = settings.run_setting(
     STAGES, f'Stages to run, of: {", ".join(STAGES)}.', section='Folders', valid=valid.AllOf(STAGES)
   )

@@ -23,7 +23,14 @@ from dalign_jax import data as data_lib
 from dalign_jax.store import files, model_folder, progress
 from experiments import config as config_lib
 from experiments.measure import evaluate
-from experiments.problem import ensembles, example_scores, folders, memorisation, preparation
+from experiments.problem import (
+  ensembles,
+  example_scores,
+  folders,
+  memorisation,
+  preparation,
+  shared_originals,
+)
 from experiments.report import problem_report
 
 _FIRST_SHADOW = 10_000  # the shadows' unlearning keys begin here
@@ -44,6 +51,8 @@ def _run(config):
   with files.locked_by_writer(folder, is_shared=is_shared):
     job = prepare(config, folder)
     runs = [Run.of(job, name, values) for name, values in hyper_parameters.items()]
+    if config.originals_of:
+      shared_originals.check(job)
     preparation.fix(job)
     parallel.barrier('prepare')
     _announce(job)
@@ -130,6 +139,8 @@ class Run:
 
 def train_original(job: preparation.Job) -> None:
   """Trains the models that will have to forget, on retain and forget; the shadows on half of it."""
+  if job.config.originals_of:
+    shared_originals.take(job)
   dataset = job.training_set
   originals = {seed: job.original_folder(seed) for seed in job.original_seeds}
   everything = {seed: np.arange(len(dataset)) for seed in originals}

@@ -10,7 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 RANKS = (
   {'errors'},
-  {'id_file', 'locate', 'stopping', 'valid'},
+  {'id_file', 'image_rows', 'locate', 'stopping', 'valid'},
   {'dalign_jax.types', 'digests', 'settings', 'seeds'},
   {'losses', 'metrics', 'data', 'models', 'optim', 'parallel', 'checkpoints'}
   | {'adapters', 'adversarial', 'depth', 'foreign'},

@@ -9,7 +9,17 @@ import jax
 import numpy as np
 import pytest
 
-from dalign_jax import difficulty, importance, methods, optim, prediction, training, types
+from dalign_jax import (
+  difficulty,
+  importance,
+  methods,
+  optim,
+  parallel,
+  prediction,
+  training,
+  types,
+)
+from dalign_jax.training import _steps
 from tests import tiny
 
 KEY = jax.random.key(7)
@@ -18,9 +28,9 @@ QUICK = {
   **{'num_copies': 1, 'num_noises': 2, 'noise_steps': 1},
 }
 MOST = 6  # programs of a first run
-# More where a method is made of more: muda of two phases, features, moments and bases; tmu of the
-# trainings of a twin and of two networks from scratch, and of its difficulty features.
-MORE = {'muda': 7, 'tmu': 20}
+# More where a method is made of more: tmu of the trainings of a twin and of two networks from
+# scratch, and of its difficulty features.
+MORE = {'tmu': 11}
 
 
 def _run(name):
@@ -112,3 +122,25 @@ def test_equal_settings_give_the_same_step():
     training.ClassificationLoss(problem.apply_fn, 'retain', 'none'), optim.sgd(0.1)
   )
   assert step() == step()
+
+
+def test_programs_go_with_their_step_under_shard_map(tiny_problem):
+  """So a search, which has a program for every setting, stays as small as the caches."""
+  living = lambda: len(jax.devices()[0].client.live_executables())
+
+  def run():
+    for rate in (0.011, 0.012, 0.013):
+      make = methods.METHODS['finetune'].make
+      make(learning_rate=rate, num_epochs=1)(tiny_problem, KEY)
+    return living()
+
+  chosen = parallel.mapping()
+  try:
+    parallel.use('shard_map')
+    before = living()
+    assert run() >= before + 3
+    _steps._compiled_step.cache_clear()
+    gc.collect()
+    assert living() <= before + 2  # the forward pass and the state of SGD
+  finally:
+    parallel.use(chosen)

@@ -187,3 +187,13 @@ def test_labels_that_the_outputs_lack_are_refused(shift, outputs, message, tiny_
   rows = dataclasses.replace(tiny_problem.retain, labels=labels)
   with pytest.raises(errors.InputError, match=message):
     training.fit(tiny.apply_fn, state, rows, types.Recipe(num_epochs=1), KEY)
+
+
+def test_keys_are_those_of_jax_whatever_their_number():
+  for num in (1, 2, 5, 8):
+    own = [jax.random.key_data(key) for key in training.split(jax.random.key(3), num)]
+    np.testing.assert_array_equal(
+      own, jax.random.key_data(jax.random.split(jax.random.key(3), num))
+    )
+  with pytest.raises(errors.InputError, match='from 1 to 8, got 9'):
+    training.split(jax.random.key(3), 9)

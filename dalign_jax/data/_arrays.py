@@ -8,12 +8,13 @@ from dalign_jax.data import _base
 _CHANNELS = (1, 3, 4)
 
 
-def usual_form(request: _base.Request, arrays: dict[str, np.ndarray]):
+def usual_form(request: _base.Request, arrays: dict[str, np.ndarray], *, is_checked: bool = False):
   """Images as `[N, H, W, C]` or `[N, H, W]`, labels as `[N]` integers or strings.
 
   Args:
     request: what was asked for; errors name it.
     arrays: `images` and `labels`, and perhaps `ids` and `group`.
+    is_checked: the images are in the usual form, and are not looked at.
 
   Returns:
     `(images, labels, ids, group)` and the notes. Images are not copied: `pixels` makes one uint8.
@@ -27,7 +28,9 @@ def usual_form(request: _base.Request, arrays: dict[str, np.ndarray]):
         f'{request.name} must hold the arrays images and labels (and may hold ids and group), it '
         f'has: {", ".join(sorted(arrays)) or "none"}'
       )
-  images, image_notes = _images(request, arrays['images'])
+  images, image_notes = arrays['images'], []
+  if not is_checked:
+    images, image_notes = _images(request, images)
   labels, label_notes = _labels(request, arrays['labels'], len(images))
   count = len(images)
   for name in ('ids', 'group'):

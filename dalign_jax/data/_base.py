@@ -1,15 +1,20 @@
 """Requests to sources, their results, and the steps that sources share."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+import contextlib
 import dataclasses
-from typing import NamedTuple
+import os
+import pathlib
+import tempfile
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
 
-from dalign_jax import errors, types
+from dalign_jax import errors, image_rows, types
 from dalign_jax.data import _taken
 
+IN_MEMORY = 1 << 29  # bytes of decoded images up to which they are held in memory
 _BLOCK = 512
 
 
@@ -80,11 +85,11 @@ class Opened(NamedTuple):
 
   Attributes:
     fingerprint: gives what JSON can hold; equal fingerprints mean equal content. It may read all
-      files, so it is asked for only where decoded images are kept.
+      files, so it is asked for only where decoded images are kept. None: there is nothing to keep.
     read: decodes everything; calls its argument with `(rows done, total rows)`.
   """
 
-  fingerprint: Callable[[], dict]
+  fingerprint: Callable[[], dict] | None
   read: Callable[[Callable[[int, int], None]], Source]
 
 
@@ -117,12 +122,26 @@ def blocks(count: int, progress: Callable[[int, int], None]) -> Iterable[range]:
     progress(stop, count)
 
 
+_spools: list[pathlib.Path] = []  # folders for images that are being decoded, the last one in use
+
+
+@contextlib.contextmanager
+def spooled_in(folder: pathlib.Path) -> Iterator[None]:
+  """Image stacks that would not fit into memory well are written into files of a folder."""
+  _spools.append(folder)
+  try:
+    yield
+  finally:
+    _spools.pop()
+
+
 class ImageStack:
-  """Gathers images of one shape into one array that is allocated once."""
+  """Gathers images of one shape, in memory, or in a file where there is a folder for many."""
 
   def __init__(self, request: Request, capacity: int):
     self._request, self._capacity, self._size = request, capacity, 0
     self._images = np.empty((0, 0, 0, 0), np.uint8)
+    self._writer: image_rows.ImageWriter | None = None
 
   def append(self, row: str, image: np.ndarray) -> None:
     """Adds an image, resized where the request says so; `row` names it in errors."""
@@ -135,18 +154,32 @@ class ImageStack:
     if self._request.image_size is not None:
       image = resize(image, self._request.image_size)
     if self._size == 0:
-      self._images = np.empty((self._capacity, *image.shape), np.uint8)
-    if image.shape != self._images.shape[1:]:
+      self._start(image)
+    if image.shape != self._shape:
       raise errors.InputError(
         f'{self._request.name}: images must have one shape, {row} is '
-        f'{list(image.shape)} and those before it {list(self._images.shape[1:])}; '
+        f'{list(image.shape)} and those before it {list(self._shape)}; '
         'image_size=N makes all of them N x N'
       )
-    self._images[self._size] = image
+    if self._writer:
+      self._writer.append(image)
+    else:
+      self._images[self._size] = image
     self._size += 1
 
-  def array(self) -> np.ndarray:
+  def _start(self, image):
+    self._shape = image.shape
+    if _spools and self._capacity * image.size > IN_MEMORY:
+      handle, path = tempfile.mkstemp(suffix='.npy', dir=_spools[-1])
+      os.close(handle)
+      self._writer = image_rows.ImageWriter(path, image.shape)
+    else:
+      self._images = np.empty((self._capacity, *image.shape), np.uint8)
+
+  def array(self) -> Any:
     """The images added so far, `[N, H, W, C]`."""
+    if self._writer:
+      return image_rows.ImageRows([self._writer.finish()])
     return self._images[: self._size]
 
 
@@ -182,7 +215,7 @@ def note_unknown(label_key: str, count: int, unknown: Sequence[str]) -> list[_ta
 
 def build(
   request: Request,
-  images: np.ndarray,
+  images: Any,
   labels: np.ndarray,
   ids: np.ndarray,
   group: np.ndarray | None = None,

@@ -1,6 +1,7 @@
 """Decoded sources kept on disk as memory-mapped arrays, and the hash that names their content."""
 
 from collections.abc import Callable
+import contextlib
 import errno
 import hashlib
 import json
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dalign_jax import errors, types
+from dalign_jax import errors, image_rows, types
 from dalign_jax.data import _base, _taken
 
 _FORMAT = 2
@@ -54,7 +55,7 @@ def cached(cache_dir: str | pathlib.Path, key: dict, read: Callable[[], _base.So
     read: decodes the source.
 
   Returns:
-    The source, its images memory-mapped read-only.
+    The source; its images stay in their file where they take more than half a GiB.
 
   Raises:
     ValueError: if the folder cannot be written.
@@ -64,15 +65,29 @@ def cached(cache_dir: str | pathlib.Path, key: dict, read: Callable[[], _base.So
   source = _restore(folder)
   if source is not None:
     return source
-  source = read()
+  with _writing(folder):
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    spool = pathlib.Path(tempfile.mkdtemp(prefix='tmp_', dir=folder.parent))
   try:
-    _store(folder, source, key)
+    with _base.spooled_in(spool):
+      source = read()
+    with _writing(folder):
+      _store(folder, source, key)
+  finally:
+    shutil.rmtree(spool, ignore_errors=True)
+  return _restore(folder) or source
+
+
+@contextlib.contextmanager
+def _writing(folder):
+  """Says which flag names the folder that cannot be written to."""
+  try:
+    yield
   except OSError as error:
     raise errors.InputError(
       f'cannot write the decoded images to {folder} ({error}); name a folder with room to write to',
       argument='cache_dir',
     ) from error
-  return _restore(folder) or source
 
 
 def drop_cached(cache_dir: str | pathlib.Path, content: str) -> int:
@@ -101,7 +116,7 @@ def _restore(folder: pathlib.Path) -> _base.Source | None:
   """The source stored there, or None if it is missing or not what was stored."""
   try:
     meta = json.loads((folder / 'source.json').read_text())
-    images = np.load(folder / 'images.npy', mmap_mode='r', allow_pickle=False)
+    images = _images(folder / 'images.npy')
     rest: dict[str, Any] = {
       name: np.load(folder / f'{name}.npy', allow_pickle=False) if name in meta['arrays'] else None
       for name in ('labels', 'ids', 'group')
@@ -119,9 +134,15 @@ def _restore(folder: pathlib.Path) -> _base.Source | None:
     return None
 
 
+def _images(path: pathlib.Path) -> Any:
+  """The images of a file: in memory, or left there where they are many."""
+  if path.stat().st_size <= _base.IN_MEMORY:
+    return np.load(path, allow_pickle=False)
+  return image_rows.ImageRows([image_rows.ImageFile(path)])
+
+
 def _store(folder: pathlib.Path, source: _base.Source, key: dict) -> None:
   """Writes a temporary folder and renames it: other processes see all of it or nothing."""
-  folder.parent.mkdir(parents=True, exist_ok=True)
   temporary = pathlib.Path(tempfile.mkdtemp(prefix='tmp_', dir=folder.parent))
   try:
     dataset = source.dataset
@@ -129,7 +150,10 @@ def _store(folder: pathlib.Path, source: _base.Source, key: dict) -> None:
     if dataset.group is not None:
       arrays['group'] = dataset.group
     for name, array in arrays.items():
-      np.save(temporary / f'{name}.npy', array, allow_pickle=False)
+      if isinstance(array, image_rows.ImageRows):
+        image_rows.save(temporary / f'{name}.npy', array)
+      else:
+        np.save(temporary / f'{name}.npy', array, allow_pickle=False)
     meta = {
       'key': key,
       'arrays': sorted(arrays),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dalign_jax import errors
-from dalign_jax.data import _base, _cache, _csv, _embedded, _faces, _folder, _hf, _npz
+from dalign_jax.data import _base, _cache, _csv, _embedded, _faces, _folder, _hf, _npy, _npz
 
 
 def _tfds(request: _base.Request) -> _base.Opened:
@@ -39,6 +39,7 @@ SOURCES: dict[str, Reader] = {
   'mnist5k': Reader(_embedded.mnist5k),
   'digits': Reader(_embedded.digits),
   'npz': Reader(_npz.npz, 'FILE'),
+  'npy': Reader(_npy.npy, 'PATH'),
   'folder': Reader(_folder.folder, 'PATH'),
   'csv': Reader(_csv.table, 'FILE'),
   'hf': Reader(_hf.hf, 'PATH'),
@@ -68,7 +69,8 @@ def load(
   """Reads a data set: `mnist5k`, `digits`, any TFDS name, or `npz:`, `folder:`, `csv:FILE` ...
 
   The two embedded sets need no network. TFDS names are read without TensorFlow, from data prepared
-  in the array_record format. An npz file holds `images`, `labels` and perhaps `ids` and `group`.
+  in the array_record format. An npz file holds `images`, `labels` and perhaps `ids` and `group`;
+  a folder of such .npy files (`npy:`) may be larger than memory.
   A folder holds one folder of images a class, or such folders inside `train`, `valid`, `Test` or
   other usual names; ids are the relative paths. A table (`csv:`) has the columns `file` and `label`
   and perhaps `group` and `split`. `hf:` reads Parquet or Arrow files of a Hugging Face data set.
@@ -123,7 +125,7 @@ def load(
   )
   opened = SOURCES[kind].open(request)
   read = lambda: opened.read(progress or (lambda done, total: None))
-  if cache_dir:
+  if cache_dir and opened.fingerprint is not None:
     key = dataclasses.asdict(request) | opened.fingerprint()
     source = _cache.cached(os.path.expanduser(cache_dir), key, read)
   else:

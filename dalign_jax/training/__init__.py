@@ -6,11 +6,11 @@ from dalign_jax.training._epochs import (
   init_state,
   key_bits,
   paired_batches,
-  put_data,
   run_epochs,
   split,
 )
 from dalign_jax.training._errors import NonFiniteLossError
+from dalign_jax.training._feeding import PLACES, HostData, keep_data_on_device, put_data
 from dalign_jax.training._fit import ClassificationLoss, fit, minimize, recipe_optimizer
 from dalign_jax.training._steps import (
   Step,
@@ -23,13 +23,16 @@ from dalign_jax.training._steps import (
 
 __all__ = [
   'MAPPINGS',
+  'PLACES',
   'ClassificationLoss',
+  'HostData',
   'NonFiniteLossError',
   'Step',
   'epoch_rng',
   'fit',
   'fit_ensemble',
   'init_state',
+  'keep_data_on_device',
   'key_bits',
   'make_step',
   'minimize',

@@ -9,7 +9,7 @@ import numpy as np
 
 from dalign_jax import data as data_lib
 from dalign_jax import errors, parallel, types
-from dalign_jax.training import _epochs, _fit, _steps
+from dalign_jax.training import _epochs, _feeding, _fit, _steps
 
 MAPPINGS = ('scan', 'vmap')
 
@@ -61,7 +61,7 @@ def fit_ensemble(
   loss_fn = _fit.ClassificationLoss(apply_fn, 'train', recipe.augmentation, recipe.label_smoothing)
   devices = tuple(devices) if devices else None
   step = _make_step(loss_fn, tx.update, mapping, devices, parallel.mapping())
-  data = _epochs.put_data({'train': dataset}, devices)
+  data = _feeding.put_data({'train': dataset}, devices)
   place = functools.partial(parallel.place_members, devices=devices)
   key_data = place(np.stack([_epochs.key_bits(key) for key in keys]))
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from dalign_jax import data as data_lib
-from dalign_jax import parallel, types
+from dalign_jax import errors, parallel, types
 from dalign_jax.training import _errors
 
 
@@ -60,29 +60,22 @@ def init_state(model: types.ModelState, tx: optax.GradientTransformation) -> typ
   )
 
 
-def put_data(datasets: Mapping[str, types.Dataset], devices: parallel.Devices = None, **extra):
-  """Datasets on every device as `{set: {'images', 'labels', ...}}`; batches are gathered there.
-
-  Args:
-    datasets: by name.
-    devices: devices to put them on, None for all.
-    **extra: `set={field: [N, ...]}`, further per-example arrays of a set.
-  """
-  fields = {
-    name: {
-      'images': np.ascontiguousarray(d.images),
-      'labels': d.labels,
-      **extra.get(name, {}),
-    }
-    for name, d in datasets.items()
-  }
-  return parallel.replicate(fields, devices)
-
-
-@functools.partial(jax.jit, static_argnums=1)
 def split(key: jax.Array, num: int = 2) -> tuple[jax.Array, ...]:
-  """`jax.random.split` as a tuple, in one program."""
-  return tuple(jax.random.split(key, num))
+  """`jax.random.split` as a tuple, by one program for all numbers of keys up to 8.
+
+  A key's place decides it, not how many are split, so that the first of eight are those of two.
+  """
+  if not 0 < num <= _MOST_KEYS:
+    raise errors.InputError(f'num must be from 1 to {_MOST_KEYS}, got {num}')
+  return _split(key)[:num]
+
+
+_MOST_KEYS = 8
+
+
+@jax.jit
+def _split(key):
+  return tuple(jax.random.split(key, _MOST_KEYS))
 
 
 def key_bits(key: jax.Array) -> np.ndarray:

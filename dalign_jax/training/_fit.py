@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from dalign_jax import augmentation, errors, losses, optim, parallel, recipe_optim, types
-from dalign_jax.training import _epochs, _steps
+from dalign_jax.training import _epochs, _feeding, _steps
 
 
 def minimize(
@@ -70,7 +70,7 @@ def _minimize(
   stop_fn=None,
 ) -> types.ModelState:
   step = _steps.make_step(loss_fn, tx, devices=devices)
-  data = _epochs.put_data(datasets, devices, **(extra or {}))
+  data = _feeding.put_data(datasets, devices, **(extra or {}))
 
   def epoch_fn(state, epoch):
     if stop_fn and stop_fn(parallel.fetch(state).model):

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from dalign_jax import parallel, types
-from dalign_jax.training import _epochs, _errors
+from dalign_jax.training import _epochs, _errors, _feeding
 
 
 class Step(NamedTuple):
@@ -124,7 +124,7 @@ def run_steps(
   Args:
     step: from `make_step`.
     state: replicated training state; its buffers are donated.
-    data: replicated `{set: {field: [N, ...]}}`, from `put_data`.
+    data: from `put_data`.
     batches: `{set: [steps, B]}` int32 row numbers, equally many steps for each set.
     key: the run's key; each step folds its own number in.
     constants: replicated pytree for the loss.
@@ -158,18 +158,21 @@ def run_sharded_steps(
 ) -> tuple[types.TrainState, float]:
   """As `run_steps`, from batches `{set: [local devices, steps, ...]}` and keys on the devices."""
   total = next(iter(sharded.values())).shape[1]
-  step_losses, done = [], 0
-  while done < total:
-    size = step.steps_per_call if step.steps_per_call <= total - done else 1
+  starts = _starts(total, step.steps_per_call)
+  calls = [{n: b[:, start : start + size] for n, b in sharded.items()} for start, size in starts]
+  is_fed = isinstance(data, _feeding.HostData)
+  fed = data.feed(calls) if is_fed else ((data, call) for call in calls)
+  step_losses: list[jax.Array] = []
+  for (start, size), (rows, indices) in zip(starts, fed, strict=True):
     run = step.scanned if size > 1 else step.single
-    chunk = {name: b[:, done : done + size] for name, b in sharded.items()}
-    state, loss = run(state, data, chunk, constants, key_data)
+    state, loss = run(state, rows, indices, constants, key_data)
+    step_losses.append(loss)
     if parallel.must_block(step.devices):
       jax.block_until_ready(loss)
-    step_losses.append(loss)
-    done += size
+    elif is_fed and len(step_losses) > 1:  # so that rows in flight do not pile up on the devices
+      jax.block_until_ready(step_losses[-2])
     if monitor:
-      monitor.on_step(phase, done, total)
+      monitor.on_step(phase, start + size, total)
   values = np.concatenate([np.atleast_1d(parallel.fetch(loss)) for loss in step_losses])
   if not np.all(np.isfinite(values)):
     raise _errors.NonFiniteLossError(
@@ -177,6 +180,13 @@ def run_sharded_steps(
       f'{int(np.argmin(np.isfinite(values))) + 1} of {total}'
     )
   return state, float(values.mean())
+
+
+def _starts(total: int, per_call: int) -> list[tuple[int, int]]:
+  """First step and number of steps of each call: as many as fit at once, the rest one by one."""
+  whole = total - total % per_call
+  starts = [(start, per_call) for start in range(0, whole, per_call)]
+  return starts + [(start, 1) for start in range(whole, total)]
 
 
 def _gather(fields, indices):

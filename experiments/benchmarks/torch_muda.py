@@ -59,7 +59,7 @@ def unlearn(problem: types.Problem, key: jax.Array, settings: dict, layout: torc
 def network(model: types.ModelState, image_shape):
   """A CNN with the parameters and running statistics of a Linen one."""
   net = torch_networks.build('cnn', image_shape)
-  torch_networks.copy_parameters(net, model.params)
+  torch_networks.copy_parameters(net, model.params, model.batch_stats)
   norms = [layer for layer in net.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
   for index, layer in enumerate(norms):
     stats = model.batch_stats[f'BatchNorm_{index}']

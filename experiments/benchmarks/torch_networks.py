@@ -70,6 +70,35 @@ class CNN(nn.Module):
     return self.head(features), features
 
 
+class FastCNN(nn.Module):
+  def __init__(self, widths, num_classes=10):
+    super().__init__()
+    self.whitening = nn.Conv2d(3, 24, 2)
+    self.whitening.weight.requires_grad = False
+    self.register_buffer('mean', torch.zeros(3, 1, 1))
+    channels, blocks = 24, []
+    for width in widths:
+      blocks += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.MaxPool2d(2)]
+      blocks += [_shifting_norm(width), nn.GELU('tanh')]
+      blocks += [nn.Conv2d(width, width, 3, padding=1, bias=False)]
+      blocks += [_shifting_norm(width), nn.GELU('tanh')]
+      channels = width
+    self.blocks = nn.Sequential(*blocks)
+    self.head = nn.Linear(channels, num_classes)
+
+  def forward(self, images):
+    images = functional.gelu(self.whitening(images - self.mean), approximate='tanh')
+    features = self.blocks(images).amax((2, 3)) / 9
+    return self.head(features), features
+
+
+def _shifting_norm(width):
+  """Batch normalisation without a trained scale."""
+  norm = nn.BatchNorm2d(width)
+  norm.weight.requires_grad = False
+  return norm
+
+
 def build(name, image_shape):
   """A network of `dalign_jax.models` by its name there."""
   small = ((16, 32, 64), False)
@@ -78,18 +107,27 @@ def build(name, image_shape):
     'resnet20': lambda: ResNet((3, 3, 3), *small),
     'resnet8': lambda: ResNet((1, 1, 1), *small),
     'cnn': lambda: CNN(image_shape),
+    'fast_cnn': lambda: FastCNN((64, 256, 256)),
+    'fast_cnn_small': lambda: FastCNN((32, 128, 192)),
   }
   return makers[name]()
 
 
-def copy_parameters(network, params):
-  """Gives a network the parameters of the Linen network with the same layers."""
+def copy_parameters(network, params, batch_stats):
+  """Gives a network the parameters, and the whitening, of the Linen network with its layers."""
   layers = {kind: [m for m in network.modules() if isinstance(m, kind)] for kind in _KINDS}
   with torch.no_grad():
+    if isinstance(network, FastCNN):
+      whitening = batch_stats['whitening']
+      _set(network.whitening.weight, whitening['kernel'].transpose(3, 2, 0, 1))
+      _set(network.mean, whitening['mean'][:, None, None])
+      _set(network.whitening.bias, params['whitening']['bias'])
+      layers[nn.Conv2d].remove(network.whitening)
     for index, layer in enumerate(layers[nn.Conv2d]):
       _set(layer.weight, params[f'Conv_{index}']['kernel'].transpose(3, 2, 0, 1))
     for index, layer in enumerate(layers[nn.BatchNorm2d]):
-      _set(layer.weight, params[f'BatchNorm_{index}']['scale'])
+      if layer.weight.requires_grad:
+        _set(layer.weight, params[f'BatchNorm_{index}']['scale'])
       _set(layer.bias, params[f'BatchNorm_{index}']['bias'])
     for name in ('hidden', 'head'):
       if name in params:
@@ -102,7 +140,7 @@ def copy_parameters(network, params):
 
 def num_parameters(network):
   """How many numbers are trained."""
-  return sum(parameter.numel() for parameter in network.parameters())
+  return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
 def _set(parameter, value):

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dalign_jax import errors, losses, models, optim, parallel, training, types
+from dalign_jax import errors, fresh, losses, models, optim, parallel, training, types
 from experiments.benchmarks import harness
 
-CASES = {  # network, image shape, rounds
+CASES = {  # network, image shape, rounds, batch size (default 128)
+  'fast_cnn': ('fast_cnn', (32, 32, 3), 5, 512),
+  'fast_cnn_small': ('fast_cnn_small', (32, 32, 3), 9, 512),
   'resnet18': ('resnet18', (32, 32, 3), 5),
   'resnet20': ('resnet20', (32, 32, 3), 13),
   'resnet8': ('resnet8', (32, 32, 3), 21),
@@ -26,11 +28,12 @@ def measure(*, quick: bool = False) -> list[dict]:
   harness.import_torch()
   cases = dict(CASES)
   if quick:
-    cases = {name: (*case[:2], 1) for name, case in CASES.items() if name.startswith('cnn 28')}
-  return [_case(name, *case, batch_size=16 if quick else 128) for name, case in cases.items()]
+    quickest = ('cnn 28x28x1', 'fast_cnn_small')
+    cases = {name: (*CASES[name][:2], 1, 16) for name in quickest}
+  return [_case(name, *case) for name, case in cases.items()]
 
 
-def _case(name, network, image_shape, rounds, *, batch_size):
+def _case(name, network, image_shape, rounds, batch_size=128):
   rng = np.random.default_rng(0)
   dataset = harness.random_dataset(image_shape, 2 * batch_size)
   indices = rng.permutation(len(dataset))[:batch_size].astype(np.int32)
@@ -72,7 +75,7 @@ def our_step(network: str, dataset: types.Dataset, indices: np.ndarray, **option
     return jnp.mean(losses.cross_entropy(labels, outputs.logits)), batch_stats
 
   step = training.make_step(loss_fn, tx, devices=devices, **options)
-  model = init_fn(jax.random.key(0))
+  model = fresh.model(init_fn, jax.random.key(0), dataset)
   state = parallel.replicate(training.init_state(model, tx), devices)
   data = training.put_data({'train': dataset}, devices)
   key_data = parallel.replicate(jax.random.key_data(jax.random.key(0)), devices)
@@ -99,7 +102,7 @@ def torch_step(network, model, dataset, indices, memory_format):
 
   layout = layouts()[memory_format]
   net = torch_networks.build(network, dataset.images.shape[1:])
-  torch_networks.copy_parameters(net, model.params)
+  torch_networks.copy_parameters(net, model.params, model.batch_stats)
   if torch_networks.num_parameters(net) != sum(x.size for x in jax.tree.leaves(model.params)):
     raise errors.InputError(f'{network}: numbers of parameters differ')
   net = net.train().to(memory_format=layout)

@@ -140,7 +140,7 @@ def fix(job: Job) -> None:
   Raises:
     errors.InputError: if the folder is of another problem; shows the difference.
   """
-  wanted = _identity(job)
+  wanted = identity(job)
   path = job.folder / 'problem.json'
   if path.exists():
     # a setting that a folder does not know yet had its default's meaning
@@ -174,7 +174,7 @@ def fix(job: Job) -> None:
     )
 
 
-def _identity(job) -> dict:
+def identity(job: Job) -> dict:
   """Settings, data and splits that original and gold depend on, as JSON returns them."""
   settings = job.config.problem_settings()
   if job.config.forget.startswith('ids:'):

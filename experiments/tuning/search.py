@@ -12,10 +12,9 @@ import itertools
 import pathlib
 import zlib
 
-import jax
 import numpy as np
 
-from dalign_jax import errors, hparams, seeds
+from dalign_jax import errors, hparams, parallel, seeds
 from dalign_jax.store import files, progress, timing
 from experiments import config as config_lib
 from experiments import stages
@@ -26,9 +25,10 @@ from experiments.tuning import score
 _TIMES = ('seconds', 'compile_seconds')
 _NAMES = ('method', 'trial', 'search_seed', 'setting', 'status')
 _HEADS = (*_NAMES, 'score', 'scores', *score.METRICS, *_TIMES)
-# A trial's learning rates are constants of its programs, and JAX keeps each program that it
-# compiled: 3 to 6 MiB for the smallest network. So a search drops them now and then.
-_KEPT_TRIALS = 4
+
+# Every setting is a program of its own. jax.pmap keeps what it compiled until the process ends, 3
+# to 6 MiB a setting for the smallest network; with shard_map it goes when our caches drop it.
+_MAPPING = 'shard_map'
 
 Row = dict[str, str]  # a line of the log
 
@@ -40,6 +40,7 @@ def run(config: config_lib.Config, tuning: config_lib.Tuning) -> None:
     errors.InputError: for settings that cannot be followed, or a log of another search.
   """
   _check(config, tuning)
+  parallel.use(_MAPPING)
   resolved = hparams.resolve(config.methods, config.hparam)
   judge = prepare_judge(config, tuning)
   job, folder = judge.job, judge.job.folder
@@ -125,9 +126,6 @@ def _search(judge, method, values, tuning):
     rows.append(_trial(judge, method, trial, tried[trial], tuning))
     files.write_text(folder / 'trials.csv', _to_csv(rows))
     progress.say(f'{method} {trial + 1}/{len(tried)}: {_describe_row(rows[-1])}')
-    if trial % _KEPT_TRIALS == 0:
-      jax.clear_caches()
-  jax.clear_caches()
   best = min(rows, key=_order)
   if best['status'] != 'ok':
     (folder / 'tuned.flags').unlink(missing_ok=True)
