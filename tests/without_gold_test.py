@@ -46,23 +46,29 @@ def test_measures_fall_from_the_original_to_gold(tiny_problem, models):
 def test_only_measures_that_predict_in_every_problem_are_shown(tiny_problem, models, monkeypatch):
   run = lambda: without_gold.measure(tiny_problem, models['gold'], tiny_problem.validation, seed=0)
   monkeypatch.setattr(
-    without_gold, 'CORRELATIONS', {'rf_jsd': (0.9, 0.1), 'mixture_share': (0.9, 0.75)}
+    without_gold,
+    'CORRELATIONS',
+    {'classes': {'rf_jsd': (0.9, 0.1), 'mixture_share': (0.9, 0.75)}, 'samples': {}},
   )
-  assert without_gold.predicting() == ['mixture_share']
+  assert without_gold.predicting('classes') == ['mixture_share']
+  assert without_gold.predicting('samples') == []
   found = run()
   assert set(found) == {'mixture_share'} and found['mixture_share']['rank_correlations'] == [
     0.9,
     0.75,
   ]
   (line,) = without_gold.sentences(found)
-  assert 'mixture_share' in line and '0.75 or more' in line and 'In 2 problems' in line
-  monkeypatch.setattr(without_gold, 'CORRELATIONS', {'rf_jsd': (0.9, 0.1)})
+  assert 'mixture_share' in line and '0.75 or more' in line and '(2)' in line
+  found = {'classes': {'rf_jsd': (0.9, 0.1)}, 'samples': {'rf_jsd': (0.9,)}}
+  monkeypatch.setattr(without_gold, 'CORRELATIONS', found)
   assert run() == {} and without_gold.sentences({}) == []
 
 
-def test_stored_correlations_are_of_known_measures_and_the_documented_ones():
-  assert set(without_gold.CORRELATIONS) <= set(without_gold.MEASURES) == set(without_gold.MEANINGS)
-  assert len({len(of) for of in without_gold.CORRELATIONS.values()}) <= 1
+def test_stored_correlations_are_of_known_measures():
+  assert set(without_gold.CORRELATIONS) == {'classes', 'samples'}
+  for of_kind in without_gold.CORRELATIONS.values():
+    assert set(of_kind) <= set(without_gold.MEASURES) == set(without_gold.MEANINGS)
+    assert len({len(of) for of in of_kind.values()}) <= 1
 
 
 def test_benchmark_correlates_over_rows():
@@ -76,7 +82,12 @@ def test_benchmark_correlates_over_rows():
   assert rates['mixture_share'] == metrics.rank_correlation([1, 4, 9], [1, 2, 3])
   text = benchmark.markdown({'class:3': rows}).splitlines()
   assert text[-1] == '| class:3 | rank correlation | | -1.00 | 1.00 | - |'
+  kinds = {'class:3': 'classes', 'random:0.1': 'samples'}
+  found = benchmark.stored(dict.fromkeys(kinds, rows), kinds)
+  expected = {'rf_jsd': (-1.0,), 'mixture_share': (1.0,)}
+  assert found == {'classes': expected, 'samples': expected}
   rows[benchmark.SECOND]['gap'] = 0.4
+  assert benchmark.stored({'class:3': rows}, kinds) == {'classes': {}, 'samples': {}}
   assert not benchmark.counts(rows)
   assert '(does not count)' in benchmark.markdown({'class:3': rows})
   assert text[2] == '| class:3 | a | 0.100 | -0.100 | 0.010 | - |'

@@ -1,7 +1,8 @@
 """Measures that need no retrained model, shown only where they predicted the gap to one.
 
-`CORRELATIONS` is what `python -m experiments.benchmarks.without_gold` printed: for each measure,
-the rank correlation with the true gap to gold over methods, in each of its problems.
+`CORRELATIONS` is what `python -m experiments.benchmarks.without_gold` printed: for requests of
+whole classes and of single samples, each measure's rank correlation with the true gap to gold over
+methods, in each of its problems.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from scipy import special
 from dalign_jax import evaluation, fresh, metrics, prediction, seeds, training, types
 
 LEAST_CORRELATION = 0.7  # in every problem: below it, a measure is not shown
-CORRELATIONS: dict[str, tuple[float, ...]] = {}
+CORRELATIONS: dict[str, dict[str, tuple[float, ...]]] = {'classes': {}, 'samples': {}}
 MEANINGS = {
   'rf_jsd': "divergence of the outputs on forgotten samples from the original's on unseen ones",
   'mixture_share': 'share of the forgotten samples that still look like training data',
@@ -102,9 +103,16 @@ MEASURES: dict[str, Callable[[Case], float | None]] = {
 }
 
 
-def predicting() -> list[str]:
+def kind(problem: types.Problem) -> str:
+  """What a request forgets: whole classes, or samples of classes that stay."""
+  forgotten = np.setdiff1d(problem.forget.labels, problem.retain.labels)
+  return 'classes' if len(forgotten) else 'samples'
+
+
+def predicting(kind: str) -> list[str]:
   """The measures whose rank correlation with the gap to gold was high in every problem."""
-  return [key for key, found in CORRELATIONS.items() if min(found) >= LEAST_CORRELATION]
+  known = CORRELATIONS[kind]
+  return [key for key, found in known.items() if min(found) >= LEAST_CORRELATION]
 
 
 def measure(
@@ -113,8 +121,8 @@ def measure(
   """The measures that predict, of the original and of the unlearned model, for a record."""
   if problem.retain.is_multi_label:
     return {}
-  found = {}
-  for key in predicting():
+  found, of_kind = {}, kind(problem)
+  for key in predicting(of_kind):
     before, after = (
       MEASURES[key](Case(problem=problem, held_out=held_out, model=m, seed=seed))
       for m in (problem.original, model)
@@ -123,7 +131,7 @@ def measure(
       found[key] = {
         'before': float(before),
         'after': float(after),
-        'rank_correlations': list(CORRELATIONS[key]),
+        'rank_correlations': list(CORRELATIONS[of_kind][key]),
       }
   return found
 
@@ -135,7 +143,8 @@ def sentences(found: Mapping[str, Mapping]) -> list[str]:
     rates = values['rank_correlations']
     lines.append(
       f'Without a retrained model ({key}, {MEANINGS[key]}): {values["before"]:.3f} before, '
-      f'{values["after"]:.3f} after; 0 is ideal. In {len(rates)} problems with retrained models, '
-      f'its rank correlation with the gap to them was {min(rates):.2f} or more.'
+      f'{values["after"]:.3f} after; smaller is nearer to retraining. In benchmark problems of '
+      f'this kind with retrained models ({len(rates)}), its rank correlation with the gap to them '
+      f'was {min(rates):.2f} or more.'
     )
   return lines

@@ -18,7 +18,9 @@ from dalign_jax.deletion import without_gold
 from experiments import run as run_lib
 
 _SCENARIOS = flags.DEFINE_multi_string(
-  'gold_scenario', ['class:3', 'random:0.1', 'memorised:0.1'], 'A value of --forget. Repeatable.'
+  'gold_scenario',
+  ['class:3', 'class:8', 'random:0.1', 'memorised:0.1'],
+  'A value of --forget. Repeatable.',
 )
 
 
@@ -26,8 +28,8 @@ SECOND = 'second gold'
 LEAST_FLOORS = 3.0  # between original and gold
 
 
-def values_of(config) -> dict[str, dict[str, float]]:
-  """Every measure and the true gap of each row of a finished run; the second gold's gap alone."""
+def values_of(config) -> tuple[str, dict[str, dict[str, float]]]:
+  """What a finished run forgets, and every row's measures and true gap (second gold: the gap)."""
   from dalign_jax import checkpoints
   from experiments import stages
   from experiments.measure import evaluate
@@ -47,7 +49,7 @@ def values_of(config) -> dict[str, dict[str, float]]:
     )
     found[row.name] = {'gap': gaps[row.name]}
     found[row.name] |= {key: m(case) for key, m in without_gold.MEASURES.items()}
-  return found
+  return without_gold.kind(job.problem(original)), found
 
 
 def counts(found: dict[str, dict[str, float]]) -> bool:
@@ -86,19 +88,26 @@ def main(arguments: Sequence[str]) -> None:
   command.start_platform(config)
   from experiments import stages
 
-  found = {}
+  found, kinds = {}, {}
   for scenario in _SCENARIOS.value:
     changed = dataclasses.replace(config, forget=scenario, problem='')
     stages.run(changed)
-    found[scenario] = values_of(changed)
+    kinds[scenario], found[scenario] = values_of(changed)
   print(markdown(found))
-  rates = [correlations(rows) for rows in found.values() if counts(rows)]
-  table = {
-    key: tuple(round(of[key], 2) for of in rates)
-    for key in without_gold.MEASURES
-    if all(key in of for of in rates)
-  }
-  print(f'CORRELATIONS = {table}')
+  print(f'CORRELATIONS = {stored(found, kinds)}')
+
+
+def stored(
+  found: dict[str, dict[str, dict[str, float]]], kinds: dict[str, str]
+) -> dict[str, dict[str, tuple[float, ...]]]:
+  """The correlations of the problems that count, by what they forget and by measure."""
+  table: dict[str, dict[str, tuple[float, ...]]] = {'classes': {}, 'samples': {}}
+  for kind, of_kind in table.items():
+    rates = [correlations(rows) for s, rows in found.items() if kinds[s] == kind and counts(rows)]
+    for key in without_gold.MEASURES:
+      if rates and all(key in of for of in rates):
+        of_kind[key] = tuple(round(of[key], 2) for of in rates)
+  return table
 
 
 if __name__ == '__main__':
