@@ -12,7 +12,7 @@ import pytest
 from dalign_jax import checkpoints, errors
 from dalign_jax import data as data_lib
 from dalign_jax import settings as settings_lib
-from dalign_jax.deletion import audit_record, carry_out, replay
+from dalign_jax.deletion import audit_record, carry_out, replay, without_gold
 from dalign_jax.deletion import summary as summary_lib
 from dalign_jax.store import files, hashing, model_folder
 from experiments import config, stages
@@ -83,6 +83,7 @@ def test_record_says_what_was_done(run, chain):
   assert record['previous'] is None and record['number'] == 1
   assert set(record['metrics']) == {'original', 'unlearned', 'gold'}
   assert record['metrics']['unlearned']['attack_floor'] > 0
+  assert set(record['without_gold']) == set(without_gold.predicting('samples'))
   summary = ' '.join(record['summary'])
   assert '20 of ' in summary and 'no proof' in summary and 'retrained' in summary
   exact = {**record, 'method': {**record['method'], 'name': 'retrain'}}

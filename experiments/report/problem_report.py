@@ -35,6 +35,8 @@ _ORACLE = (
 )
 
 
+_RANKS = 'Ranks have no error rate: what can be told apart is said in the headline.'
+
 Section = tuple[str, list[list[str]], str]  # title, table, words
 
 
@@ -169,7 +171,7 @@ def _facts(job, rows) -> list[str]:
 def _markdown(job, rows, title, text, notes, first, sections) -> str:
   parts = [f'# {title}', first]
   parts += [f'**Warning:** {note}.' for note in notes]
-  parts += [text, READING, *(words for _, _, words in sections), *_oracles(rows)]
+  parts += [text, READING, _RANKS, *(words for _, _, words in sections), *_oracles(rows)]
   parts += _words_of_parts(job, rows)
   parts += ['\n'.join(f'- {c.head}: {c.meaning}' for c in table.columns(rows))]
   parts += _facts(job, rows)
@@ -195,6 +197,7 @@ def _html(job, rows, title, notes, drawn, first, sections) -> str:
   body += [
     '<h2>Rankings</h2>',
     html_tables.grid(ranking) if ranking else '<p>No method has been run yet.</p>',
+    f'<p>{escape(_RANKS)}</p>',
   ]
   body += [f'<p>{escape(words)}</p>' for words in _oracles(rows)]
   for heading, cells, words in sections:
