@@ -33,8 +33,6 @@ _ORACLE = (
   'An oracle knows which forget images gold gets right: it shows what could be reached, is no '
   'method, and is not ranked'
 )
-
-
 _RANKS = 'Ranks have no error rate: what can be told apart is said in the headline.'
 
 Section = tuple[str, list[list[str]], str]  # title, table, words
