@@ -23,7 +23,7 @@ ALPHA = 0.05
 TESTED = {
   'outputs': 'margins of the forget examples',
   'features': "share of each forget feature inside the retain features' principal eigenspace",
-  'held_out': 'margins of the test examples of retained classes',
+  'held_out': 'margins of the test examples of retained classes and subclasses',
 }
 LIKE, NEARER, BETWEEN, NOT_NEARER = (
   'like gold',
@@ -222,10 +222,7 @@ def _stack(folders: Sequence[pathlib.Path]) -> dict[str, np.ndarray]:
 
 def _representation(job, outputs) -> dict[str, np.ndarray]:
   """What is tested; features in a form that turning a model's feature space does not change."""
-  labels = job.sets['test'].labels
-  kept = np.flatnonzero(~np.isin(labels, job.forgets_classes))
-  rows = {'forget': np.arange(len(job.sets['forget'])), 'test': kept if len(kept) else labels >= 0}
-  rows = {name: _sample(np.arange(len(job.sets[name]))[picked]) for name, picked in rows.items()}
+  rows = {'forget': _sample(np.arange(len(job.sets['forget']))), 'test': _sample(_retained(job))}
   margins = {
     name: metrics.logit_scaled_confidence(
       np.asarray(outputs[name].logits)[picked], job.sets[name].labels[picked]
@@ -237,6 +234,15 @@ def _representation(job, outputs) -> dict[str, np.ndarray]:
   shares = _shares(forget, retain, job.config.da_energy)
   arrays = {'outputs': margins['forget'], 'features': shares, 'held_out': margins['test']}
   return {name: values.astype(np.float32) for name, values in arrays.items()}
+
+
+def _retained(job) -> np.ndarray:
+  """Test rows of no forgotten class or subclass; all where there are no others."""
+  test = job.sets['test']
+  is_forgotten = np.isin(test.labels, job.forgets_classes)
+  if job.forgets_subclass is not None:
+    is_forgotten |= np.asarray(test.group == job.forgets_subclass)
+  return np.flatnonzero(~is_forgotten if not is_forgotten.all() else is_forgotten)
 
 
 def _shares(forget, retain, energy) -> np.ndarray:
