@@ -1,6 +1,7 @@
 """The optimizer that a recipe names: schedules, groups of parameters, averaging of weights."""
 
 from collections.abc import Callable
+import functools
 from typing import NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import optax
 
 from dalign_jax import errors, optim, types
 
-SCHEDULES = ('cosine', 'triangular')
+SCHEDULES = ('cosine', 'triangular', 'constant')
 
 
 def steps(recipe: types.Recipe, num_examples: int) -> tuple[int, int]:
@@ -22,7 +23,8 @@ def schedule(recipe: types.Recipe, num_examples: int) -> optax.Schedule:
   r"""The learning rate of a recipe at each step.
 
   'cosine' is `optim.warmup_cosine`. 'triangular' rises linearly from 0.2 of the peak to the peak
-  within `warmup_epochs` and falls linearly to 0.07 of it at the last step.
+  within `warmup_epochs` and falls linearly to 0.07 of it at the last step. 'constant' rises
+  linearly from 0 within `warmup_epochs`, and stays.
 
   Args:
     recipe: the recipe.
@@ -44,6 +46,11 @@ def schedule(recipe: types.Recipe, num_examples: int) -> optax.Schedule:
   if recipe.schedule == 'cosine':
     return optim.warmup_cosine(recipe, num_examples)
   per_epoch, total = steps(recipe, num_examples)
+  if recipe.schedule == 'constant':
+    warmup = round(recipe.warmup_epochs * per_epoch)
+    if not warmup:
+      return optax.constant_schedule(recipe.learning_rate)
+    return optax.warmup_constant_schedule(0.0, recipe.learning_rate, warmup)
   warmup, peak = min(round(recipe.warmup_epochs * per_epoch), total - 1), recipe.learning_rate
   fall = optax.linear_schedule(peak, 0.07 * peak, total - warmup)
   if not warmup:
@@ -52,12 +59,10 @@ def schedule(recipe: types.Recipe, num_examples: int) -> optax.Schedule:
 
 
 def optimizer(recipe: types.Recipe, num_examples: int) -> optax.GradientTransformation:
-  r"""The optimizer of original and gold: SGD with Nesterov momentum, and what the recipe adds.
+  r"""The optimizer of original and gold: the one that the recipe names, and what it adds.
 
-  A parameter's group follows from its path: those of a layer whose name contains 'norm' have
-  `norm_learning_rate` times the learning rate. Weight decay is decoupled from that factor: all
-  parameters decay by the learning rate times `weight_decay` a step. The bias of a layer
-  named 'whitening' has no gradient after `whitening_epochs`; what momentum it has then runs out.
+  The bias of a layer named 'whitening' has no gradient after `whitening_epochs` (with 'adamw' and
+  'muon': no update); what momentum it has then runs out.
 
   Args:
     recipe: the recipe.
@@ -65,25 +70,85 @@ def optimizer(recipe: types.Recipe, num_examples: int) -> optax.GradientTransfor
 
   Returns:
     The transformation; with a recipe's defaults it is `optim.sgd`.
+
+  Raises:
+    ValueError: for an unknown optimizer, or one that cannot do what the recipe asks for.
   """
+  if recipe.optimizer not in OPTIMIZERS:
+    raise errors.InputError(
+      f'optimizer must be one of {", ".join(OPTIMIZERS)}, got {recipe.optimizer!r}'
+    )
   rate = schedule(recipe, num_examples)
   per_epoch, total = steps(recipe, num_examples)
-  sgd = lambda weight_decay: optim.sgd(
-    rate, momentum=recipe.momentum, weight_decay=weight_decay, nesterov=True
-  )
-  if recipe.norm_learning_rate == 1 and not recipe.whitening_epochs:
-    tx = sgd(recipe.weight_decay)
-  else:
-    factor = lambda path: recipe.norm_learning_rate if _is_in(path, 'norm') else 1.0
-    tx = optax.chain(
-      _leafwise(lambda path, g, p: g + (recipe.weight_decay / factor(path)) * p),
-      _held_after(recipe.whitening_epochs * per_epoch, 'whitening'),
-      sgd(0.0),
-      _leafwise(lambda path, g, p: factor(path) * g),
-    )
+  hold = optax.identity()
+  if recipe.whitening_epochs:
+    hold = _held_after(recipe.whitening_epochs * per_epoch, 'whitening')
+  tx = OPTIMIZERS[recipe.optimizer](recipe, rate, hold)
   if recipe.lookahead_steps:
     tx = lookahead(tx, every=recipe.lookahead_steps, decay=recipe.lookahead_decay, num_steps=total)
   return tx
+
+
+def _sgd(recipe, rate, hold):
+  """SGD with Nesterov momentum.
+
+  Parameters of a layer whose name contains 'norm' have `norm_learning_rate` times the learning
+  rate. Weight decay is decoupled from that factor: all parameters decay by the learning rate times
+  `weight_decay` a step.
+  """
+  sgd = functools.partial(optim.sgd, rate, momentum=recipe.momentum, nesterov=True)
+  if recipe.norm_learning_rate == 1 and not recipe.whitening_epochs:
+    return sgd(weight_decay=recipe.weight_decay)
+  factor = lambda path: recipe.norm_learning_rate if _is_in(path, 'norm') else 1.0
+  return optax.chain(
+    _leafwise(lambda path, g, p: g + (recipe.weight_decay / factor(path)) * p),
+    hold,
+    sgd(weight_decay=0.0),
+    _leafwise(lambda path, g, p: factor(path) * g),
+  )
+
+
+def _adamw(recipe, rate, hold):
+  """AdamW; `momentum` is its first decay rate."""
+  _check_norm_learning_rate(recipe)
+  tx = optax.adamw(rate, b1=recipe.momentum, weight_decay=recipe.weight_decay)
+  return optax.chain(tx, hold)
+
+
+def _muon(recipe, rate, hold):
+  """Muon for the kernels of hidden layers, AdamW in Nesterov form for the head and all vectors.
+
+  A convolution `[H, W, I, O]` is the matrix of H W I rows and O columns. Updates are scaled to the
+  root mean square of AdamW's, .2, so that one learning rate and one decay serve both.
+  """
+  _check_norm_learning_rate(recipe)
+
+  def dimensions(params):
+    of_kernel = lambda k: optax.contrib.MuonDimensionNumbers(tuple(range(k.ndim - 1)), k.ndim - 1)
+    is_hidden = lambda path, p: jnp.ndim(p) > 1 and not _is_in(path, 'head')
+    each = lambda path, p: of_kernel(p) if is_hidden(path, p) else None
+    return jax.tree_util.tree_map_with_path(each, params)
+
+  tx = optax.contrib.muon(
+    rate,
+    beta=recipe.momentum,
+    adam_b1=recipe.momentum,
+    weight_decay=recipe.weight_decay,
+    adam_weight_decay=recipe.weight_decay,
+    muon_weight_dimension_numbers=dimensions,
+    consistent_rms=0.2,
+  )
+  return optax.chain(tx, hold)
+
+
+def _check_norm_learning_rate(recipe):
+  if recipe.norm_learning_rate != 1:
+    raise errors.InputError(
+      f'norm_learning_rate is for sgd; {recipe.optimizer} takes 1, got {recipe.norm_learning_rate}'
+    )
+
+
+OPTIMIZERS = {'sgd': _sgd, 'adamw': _adamw, 'muon': _muon}
 
 
 class LookaheadState(NamedTuple):

@@ -72,7 +72,7 @@ class Settings:
 
   dataset: str = problem_setting(
     'mnist5k',
-    'mnist5k or digits (embedded), npz:PATH, folder:PATH, csv:FILE, hf:PATH, mufac:PATH, '
+    'mnist5k or digits (embedded), npz:PATH, npy:PATH, folder:PATH, csv:FILE, hf:PATH, mufac:PATH, '
     'mucac:PATH, celeba:PATH, lfw:PATH, or a TFDS name.',
     section='Data',
     valid=valid_lib.TEXT,
@@ -184,9 +184,15 @@ class Settings:
   )
   schedule: str = problem_setting(
     'cosine',
-    'Learning rate after the warm-up: cosine or triangular.',
+    'Learning rate after the warm-up: cosine, triangular or constant.',
     section='Training',
-    valid=valid_lib.OneOf(('cosine', 'triangular')),
+    valid=valid_lib.OneOf(('cosine', 'triangular', 'constant')),
+  )
+  optimizer: str = problem_setting(
+    'sgd',
+    'Optimizer of originals and golds: sgd, adamw or muon.',
+    section='Training',
+    valid=valid_lib.OneOf(('sgd', 'adamw', 'muon')),
   )
   norm_learning_rate: float = problem_setting(
     1.0,

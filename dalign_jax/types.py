@@ -127,19 +127,22 @@ def concatenate(first: Dataset, second: Dataset) -> Dataset:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-  """Training recipe of original and gold: SGD with momentum and a schedule.
+  """Training recipe of original and gold: an optimizer and a schedule.
 
   Attributes:
     num_epochs: passes over the training set.
     batch_size: global batch, over all devices.
     learning_rate: peak learning rate.
-    momentum: heavy-ball momentum, Nesterov form.
-    weight_decay: L2 coefficient added to the gradient (as in PyTorch's SGD).
+    momentum: heavy-ball momentum in Nesterov form; the first decay rate of 'adamw' and 'muon'.
+    weight_decay: L2 coefficient added to the gradient (as in PyTorch's SGD); decoupled from it in
+      'adamw' and 'muon'.
     warmup_epochs: length of the linear warm-up, in epochs.
     augmentation: 'none', 'crop' (pad 1/8 of the side, random crop), 'crop_flip' (+ mirror) or
       'shift_flip' (reflect 1/16 of the side, random shift, mirror).
     label_smoothing: s of `losses.cross_entropy`, in [0, 1); not for binary attributes.
-    schedule: 'cosine' (to 0) or 'triangular' (from 0.2 of the peak, linearly to 0.07 of it).
+    schedule: 'cosine' (to 0), 'triangular' (from 0.2 of the peak, linearly to 0.07 of it) or
+      'constant'.
+    optimizer: 'sgd', 'adamw' or 'muon', of `recipe_optim`.
     norm_learning_rate: factor of the learning rate, not of the decay, for the parameters of
       normalisation layers.
     whitening_epochs: epochs in which the bias of a whitening layer is trained; 0: in all.
@@ -156,6 +159,7 @@ class Recipe:
   augmentation: str = 'none'
   label_smoothing: float = 0.0
   schedule: str = 'cosine'
+  optimizer: str = 'sgd'
   norm_learning_rate: float = 1.0
   whitening_epochs: int = 0
   lookahead_steps: int = 0

@@ -8,8 +8,9 @@ from absl.testing import flagsaver
 import jax
 import pytest
 
-from dalign_jax import errors
-from experiments.benchmarks import alignment, harness, loops, transport
+from dalign_jax import errors, training
+from dalign_jax.training import _feeding
+from experiments.benchmarks import alignment, harness, loading, loops, transport
 
 FIELDS = {'name', 'seconds', 'first_call_seconds', 'ratios'}
 
@@ -106,3 +107,12 @@ def test_transport_runs():
   for row in rows:
     _check_row(row)
     assert row['value_difference'] < 1e-3
+
+
+def test_loading_takes_the_same_steps_from_both_places():
+  before = _feeding._chosen[0]
+  try:
+    for row in loading.measure(quick=True):
+      _check_row(row)
+  finally:
+    training.keep_data_on_device(before)

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from dalign_jax import optim, recipe_optim, training, types
+from dalign_jax import errors, optim, recipe_optim, training, types
 
 PARAMS = {
   'BatchNorm_0': {'bias': np.float32([0.5, -1.0])},
@@ -120,5 +120,51 @@ def test_lookahead_rejects(options):
 
 
 def test_unknown_schedule_is_named():
-  with pytest.raises(ValueError, match="schedule must be one of cosine, triangular, got 'square'"):
+  with pytest.raises(
+    ValueError, match="schedule must be one of cosine, triangular, constant, got 'square'"
+  ):
     recipe_optim.schedule(types.Recipe(schedule='square'), 10)
+
+
+KERNELS = {
+  'Conv_0': {'kernel': np.random.default_rng(0).normal(size=(3, 3, 4, 8)).astype(np.float32)},
+  'head': {'kernel': np.ones((8, 2), np.float32), 'bias': np.zeros(2, np.float32)},
+}
+
+
+def _first_update(recipe):
+  tx = recipe_optim.optimizer(recipe, EXAMPLES)
+  gradient = jax.tree.map(lambda p: np.sin(np.arange(p.size)).reshape(p.shape) + 0.1, KERNELS)
+  gradient = jax.tree.map(np.float32, gradient)
+  return tx.update(gradient, tx.init(KERNELS), jax.tree.map(jnp.asarray, KERNELS))[0], gradient
+
+
+def _recipe(**changes):
+  return types.Recipe(
+    schedule='constant', warmup_epochs=0.0, learning_rate=0.1, weight_decay=0.5, **changes
+  )
+
+
+def test_adamw_steps_by_the_sign_at_first_and_decays_apart_from_it():
+  updates, gradient = _first_update(_recipe(optimizer='adamw'))
+  wanted = jax.tree.map(lambda g, p: -0.1 * (np.sign(g) + 0.5 * p), gradient, KERNELS)
+  chex.assert_trees_all_close(updates, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_muon_makes_updates_of_hidden_kernels_nearly_orthogonal():
+  updates, gradient = _first_update(_recipe(optimizer='muon'))
+  matrix = -np.asarray(updates['Conv_0']['kernel'] + 0.05 * KERNELS['Conv_0']['kernel'])
+  singular = np.linalg.svd(matrix.reshape(36, 8), compute_uv=False)
+  assert singular.max() / singular[singular > 1e-3 * singular.max()].min() < 2.5
+  np.testing.assert_allclose(np.sqrt(np.mean(matrix**2)), 0.1 * 0.2, rtol=0.8)
+  first = 1 + 0.9 * 0.1 / (1 - 0.9**2)  # of Adam in Nesterov form
+  head = -0.1 * (first * np.sign(gradient['head']['kernel']) + 0.5 * KERNELS['head']['kernel'])
+  np.testing.assert_allclose(updates['head']['kernel'], head, rtol=1e-3)
+
+
+@pytest.mark.parametrize('name', ['adamw', 'muon'])
+def test_what_an_optimizer_cannot_do_is_refused(name):
+  with pytest.raises(errors.InputError, match=f'norm_learning_rate is for sgd; {name} takes 1'):
+    recipe_optim.optimizer(types.Recipe(optimizer=name, norm_learning_rate=2.0), EXAMPLES)
+  with pytest.raises(errors.InputError, match=r'must be one of sgd, adamw, muon, got .lion.'):
+    recipe_optim.optimizer(types.Recipe(optimizer='lion'), EXAMPLES)
