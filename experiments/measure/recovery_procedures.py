@@ -59,7 +59,7 @@ def _retain_only(job, model, *, num_epochs, learning_rate):
     num_epochs=num_epochs,
     learning_rate=learning_rate,
     momentum=job.recipe.momentum,
-    weight_decay=job.recipe.weight_decay,
+    weight_decay=job.recipe.weight_decay if job.recipe.optimizer == 'sgd' else 0.0,  # L2 there
     batch_size=len(devices) * -(-_BATCH_SIZE // len(devices)),
   )
 
