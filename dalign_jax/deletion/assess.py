@@ -4,7 +4,7 @@ from collections.abc import Mapping
 import pathlib
 from typing import Any
 
-from dalign_jax import methods, seeds, types
+from dalign_jax import from_settings, methods, seeds, types
 from dalign_jax.deletion import dummy_request, evidence, starting_point, verdict
 from dalign_jax.store import files, model_folder
 
@@ -63,7 +63,7 @@ def _dummy(problem, basis, record, folder) -> types.ModelState | None:
     folder,
     problem,
     chosen,
-    method.make(**record['hparams']),
+    from_settings.method(basis.config, record['method'], record['hparams']),
     seeds.stream(seed, 'request_dummy', number),
     {**record, 'dummy': True},  # its rows follow from the request and the seed
   )

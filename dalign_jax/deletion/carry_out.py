@@ -89,7 +89,7 @@ def forget(request: settings_lib.Request, config, paths: tuple[str, ...] = ()) -
   own = record_keys.own_folder(keys, out)
   basis = basis._replace(key=record_keys.make(keys))
   start = [model_folder.digest(basis.model), basis.data_hash, wanted.rows.tolist()]
-  how = [request.method, method_hparams, config.unlearn_seed]
+  how = [request.method, method_hparams, config.unlearn_seed, from_settings.restriction(config)]
   folder = traces.hidden_folder(out, hashing.of_json([start, how]))
   with files.lock(folder / traces.LOCK):  # the model in it has a lock of its own
     outcome = carry_out(
@@ -190,13 +190,14 @@ def carry_out(
     'seed': config.unlearn_seed,
     'original': before,
     'request': _identity(basis.key, rows),
+    **from_settings.restriction(config),
   }
   key = _key(config.unlearn_seed, 'request', len(basis.chain), streams)
 
   def compute(monitor):
-    unlearn = methods.METHODS[request.method].make(**method_hparams)
+    unlearn_fn = from_settings.method(config, request.method, method_hparams)
     try:
-      return unlearn(dataclasses.replace(problem, monitor=monitor), key)
+      return unlearn_fn(dataclasses.replace(problem, monitor=monitor), key)
     except types.DataError as error:
       raise errors.InputError(f'{request.method}: {error}', argument='method') from error
 
@@ -241,6 +242,7 @@ def problem_of(basis, request, rows):
   retain = train.take(np.delete(np.arange(len(train)), np.union1d(rows, asked)))
   values = hparams.resolve((request.method,), request.hparam, 'method')[request.method]
   method, forgotten = methods.METHODS[request.method], train.take(rows)
+  from_settings.method(config, request.method, values)  # refused before any work if it cannot be
   if method.class_only and not len(np.setdiff1d(forgotten.labels, retain.labels)):
     raise errors.InputError(
       f'{request.method} forgets whole classes, not single samples', argument='method'

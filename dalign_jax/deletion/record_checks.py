@@ -82,7 +82,8 @@ def settings_of(record: dict) -> settings_lib.Settings:
 def make_settings(said: dict[str, Any]) -> settings_lib.Settings:
   """Settings from JSON, in which tuples are lists."""
   as_they_were = lambda value: tuple(value) if isinstance(value, list) else value
-  return settings_lib.Settings(**{name: as_they_were(value) for name, value in said.items()})
+  values: dict[str, Any] = {name: as_they_were(value) for name, value in said.items()}
+  return settings_lib.Settings(**values)
 
 
 def _check_seeds(record, settings):

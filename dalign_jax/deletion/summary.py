@@ -25,6 +25,7 @@ def sentences(found: dict) -> list[str]:
     f'{kept["count_after"]:,} remain.',
     f'The method {method["name"]} {"took the place of" if _exact(found) else "changed"} the model '
     f'that was trained on all of them. It saw: {method["sees"]}.',
+    *_restriction(found),
     *_measured(found['metrics']),
     *_beside_gold(found['metrics']),
     *_copies(found),
@@ -35,6 +36,17 @@ def sentences(found: dict) -> list[str]:
 
 def _exact(found) -> bool:
   return found['method']['name'] == 'retrain'
+
+
+def _restriction(found) -> list[str]:
+  settings = found.get('configuration', {}).get('settings', {})
+  patterns, rank = settings.get('trainable') or [], settings.get('lora_rank') or 0
+  lines = []
+  if patterns:
+    lines.append(f'It could change only the parameters that match {" or ".join(patterns)}.')
+  if rank:
+    lines.append(f'It could change kernels only, by adapters of rank {rank}.')
+  return lines
 
 
 def _measured(metrics) -> list[str]:
