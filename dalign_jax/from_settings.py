@@ -112,9 +112,12 @@ def method(settings: settings_lib.Settings, name: str, values: Mapping[str, Any]
   """
   with errors.blame('hparam'):
     unlearn_fn = methods.METHODS[name].make(**values)
-  if (settings.trainable or settings.lora_rank) and name == 'retrain':
+  reasons = {'retrain': 'is exact because it trains every parameter anew'}
+  if methods.METHODS[name].guarantee:
+    reasons[name] = 'has a guarantee for all parameters together'
+  if (settings.trainable or settings.lora_rank) and name in reasons:
     raise errors.InputError(
-      'retrain is exact because it trains every parameter anew; leave it out, or the restriction',
+      f'{name} {reasons[name]}; leave it out, or the restriction',
       argument='trainable' if settings.trainable else 'lora_rank',
     )
   return trainable.restricted(

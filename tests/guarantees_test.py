@@ -138,7 +138,7 @@ class TestNoisyFinetune:
 
   def test_record_of_a_request_names_the_promise_and_what_it_leaves_out(self):
     hparams = {'privacy_epsilon': 2.0, 'privacy_delta': 1e-6}
-    found = {'method': {'name': 'noisy_finetune'}}
+    found = {'method': {'name': 'noisy_finetune'}, 'request': {'ids': []}}
     said = summary._limits(found | {'guarantee': _noisy_finetune.promise(hparams)})[0]
     assert '(2.0, 1e-06)-indistinguishable' in said and 'does not cover one who knows' in said
     assert 'approximate' in summary._limits(found)[0]
