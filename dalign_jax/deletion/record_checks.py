@@ -70,7 +70,8 @@ def settings_of(record: dict) -> settings_lib.Settings:
     shape = {name: record_shape.Maybe(record_shape.SCALAR) for name in wanted}
   record_shape.check(said, shape, 'configuration.settings')
   for name, value in said.items():
-    kind: Any = {float: (int, float), tuple[str, ...]: list}.get(known[name].type, known[name].type)
+    kind: Any = known[name].type
+    kind = {float: (int, float), tuple[str, ...]: list}.get(kind, kind)
     fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
     if not fits or (kind is list and not all(isinstance(one, str) for one in value)):
       raise errors.InputError(f'its field configuration.settings.{name} is {value!r}')
