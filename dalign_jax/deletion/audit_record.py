@@ -30,7 +30,8 @@ _OLD_NAMES = {  # of metrics in records of version 0.1.0
 }
 _RECOMPUTED = ('request', 'samples', 'model', 'method', 'seeds', 'metrics', 'summary')
 _RECOMPUTED_LATER = (  # not in all records
-  *('copies', 'commitments', 'read', 'configuration', 'verdict', 'code', 'environment'),
+  *('copies', 'commitments', 'read', 'configuration', 'verdict', 'guarantee'),
+  *('code', 'environment'),
 )
 
 
@@ -82,6 +83,9 @@ def contents(basis, request, rows, outcome, copies: dict | None, key: bytes | No
     found['configuration'] = configuration(basis, request, key)
   if outcome.verdict is not None:  # None in records without one
     found['verdict'] = outcome.verdict
+  guarantee = methods.METHODS[request.method].guarantee
+  if guarantee:
+    found['guarantee'] = guarantee(outcome.hparams)
   return {**found, 'summary': summary.sentences(found)}
 
 

@@ -37,6 +37,7 @@ from dalign_jax.deletion import (
   starting_point,
   traces,
   verdict,
+  without_gold,
 )
 from dalign_jax.store import files, hashing, model_folder, progress
 
@@ -95,7 +96,16 @@ def forget(request: settings_lib.Request, config, paths: tuple[str, ...] = ()) -
       basis, request, wanted.rows, problem, method_hparams, folder, mode=request.verdict
     )
     _check_signed(outcome.verdict, request.accept, folder)
+    _say_without_gold(config, basis, problem, folder)
     return _finish(request, config, basis, wanted, outcome, (folder, out, own), paths)
+
+
+def _say_without_gold(config, basis, problem, folder):
+  """Says what measures without gold give, those that predicted the gap to gold in benchmarks."""
+  model = checkpoints.restore(folder / 'model', basis.model)[0]
+  held_out, seed = basis.sets['test'], config.evaluation_seed
+  for line in without_gold.sentences(without_gold.measure(problem, model, held_out, seed=seed)):
+    progress.say(line)
 
 
 def _finish(request, config, basis, wanted, outcome, places, paths) -> dict:

@@ -89,7 +89,9 @@ def chain_of(folder: pathlib.Path) -> list[tuple[dict, dict | None]]:
   record = read(folder / RECORD)
   path = folder / HISTORY
   if not path.exists():
-    raise errors.InputError(f'there is no {path}: the chain of records is broken')
+    raise errors.InputError(
+      f'there is no {path}: the chain of records is broken; {files.BRING_BACK}'
+    )
   history = untrusted.read_json(path)
   if not isinstance(history, list) or len(history) > _LONGEST:
     raise errors.InputError(f'{path} is no list of records')

@@ -10,7 +10,7 @@ from dalign_jax import data as data_lib
 from dalign_jax import errors, from_settings, locate, seeds, types
 from dalign_jax import settings as settings_lib
 from dalign_jax.deletion import earlier, model_source, record_files, record_keys
-from dalign_jax.store import files, model_folder, problem_folder
+from dalign_jax.store import model_folder, problem_folder
 
 
 class StartingPoint(NamedTuple):
@@ -117,7 +117,7 @@ def run_folder(place: pathlib.Path) -> pathlib.Path | None:
 
 def _of_run(config, problem, request):
   """The configuration of a run, with the data where they are now."""
-  identity = files.read_json(problem / 'problem.json', keys=['identity'])['identity']
+  identity = problem_folder.read_identity(problem)
   scenario = data_lib.SCENARIOS.get(identity.get('forget', '').partition(':')[0])
   if identity.get('coarse') or (scenario is not None and scenario.poison is not None):
     raise errors.InputError(
@@ -134,7 +134,7 @@ def _of_run(config, problem, request):
 def _by_split(config, problem):
   """The sets of a run."""
   source = from_settings.load(earlier.uncached(config), config.train_split)
-  identity = files.read_json(problem / 'problem.json', keys=['identity'])['identity']
+  identity = problem_folder.read_identity(problem)
   if data_lib.content_hash(source.dataset) != identity['data_hash']:
     raise errors.InputError(
       f'{config.dataset} is not what {problem} was trained on', argument='data'

@@ -180,7 +180,7 @@ def _is_to_go(folder, name, content, wanted) -> bool:
     meta = json.loads((folder / 'source.json').read_text(encoding='utf-8'))
     if meta['content_hash'] == content or meta['key']['name'] == name:
       return True
-  except (OSError, ValueError, KeyError, TypeError):
+  except (OSError, ValueError, KeyError, TypeError, RecursionError):
     if not (folder / 'images.npy').is_file():
       return False  # nothing of ours
   try:

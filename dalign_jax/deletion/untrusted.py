@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dalign_jax import errors
+from dalign_jax.store import files
 
 _LARGEST = 2**28  # bytes of a file
 
@@ -62,11 +63,12 @@ def read_bytes(path: pathlib.Path) -> bytes:
 
 
 def named(path: pathlib.Path, work: Callable, *arguments: Any) -> Any:
-  """The result of some work, whose errors name a file."""
+  """The result of some work, whose errors name a file and what to do with it."""
   try:
     return work(*arguments)
   except errors.InputError as error:
-    raise errors.InputError(f'{path}: {error}') from None
+    remedy = '' if str(error).endswith(files.BRING_BACK) else f'; {files.BRING_BACK}'
+    raise errors.InputError(f'{path}: {error}{remedy}') from None
 
 
 def read_text(path: pathlib.Path) -> str:
@@ -78,7 +80,7 @@ def read_text(path: pathlib.Path) -> str:
   try:
     return read_bytes(path).decode()
   except UnicodeDecodeError:
-    raise errors.InputError(f'{path} is no text') from None
+    raise errors.InputError(f'{path} is no text; {files.BRING_BACK}') from None
 
 
 def load_array(path: pathlib.Path) -> np.ndarray:
@@ -90,4 +92,4 @@ def load_array(path: pathlib.Path) -> np.ndarray:
   try:
     return np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
   except (ValueError, EOFError) as error:
-    raise errors.InputError(f'{path} is no array in .npy: {error}') from None
+    raise errors.InputError(f'{path} is no array in .npy: {error}; {files.BRING_BACK}') from None

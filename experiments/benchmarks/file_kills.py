@@ -4,7 +4,7 @@ python -m experiments.benchmarks.file_kills AT FOLDER COMMAND ...
 
 runs `python -m COMMAND ...` and kills its own process (SIGKILL) before the AT-th operation that
 changes a file below FOLDER; with AT = 0 it counts them, into FOLDER/count. Used by
-`experiments.benchmarks.interruptions --commands=forget`.
+`experiments.benchmarks.forget_kills`.
 """
 
 from collections.abc import Callable, Iterator

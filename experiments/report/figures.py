@@ -8,10 +8,10 @@ import numpy as np
 
 from dalign_jax import hparams
 from dalign_jax.store import files
-from experiments.measure import attacks, many_seeds, predictions
+from experiments.measure import attacks, many_seeds, predictions, recovery_procedures
 from experiments.measure import rows as rows_lib
 from experiments.problem import preparation
-from experiments.report import plots
+from experiments.report import plots, recovery_plot
 
 _RUN = ('unlearned', 'oracle')
 
@@ -48,7 +48,11 @@ def draw(job: preparation.Job, rows: rows_lib.Results) -> list[Figure]:
       "Eigenvalue spectrum of the retain features' second moment, as shares of its trace.",
     ),
     *_curves(rows),
-    Figure('classes', plots.class_accuracy(rows, job.class_names), 'Test accuracy by class, %.'),
+    Figure(
+      'classes',
+      plots.class_accuracy(rows, job.class_names, job.forgets_classes),
+      'Test accuracy by class, %.',
+    ),
     Figure(
       'projection',
       plots.projection(rows),
@@ -60,6 +64,7 @@ def draw(job: preparation.Job, rows: rows_lib.Results) -> list[Figure]:
       plots.histograms(rows),
       'Margins (log odds of the true label) of forget and of unseen images of the same classes.',
     ),
+    *_recovery(rows),
     *_attacks(job, rows),
     *_reliability(rows),
     *_perturbed(rows),
@@ -115,6 +120,13 @@ def _curves(rows):
   return found
 
 
+def _recovery(rows):
+  if not any(name.startswith('recovery_') for row in rows for name in row.arrays):
+    return []
+  caption = 'What comes back: forget accuracy after each recovery procedure, mean over seeds.'
+  return [Figure('recovery', recovery_plot.recovery(rows, recovery_procedures.PROCEDURES), caption)]
+
+
 def _attacks(job, rows):
   if not any('u_lira_curve' in row.arrays for row in rows):
     return []
@@ -156,9 +168,11 @@ def _methods(rows):
 def _perturbed(rows):
   found = []
   for row in rows:
-    path = row.folder / 'perturbed.npz'
+    path, names = row.folder / 'perturbed.npz', ('before', 'after')
     if path.exists():
-      images, changed = (files.read_arrays(path)[k].astype(np.float32) for k in ('before', 'after'))
+      remedy = f'delete {row.folder} to have it made again'
+      arrays = files.read_arrays(path, keys=names, remedy=remedy)
+      images, changed = (arrays[name].astype(np.float32) for name in names)
       caption = f'{row.name}: retain images, what is trained on in their place, the difference.'
       found.append(Figure(f'perturbed_{row.name}', plots.perturbed(images, changed), caption))
   return found
