@@ -14,11 +14,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from sklearn import datasets
 
+from dalign_jax import training, types
+
 sys.path.insert(0, '')
 MODEL = 'networks:make'
 FLAGS = (
   *(f'--model={MODEL}', '--method=finetune', '--hparam=finetune.num_epochs=1'),
   '--nonear_copies',  # the base install has no ImageHash
+  '--accept=no_effect,worse,destroyed,incomplete',
 )
 
 
@@ -34,7 +37,10 @@ def main(docs: str) -> None:
   ids = np.array([f'digit_{row}' for row in range(len(images))])
   for name, rows in (('train', slice(0, 400)), ('held_out', slice(400, 700))):
     np.savez(f'{name}.npz', images=images[rows], labels=labels[rows], ids=ids[rows])
-  state = networks.make(10, (8, 8, 1))[1](jax.random.key(0))
+  apply_fn, init_fn = networks.make(10, (8, 8, 1))
+  known = types.Dataset(images[:400], labels[:400].astype(np.int32), ids[:400])
+  recipe = types.Recipe(num_epochs=8, batch_size=20)
+  state = training.fit(apply_fn, init_fn(jax.random.key(0)), known, recipe, jax.random.key(1))
   with ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(pathlib.Path('params').absolute(), state.params)
   pathlib.Path('request.csv').write_text('id\n' + '\n'.join(ids[:5]) + '\n', encoding='utf-8')

@@ -147,6 +147,8 @@ INCONSISTENT = {  # with a hash that fits; refused without a replay
   'a setting left out': _drop('configuration', 'settings', 'momentum'),
   'a setting of no kind': _set('configuration', 'settings', 'cache_dir', '/'),
   'a setting of the wrong kind': _set('configuration', 'settings', 'num_epochs', 'many'),
+  'a setting of a list of numbers': _set('configuration', 'settings', 'trainable', [1]),
+  'a setting of a text for a list': _set('configuration', 'settings', 'trainable', 'head'),
   'a setting out of range': _set('configuration', 'settings', 'learning_rate', -1.0),
   'a setting true for 1': _set('configuration', 'settings', 'num_devices', True),
   'a data set with a line break': _set('configuration', 'settings', 'dataset', 'npz:\n'),

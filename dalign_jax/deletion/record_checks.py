@@ -70,8 +70,10 @@ def settings_of(record: dict) -> settings_lib.Settings:
     shape = {name: record_shape.Maybe(record_shape.SCALAR) for name in wanted}
   record_shape.check(said, shape, 'configuration.settings')
   for name, value in said.items():
-    kind: Any = {float: (int, float), tuple[str, ...]: list}.get(known[name].type, known[name].type)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+    kind: Any = known[name].type
+    kind = {float: (int, float), tuple[str, ...]: list}.get(kind, kind)
+    fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if not fits or (kind is list and not all(isinstance(one, str) for one in value)):
       raise errors.InputError(f'its field configuration.settings.{name} is {value!r}')
   try:
     return make_settings(said)
@@ -82,8 +84,8 @@ def settings_of(record: dict) -> settings_lib.Settings:
 def make_settings(said: dict[str, Any]) -> settings_lib.Settings:
   """Settings from JSON, in which tuples are lists."""
   as_they_were = lambda value: tuple(value) if isinstance(value, list) else value
-  values: dict[str, Any] = {name: as_they_were(value) for name, value in said.items()}
-  return settings_lib.Settings(**values)
+  found: dict[str, Any] = {name: as_they_were(value) for name, value in said.items()}
+  return settings_lib.Settings(**found)
 
 
 def _check_seeds(record, settings):
