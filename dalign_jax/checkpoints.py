@@ -9,6 +9,8 @@ reads these checkpoints to the bit, but one process of several cannot save with 
 for all of them, whatever its `active_processes` are. Foreign checkpoints of either are read.
 """
 
+from collections.abc import Iterator
+import contextlib
 import pathlib
 from typing import Any
 
@@ -136,7 +138,8 @@ def save_training(directory: str | pathlib.Path, epoch: int, state: Any, metadat
   Raises:
     CheckpointError: if it cannot be written; the earlier states stay.
   """
-  with _manager(directory, max_to_keep=2) as manager:
+  directory = pathlib.Path(directory)
+  with _readable(directory), _manager(directory, max_to_keep=2) as manager:
     if epoch in manager.all_steps():  # left by a run that was found damaged and was repeated
       manager.delete(epoch)
     _write(manager, epoch, state, metadata)
@@ -160,7 +163,7 @@ def latest_epoch(directory: str | pathlib.Path) -> int | None:
   directory = pathlib.Path(directory)
   if not directory.is_dir():
     return None
-  with _manager(directory) as manager:
+  with _readable(directory), _manager(directory) as manager:
     return manager.latest_step()
 
 
@@ -169,7 +172,7 @@ def _newest(directory, target, *, with_state=True):
   if not directory.is_dir():
     return None
   error = None
-  with _manager(directory) as manager:
+  with _readable(directory), _manager(directory) as manager:
     for step in sorted(manager.all_steps(), reverse=True):
       try:
         args = _restore_args(target) if with_state else _record_args()
@@ -182,8 +185,26 @@ def _newest(directory, target, *, with_state=True):
       except Exception as e:  # orbax and tensorstore raise many types on damaged files
         error = error or e
   if error is not None:
-    raise CheckpointError(f'unreadable checkpoint in {directory}: {_reason(error)}') from error
+    raise _unreadable(directory, error) from error
   return None
+
+
+@contextlib.contextmanager
+def _readable(directory: pathlib.Path) -> Iterator[None]:
+  """Names a folder of ours that Orbax stumbles over."""
+  try:
+    yield
+  except CheckpointError:
+    raise
+  except Exception as error:  # orbax raises many types on damaged files
+    raise _unreadable(directory, error) from error
+
+
+def _unreadable(directory: pathlib.Path, error: Exception) -> CheckpointError:
+  return CheckpointError(
+    f'unreadable checkpoint in {directory}: {_reason(error)}; delete that folder to have it made '
+    'again, or bring back a copy'
+  )
 
 
 def _check_equal(directory, tree, target):

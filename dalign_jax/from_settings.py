@@ -1,15 +1,17 @@
 """Data, network, recipe and devices from settings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 import importlib
 import os
+import re
+from typing import Any
 
 import jax
 
 from dalign_jax import data as data_lib
-from dalign_jax import errors, models, parallel, types
+from dalign_jax import errors, methods, models, parallel, trainable, types
 from dalign_jax import settings as settings_lib
 from dalign_jax.store import progress
 
@@ -94,6 +96,49 @@ def recipe(settings: settings_lib.Settings) -> types.Recipe:
   """The training recipe of originals and gold models."""
   fields = dataclasses.fields(types.Recipe)
   return types.Recipe(**{field.name: getattr(settings, field.name) for field in fields})
+
+
+def method(settings: settings_lib.Settings, name: str, values: Mapping[str, Any]):
+  """An unlearning method with its hyper-parameters, restricted as the settings say.
+
+  Args:
+    settings: of the run.
+    name: of the method.
+    values: its hyper-parameters.
+
+  Raises:
+    errors.InputError: for a hyper-parameter that it cannot have, or a restriction that does not go
+      with it.
+  """
+  with errors.blame('hparam'):
+    unlearn_fn = methods.METHODS[name].make(**values)
+  if (settings.trainable or settings.lora_rank) and name == 'retrain':
+    raise errors.InputError(
+      'retrain is exact because it trains every parameter anew; leave it out, or the restriction',
+      argument='trainable' if settings.trainable else 'lora_rank',
+    )
+  return trainable.restricted(
+    unlearn_fn, trainable=settings.trainable, lora_rank=settings.lora_rank
+  )
+
+
+def restriction(settings: settings_lib.Settings) -> dict[str, Any]:
+  """What a record says of the restriction of a method: nothing where there is none."""
+  found = {'trainable': list(settings.trainable), 'lora_rank': settings.lora_rank}
+  return {name: value for name, value in found.items() if value}
+
+
+def restricted_label(settings: settings_lib.Settings, label: str) -> str:
+  """The name of a run, and what its method was restricted to; fit for a folder.
+
+  Example:
+    >>> restricted_label(settings_lib.Settings(trainable=('^head/',), lora_rank=4), 'muda')
+    'muda,trainable=_head_,lora_rank=4'
+  """
+  found = restriction(settings)
+  if 'trainable' in found:
+    found['trainable'] = re.sub(r'[^\w.+-]', '_', '+'.join(found['trainable']))
+  return ','.join([label, *(f'{name}={value}' for name, value in found.items())])
 
 
 def check_batch_size(name: str, batch_size: int, devices: parallel.Devices) -> None:

@@ -236,6 +236,19 @@ class Settings:
     section='Evaluation',
     valid=valid_lib.SHARE_OR_ALL,
   )
+  trainable: tuple[str, ...] = run_setting(
+    (),
+    'Parameters that methods may change, by regular expressions for their paths (head/, Block_3); '
+    'empty: all.',
+    section='Methods',
+    valid=valid_lib.PATTERNS,
+  )
+  lora_rank: int = run_setting(
+    0,
+    'Rank of the adapters by which methods change kernels; 0: they change the kernels themselves.',
+    section='Methods',
+    valid=valid_lib.Between(0, 10**4),
+  )
   num_devices: int = run_setting(
     0, 'Devices to use; 0: all.', section='Platform', valid=valid_lib.Between(0, 10**5)
   )

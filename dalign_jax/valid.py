@@ -98,6 +98,20 @@ class Matching:
     return self.words
 
 
+class _Patterns:
+  """Tuples of regular expressions."""
+
+  def __contains__(self, value) -> bool:
+    try:
+      return all(pattern in TEXT and re.compile(pattern) for pattern in value)
+    except (re.error, RecursionError, OverflowError):
+      return False
+
+  def __str__(self) -> str:
+    return 'regular expressions, separated by commas'
+
+
+PATTERNS = _Patterns()
 SEED = Between(0, 2**31 - 1)
 COUNT = Between(1, 10**6)  # of epochs, models, rows of a batch: more is a slip of the keyboard
 COUNT_OR_ZERO = Between(0, 10**6)

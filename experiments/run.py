@@ -5,6 +5,7 @@ python -m experiments.run --flagfile=experiments/flags/quickstart.flags
 
 from collections.abc import Sequence
 import dataclasses
+import os
 
 from absl import flags
 
@@ -35,12 +36,32 @@ def join_processes(config: config_lib.Config) -> None:
     parallel.initialize(config.coordinator_address, config.num_processes, config.process_id)
 
 
+def check_names(config: config_lib.Config) -> None:
+  """Refuses unknown names and missing data before the slow imports, and before any folder is made.
+
+  Raises:
+    errors.InputError: for methods, hyper-parameters, `--forget` and paths of `--dataset`.
+  """
+  from dalign_jax import data, hparams
+
+  hparams.resolve(config.all_methods, config.hparam)
+  with errors.blame('forget'):
+    data.parse_forget(config.forget)
+  kind, _, path = config.dataset.partition(':')
+  if kind in data.SOURCES and data.SOURCES[kind].path in ('FILE', 'PATH') and path:
+    if not os.path.exists(os.path.expanduser(path)):
+      raise errors.InputError(
+        f'{config.dataset}: there is no file or folder {path}', argument='dataset'
+      )
+
+
 def main(arguments: list[str]) -> None:
   """Reads the flags, starts the platform and runs the stages."""
   config = read_config(arguments)
   if config.tensorboard:
     tensorboard.require()
   command.start_platform(config)
+  check_names(config)
   join_processes(config)
   from experiments import stages  # imports JAX: after the platform's settings
 

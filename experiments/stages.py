@@ -121,11 +121,10 @@ class Run:
         f'{method} needs classes; --label_key={job.config.label_key} are several attributes',
         argument='methods',
       )
-    with errors.blame('hparam'):
-      unlearn_fn = methods.METHODS[method].make(**values)
+    unlearn_fn = from_settings.method(job.config, method, values)
     if 'batch_size' in values:
       from_settings.check_batch_size(f'hparam={name}.batch_size', values['batch_size'], job.devices)
-    label = hparams.label(name, values)
+    label = from_settings.restricted_label(job.config, hparams.label(name, values))
     return cls(
       name,
       values,
@@ -213,6 +212,7 @@ def _unlearn(job, run, start, forget, folder, number):
     'seed': job.config.unlearn_seed,
     'original': checkpoints.read_record(start / 'model')['digest'],
     'sees': methods.in_words(run.sees),
+    **from_settings.restriction(job.config),
   }
   gold = _gold_of(job, number) if run.is_oracle else None
   if gold:

@@ -23,6 +23,8 @@ def main(arguments) -> None:
   base = run.read_config(arguments)
   sweep = read_sweep()
   scenarios = _scenarios(base, sweep.scenario)
+  for config in scenarios.values():
+    run.check_names(config)
   from experiments import sweep_cells
   from experiments.report import sweep_report  # they import JAX, but use no device
 

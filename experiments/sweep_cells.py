@@ -108,7 +108,12 @@ def _are_evaluated(models):
 
 
 def _lines(path):
-  return set(path.read_text(encoding='utf-8').splitlines()) if path.exists() else set()
+  return set(_text(path).splitlines()) if path.exists() else set()
+
+
+def _text(path) -> str:
+  """Text of a file that may be damaged."""
+  return path.read_text(encoding='utf-8', errors='replace')
 
 
 def write_command(cell: Cell, folder: pathlib.Path) -> list[str]:
@@ -180,7 +185,7 @@ def _wait(process) -> int | None:
 
 def _error(code, log):
   """The line that says what went wrong."""
-  lines = [line for line in log.read_text(encoding='utf-8').splitlines() if line.strip()]
+  lines = [line for line in _text(log).splitlines() if line.strip()]
   if code < 0:
     return f'killed by signal {-code}'
   errors = [line.removeprefix('error: ') for line in lines if line.startswith('error: ')]

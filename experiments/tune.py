@@ -17,6 +17,7 @@ def main(arguments) -> None:
   config = run.read_config(arguments)
   tuning = config_lib.Tuning(**command.values(_TUNING))
   command.start_platform(config)
+  run.check_names(config)
   run.join_processes(config)
   from experiments.tuning import search  # imports JAX: after the platform's settings
 

@@ -2,87 +2,43 @@
 
 import dataclasses
 import inspect
+import pathlib
+import re
+import subprocess
+import sys
 from typing import get_args
 
-from absl import flags as absl_flags
 import pytest
 
 from dalign_jax import augmentation as augmentation_lib
-from dalign_jax import command, errors, hparams, methods, settings, valid
+from dalign_jax import command, errors, hparams, methods, valid
 from dalign_jax.models import _layers, _resnet
 from experiments import config, run
+from experiments.benchmarks import bad_values
 
-NUMBERS = {
-  int: ('', ' ', 'ten', '1.5', 'nan', 'inf', '1e3', '-2', '1000000000000', '0x', '[1]', 'None'),
-  float: ('', ' ', 'x', 'nan', 'inf', '-inf', '1e999', '-1e999', '-0.1', '1e30', '[0.1]', 'None'),
-  bool: ('maybe', '2', '-1', 'None', '0.5', '[]'),
-}
-TEXTS = ('a\nb', 'a\x00b', '\x1b[31m', 'a\tb')
-CLASSES = (config.Config, config.Tuning, config.Sweep, settings.Request)
-FIELDS = {f.name: (cls, f) for cls in CLASSES for f in dataclasses.fields(cls)}
-FREE = {'methods', 'hparam', 'stages', 'scenario', 'method'}  # checked against their own tables
+ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[1]
+FIELDS, FREE = bad_values.FIELDS, bad_values.TABLES
 
 
-def _parse(cls, name, text):
-  values = absl_flags.FlagValues()
-  kind = {f.name: f for f in dataclasses.fields(cls)}[name].type
-  define = {
-    int: 'DEFINE_integer',
-    float: 'DEFINE_float',
-    bool: 'DEFINE_boolean',
-    str: 'DEFINE_string',
+@pytest.mark.parametrize(
+  ('cases', 'least'), [(bad_values.of_flags, 350), (bad_values.of_hyper_parameters, 1000)]
+)
+def test_what_cannot_be_meant_is_refused_in_one_line_that_names_it(cases, least):
+  found = list(cases())
+  assert not [case for case in found if case.found == 'wrong'] and len(found) > least
+  assert bad_values.table(found).endswith(' 0 |')
+
+
+def test_what_is_taken_or_not_named_is_wrong(monkeypatch):
+  case = bad_values._refused('flags', 'seed', 'x', errors.InputError('no\nmore'), True)
+  assert case.found == 'wrong' and bad_values.table([case]).endswith('| 1 | 0 | 0 | 1 |')
+  assert bad_values._refused('flags', 'seed', 'x', errors.InputError('no'), False).found == 'wrong'
+  monkeypatch.setattr(hparams, 'resolve', lambda *arguments: None)
+  assert {bad_values._of_hyper_parameter('muda.rounds', t, True).found for t in ('None', '-1')} == {
+    'meaningful',
+    'wrong',
   }
-  getattr(absl_flags, define[kind])(name, None, 'help', flag_values=values)
-  values(['command', f'--{name}={text}'])
-  return cls(**{name: values[name].value})
-
-
-def _flag_cases():
-  for name, (cls, field) in FIELDS.items():
-    for text in TEXTS if field.type is str else NUMBERS.get(field.type, ()):
-      if name not in FREE:
-        yield cls, name, text
-
-
-def test_flags_refuse_what_they_cannot_mean():
-  count, wrong = 0, []
-  for cls, name, text in _flag_cases():
-    count += 1
-    try:
-      _parse(cls, name, text)
-    except errors.InputError as error:
-      if error.argument != name and f'{name}: ' not in str(error):
-        wrong.append((name, text, str(error)))
-    except absl_flags.Error as error:
-      if name not in str(error):
-        wrong.append((name, text, str(error)))
-    else:
-      wrong.append((name, text, 'taken'))
-  assert not wrong and count > 350
-
-
-def _hparam_cases():
-  for method, entry in methods.METHODS.items():
-    for name, parameter in inspect.signature(entry.make).parameters.items():
-      kinds = get_args(parameter.annotation) or (parameter.annotation,)
-      for kind in set(kinds) & NUMBERS.keys():
-        for text in NUMBERS[kind]:
-          if not (text == 'None' and type(None) in kinds):
-            yield method, name, text
-
-
-def test_hyper_parameters_refuse_what_they_cannot_mean():
-  count, wrong = 0, []
-  for method, name, text in _hparam_cases():
-    count += 1
-    try:
-      hparams.resolve((method,), (f'{method}.{name}={text}',))
-    except errors.InputError as error:
-      if name not in str(error) or error.argument != 'hparam':
-        wrong.append((method, name, text, str(error)))
-    else:
-      wrong.append((method, name, text, 'taken'))
-  assert not wrong and count > 1000
 
 
 def test_defaults_are_valid_and_numbers_have_a_range():
@@ -155,3 +111,28 @@ def test_help_lists_every_flag_and_every_method(capsys):
   with pytest.raises(errors.InputError, match=r"help: must be methods or one of.*got 'mudda'"):
     command._help('run.py', 'mudda')
   del capsys
+
+
+@pytest.mark.parametrize(
+  ('module', 'flags', 'message'),
+  [
+    ('run', ['--methods=mudda'], '--methods: unknown method'),
+    ('run', ['--hparam=muda.rounds=-1', '--methods=muda'], '--hparam: .*rounds must be in'),
+    ('tune', ['--forget=foo:1'], '--forget: foo:1: must be class:NAME'),
+    ('sweep', ['--dataset=folder:/nowhere'], '--dataset: folder:/nowhere: there is no'),
+  ],
+)
+def test_unknown_names_are_refused_before_the_slow_imports(module, flags, message, tmp_path):
+  arguments = [*flags, f'--workdir={tmp_path / "w"}']
+  # whatever follows the check imports all of these
+  code = (
+    'import atexit, runpy, sys\n'
+    'slow = ("experiments.stages", "matplotlib", "orbax", "sklearn")\n'
+    'atexit.register(lambda: print([name for name in slow if name in sys.modules]))\n'
+    f'sys.argv[1:] = {arguments!r}\n'
+    f'runpy.run_module("experiments.{module}", run_name="__main__", alter_sys=True)'
+  )
+  found = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT)
+  assert found.returncode == 2 and re.search(message, found.stderr), found.stderr
+  assert found.stderr.count('\n') == 1 and found.stdout.strip().endswith('[]'), found.stdout
+  assert not list(tmp_path.iterdir())

@@ -9,6 +9,7 @@ import PIL.Image
 import pytest
 
 from dalign_jax import data, errors
+from dalign_jax.data import _pictures
 
 
 @pytest.fixture
@@ -67,14 +68,68 @@ def test_deep_grey_pictures_stay_grey(tmp_path):
   assert images.shape == (2, 4, 4, 1) and images[:, 0, 0, 0].tolist() == [0, 255]
 
 
-def test_formats_that_are_not_read_are_named(root):
+FORMATS = {  # ending -> how far a pixel may be off
+  '.avif': 6,
+  '.j2k': 0,
+  '.jfif': 6,
+  '.jp2': 0,
+  '.jpe': 6,
+  '.webp': 6,
+  '.HEIC': 6,
+  '.heif': 6,
+  '.jxl': 6,
+}
+_COLOUR = (200, 40, 90)
+
+
+@pytest.mark.parametrize('ending', FORMATS)
+def test_formats_that_pillow_or_its_plugins_read(ending, root):
+  _pictures.Pictures(None)  # registers the plugins that are installed
+  if ending.lower() not in PIL.Image.registered_extensions():
+    pytest.skip(f'nothing here reads {ending}')
+  picture = PIL.Image.fromarray(np.full((16, 16, 3), _COLOUR, np.uint8))
+  try:
+    picture.save(root / 'cat' / f'one{ending}')
+  except (OSError, KeyError, ValueError) as error:
+    pytest.skip(f'nothing here writes {ending}: {error}')
+  rows, source = _rows(root)
+  assert not source.left_out and len(rows) == 3
+  found = rows[f'cat/one{ending}'].astype(int)
+  assert found.shape == (16, 16, 3) and np.abs(found - _COLOUR).max() <= FORMATS[ending]
+
+
+@pytest.mark.parametrize(
+  ('ending', 'message'),
+  [
+    ('.HEIC', r'one\.HEIC is of the format HEIC, .*: pip install pillow-heif;.*skip_unreadable'),
+    ('.jxl', r'one\.jxl is of the format JXL, .*: pip install pillow-jxl-plugin;'),
+    ('.avif', r'one\.avif is of the format AVIF, which this Pillow does not read;'),
+    ('.jp2', r'one\.jp2 is of the format JP2, which this Pillow does not read;'),
+  ],
+)
+def test_formats_that_nothing_reads_are_named_and_never_dropped(ending, message, root, monkeypatch):
+  gone = {'HEIF', 'JXL', 'AVIF', 'JPEG2000'}  # a Pillow that lacks them
+  monkeypatch.setattr(_pictures.importlib.util, 'find_spec', lambda name: None)
+  PIL.Image.init()
+  monkeypatch.setattr(PIL.Image, 'ID', [name for name in PIL.Image.ID if name not in gone])
+  left = {e: name for e, name in PIL.Image.EXTENSION.items() if name not in gone}
+  monkeypatch.setattr(PIL.Image, 'EXTENSION', left)
   (root / 'bird').mkdir()
-  (root / 'bird' / 'IMG_0.HEIC').write_bytes(b'not decoded here')
-  with pytest.raises(errors.InputError, match=r'IMG_0.HEIC .*HEIC.*skip_unreadable'):
+  (root / 'bird' / f'one{ending}').write_bytes(b'not decoded here')
+  with pytest.raises(errors.InputError, match=message):
     _rows(root)
   rows, source = _rows(root, skip_unreadable=True)
-  assert len(rows) == 2
+  assert len(rows) == 2 and source.left_out[0].count == 1
   assert 'no picture of the class bird can be read' in source.notes
+
+
+def test_a_damaged_picture_of_a_format_that_is_read_is_named(root):
+  for ending in ('.avif', '.jp2', '.jfif'):
+    path = root / 'cat' / f'one{ending}'
+    path.write_bytes(b'no picture')
+    with pytest.raises(errors.InputError, match=f'one{ending} is not a readable image; skip'):
+      _rows(root)
+    path.unlink()
 
 
 def test_unreadable_pictures_are_named_and_can_be_skipped(root):

@@ -105,10 +105,15 @@ def test_of_many_classes_those_that_change_most_are_shown(tmp_path):
     row.arrays['class_accuracy'] = values
     row.seeds[0].update({f'test_accuracy_{k}': v for k, v in enumerate(values)})
   names = tuple(f'class {k}' for k in range(1000))
-  words = _texts(plots.class_accuracy(rows_lib.Results(rows), names))
+  words = _texts(plots.class_accuracy(rows_lib.Results(rows), names, forgotten=[3]))
   shown = {word for word in words if word.startswith('class ')}
-  assert {'class 7', 'class 500', 'class 999'} < shown and len(shown) == 40
-  assert 'the 40 of 1000 classes that differ most from gold' in words
+  assert shown == {'class 3', 'class 7', 'class 500', 'class 999'}
+  assert '4 of 1000 classes: forgotten, or differing most from gold' in words
+  hurt[:] = 0.1
+  words = _texts(plots.class_accuracy(rows_lib.Results(rows), names, forgotten=[998]))
+  shown = {word for word in words if word.startswith('class ')}
+  assert 'class 998' in shown and len(shown) == plots.MOST_CLASSES
+  hurt[:] = np.where(np.isin(np.arange(1000), [7, 500, 999]), 0.1, 0.9)
   head, *body = predictions.class_table(rows_lib.Results(rows), names)
   tested = [name for name in head if name.startswith('test class')]
   assert {'test class 7', 'test class 500', 'test class 999'} < set(tested) and len(tested) == 20

@@ -4,13 +4,15 @@ import csv
 import dataclasses
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 
 from absl.testing import flagsaver
 import pytest
 
-from dalign_jax import errors, hparams
+from dalign_jax import checkpoints, errors, hparams
 from dalign_jax.store import files
 from experiments import config as config_lib
 from experiments import run, stages, sweep, sweep_cells
@@ -235,3 +237,46 @@ def test_command_line_runs_prints_and_goes_on(tmp_path):
   again = start('--scenario=class:3')
   assert again.returncode == 0, again.stderr
   assert again.stdout.count('1 of 1 cells done before') == 2
+
+
+def _wait_for(condition, process):
+  end = time.monotonic() + 240
+  while not condition() and process.poll() is None and time.monotonic() < end:
+    time.sleep(0.05)
+  assert condition(), process.communicate()[0]
+
+
+STOPS = [
+  ('tune', signal.SIGINT, 130),
+  ('tune', signal.SIGTERM, 143),
+  ('sweep', signal.SIGINT, 130),
+  ('sweep', signal.SIGTERM, 143),
+  ('sweep', signal.SIGKILL, -signal.SIGKILL),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('name', 'number', 'code'), STOPS)
+def test_a_signal_ends_all_processes_and_leaves_no_lock(name, number, code, tmp_path):
+  arguments = ['--dataset=digits', '--max_examples=300', '--width_multiplier=0.125']
+  arguments += ['--num_epochs=2000', '--batch_size=64', '--num_devices=1', '--methods=head_only']
+  process = subprocess.Popen(
+    [sys.executable, '-m', f'experiments.{name}', *arguments, f'--workdir={tmp_path}'],
+    cwd=ROOT,
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+  logs = lambda: [p for p in tmp_path.rglob('train.jsonl') if p.read_bytes().count(b'\n') > 1]
+  _wait_for(logs, process)
+  process.send_signal(number)
+  out, _ = process.communicate(timeout=120)
+  assert process.returncode == code and 'Traceback' not in out, out
+  if code > 0:
+    assert f'stopped by {signal.Signals(number).name}: the same command resumes' in out
+  (log,) = logs()
+  problem = log.parents[2]
+  with files.lock(problem):  # as the next start would take it
+    assert checkpoints.latest_epoch(log.parent / 'training') > 0
+    assert not checkpoints.exists(log.parent / 'model')

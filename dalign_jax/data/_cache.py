@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import json
@@ -62,6 +63,7 @@ def cached(cache_dir: str | pathlib.Path, key: dict, read: Callable[[], _base.So
   """
   text = json.dumps({'format': _FORMAT, **key}, sort_keys=True)
   folder = pathlib.Path(cache_dir) / hashlib.sha256(text.encode()).hexdigest()[:24]
+  was_there = folder.exists()
   source = _restore(folder)
   if source is not None:
     return source
@@ -75,7 +77,11 @@ def cached(cache_dir: str | pathlib.Path, key: dict, read: Callable[[], _base.So
       _store(folder, source, key)
   finally:
     shutil.rmtree(spool, ignore_errors=True)
-  return _restore(folder) or source
+  source = _restore(folder) or source
+  if not was_there:
+    return source
+  note = f'decoded again, since what was kept in {folder} was damaged'
+  return dataclasses.replace(source, notes=(*source.notes, note))
 
 
 @contextlib.contextmanager
@@ -104,7 +110,7 @@ def drop_cached(cache_dir: str | pathlib.Path, content: str) -> int:
   for path in pathlib.Path(cache_dir).glob('*/source.json'):
     try:
       is_it = json.loads(path.read_text())['content_hash'] == content
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
       continue
     if is_it:
       shutil.rmtree(path.parent)
@@ -130,7 +136,7 @@ def _restore(folder: pathlib.Path) -> _base.Source | None:
     return _base.Source(
       dataset, names, group_names, splits, notes, left_out, meta['name'], meta['split']
     )
-  except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
+  except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
     return None
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 import contextlib
+import importlib
 import importlib.util
 import io
 import os
@@ -22,7 +23,8 @@ SUFFIXES = tuple(
   '.tiff .webp'.split()
 )
 _GREY = ('1', 'L', 'I', 'I;16', 'I;16B', 'I;16L', 'I;16N')
-_PLUGINS = {'.heic': 'pillow-heif', '.heif': 'pillow-heif', '.jxl': 'pillow-jxl-plugin'}
+_HEIF, _JXL = ('pillow_heif', 'pillow-heif'), ('pillow_jxl', 'pillow-jxl-plugin')
+_PLUGINS = {'.heic': _HEIF, '.heif': _HEIF, '.jxl': _JXL}  # modules, and what pip calls them
 _FAULTS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 _TURNED, _WHITE, _DEEP = (
   'turned as their EXIF orientation says',
@@ -43,11 +45,12 @@ class Pictures:
     self._request = request
     self._done: dict[str, list[str]] = {}
     self._unreadable: list[str] = []
-    if importlib.util.find_spec('pillow_heif'):
-      import pillow_heif  # reads .heic where it is installed
-
-      pillow_heif.register_heif_opener()
     PIL.Image.init()
+    for module in {module for module, _ in _PLUGINS.values()}:
+      if importlib.util.find_spec(module):
+        plugin = importlib.import_module(module)
+        if hasattr(plugin, 'register_heif_opener'):  # others register when they are imported
+          plugin.register_heif_opener()
 
   def mode(self, picture: str | os.PathLike | bytes, name: str) -> str | None:
     """`L` for grey and `RGB` for others, by the header; None for one to skip."""
@@ -144,13 +147,11 @@ def _open(picture):
 
 def _not_identified(name):
   suffix = pathlib.PurePath(name).suffix.lower()
-  if suffix in _PLUGINS:
-    return (
-      f'is of the format {suffix[1:].upper()}, which Pillow reads after: pip install '
-      + (_PLUGINS[suffix])
-    )
   if suffix in SUFFIXES and suffix not in PIL.Image.registered_extensions():
-    return f'is of the format {suffix[1:].upper()}, which this Pillow does not read'
+    kind = f'is of the format {suffix[1:].upper()}, which'
+    if suffix in _PLUGINS:
+      return f'{kind} Pillow reads after: pip install {_PLUGINS[suffix][1]}'
+    return f'{kind} this Pillow does not read'
   return 'is not a readable image'
 
 

@@ -5,6 +5,7 @@ import os
 import pathlib
 import tempfile
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -109,4 +110,6 @@ def load_split(path: str | pathlib.Path) -> Split:
     with open(path, 'rb') as file, np.load(file, allow_pickle=False) as arrays:
       return Split(**{name: arrays[name] for name in _NAMES if name in arrays})
   except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    raise errors.InputError(f'{path} is not a saved split ({error})') from error
+  except (zlib.error, MemoryError, NotImplementedError, AttributeError) as error:
     raise errors.InputError(f'{path} is not a saved split ({error})') from error

@@ -23,7 +23,7 @@ _OLD_NAMES = {  # of metrics in records of version 0.1.0
   'to_gold': 'activation_distance',
 }
 _RECOMPUTED = ('request', 'samples', 'model', 'method', 'seeds', 'metrics', 'summary')
-_RECOMPUTED_LATER = ('copies',)  # not in records of version 0.1.0
+_RECOMPUTED_LATER = ('copies', 'guarantee')  # not in records of version 0.1.0
 
 
 def contents(basis, request, rows, outcome, copies: dict | None) -> dict:
@@ -59,6 +59,9 @@ def contents(basis, request, rows, outcome, copies: dict | None) -> dict:
   }
   if copies is not None:  # None in records of version 0.1.0
     found['copies'] = copies
+  guarantee = methods.METHODS[request.method].guarantee
+  if guarantee:
+    found['guarantee'] = guarantee(outcome.hparams)
   return {**found, 'summary': summary.sentences(found)}
 
 
@@ -111,15 +114,17 @@ def read(path: pathlib.Path) -> dict:
   """
   if not path.is_file():
     raise errors.InputError(f'there is no record {path}')
-  return _check(files.read_json(path), path)
+  return _check(files.read_json(path, remedy=files.BRING_BACK), path)
 
 
 def _check(record, path) -> dict:
   if not isinstance(record, dict) or record.get('format') != FORMAT:
-    raise errors.InputError(f'{path} is not a record of format {FORMAT}')
+    raise errors.InputError(f'{path} is not a record of format {FORMAT}; {files.BRING_BACK}')
   body = {name: value for name, value in record.items() if name != 'hash'}
   if record.get('hash') != hashing.of_json(body):
-    raise errors.InputError(f'{path} was changed: its hash is not that of what it says')
+    raise errors.InputError(
+      f'{path} was changed: its hash is not that of what it says; {files.BRING_BACK}'
+    )
   return record
 
 
@@ -144,8 +149,13 @@ def read_chain(folder: pathlib.Path) -> list[dict]:
   folder = found
   path = folder / 'history.json'
   if not path.is_file():
-    raise errors.InputError(f'there is no {path}: the chain of records is broken')
-  chain = [_check(record, path) for record in files.read_json(path)]
+    raise errors.InputError(
+      f'there is no {path}: the chain of records is broken; bring back a copy'
+    )
+  earlier = files.read_json(path, remedy=files.BRING_BACK)
+  if not isinstance(earlier, list):
+    raise files.DamagedError(path, 'it must be a list of records', files.BRING_BACK)
+  chain = [_check(record, path) for record in earlier]
   chain.append(read(folder / 'record.json'))
   for number, record in enumerate(chain, start=1):
     before = chain[number - 2] if number > 1 else None

@@ -110,7 +110,7 @@ def run_folder(place: pathlib.Path) -> pathlib.Path | None:
 
 def _of_run(config, problem, request):
   """The configuration of a run, with the data where they are now."""
-  identity = files.read_json(problem / 'problem.json', keys=['identity'])['identity']
+  identity = problem_folder.read_identity(problem)
   scenario = data_lib.SCENARIOS.get(identity.get('forget', '').partition(':')[0])
   if identity.get('coarse') or (scenario is not None and scenario.poison is not None):
     raise errors.InputError(
@@ -136,7 +136,7 @@ def _earlier(config, record, request):
 def _by_split(config, problem):
   """The sets of a run."""
   source = from_settings.load(_uncached(config), config.train_split)
-  identity = files.read_json(problem / 'problem.json', keys=['identity'])['identity']
+  identity = problem_folder.read_identity(problem)
   if data_lib.content_hash(source.dataset) != identity['data_hash']:
     raise errors.InputError(
       f'{config.dataset} is not what {problem} was trained on', argument='data'
@@ -187,7 +187,7 @@ def sets_by_ids(
   Raises:
     errors.InputError: naming the flag, if samples are missing or changed.
   """
-  ids = files.read_json(place / 'ids.json', keys=ROLES)
+  ids = files.read_json(place / 'ids.json', keys=ROLES, remedy=files.BRING_BACK)
   class_names = tuple(record['configuration']['class_names'])
   source = from_settings.load(_uncached(config), config.train_split, class_names)
   other = _held_out(config, held_out, class_names) or source.dataset
@@ -203,6 +203,8 @@ def sets_by_ids(
     found[role] = dataset.take(np.array([row_of[name] for name in ids[role]], np.int64))
     if hashing.samples_root(found[role]) != record['samples'][role]['after']:
       raise errors.InputError(
-        f'the {role} samples are not those of the record in {place}', argument='data'
+        f'the {role} samples are not those of the record in {place}: the data have changed, or '
+        'ids.json, of which a copy must be brought back',
+        argument='data',
       )
   return source, found

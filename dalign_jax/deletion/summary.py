@@ -95,6 +95,12 @@ def _limits(found) -> list[str]:
       'The model was trained anew on what remains: it owes nothing to the forgotten samples, as '
       'far as this code does what it says.'
     )
+  elif 'guarantee' in found:
+    guarantee = found['guarantee']
+    first = (
+      f'Guarantee: {guarantee["definition"]}. It covers {guarantee["covers"]}. It does not cover '
+      f'{guarantee["does_not_cover"]}.'
+    )
   else:
     first = (
       'This is approximate unlearning: no proof that nothing of the samples is left in the model. '

@@ -143,7 +143,8 @@ def _remove_free(folders) -> tuple[int, list[str]]:
       except errors.InputError:
         busy.append(str(folder))
         continue
-      shutil.rmtree(folder)
+      with contextlib.suppress(FileNotFoundError):  # another process removed it meanwhile
+        shutil.rmtree(folder)
       count += 1
   return count, busy
 
@@ -158,7 +159,7 @@ def _is_to_go(folder, name, content, wanted) -> bool:
     meta = json.loads((folder / 'source.json').read_text(encoding='utf-8'))
     if meta['content_hash'] == content or meta['key']['name'] == name:
       return True
-  except (OSError, ValueError, KeyError, TypeError):
+  except (OSError, ValueError, KeyError, TypeError, RecursionError):
     if not (folder / 'images.npy').is_file():
       return False  # nothing of ours
   try:

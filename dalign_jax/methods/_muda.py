@@ -7,7 +7,17 @@ import jax
 import jax.numpy as jnp
 
 from dalign_jax import data as data_lib
-from dalign_jax import errors, losses, objectives, optim, parallel, prediction, training, types
+from dalign_jax import (
+  errors,
+  losses,
+  objectives,
+  optim,
+  parallel,
+  prediction,
+  trainable,
+  training,
+  types,
+)
 
 TEACHERS = ('original', 'current', 'unmasked')
 BASIS_SOURCES = ('epoch', 'original', 'batch')
@@ -196,7 +206,8 @@ def _forget_loss(problem, settings):
   """The loss, with what 'auto' normalization means for the network."""
   normalization = settings.normalization
   if normalization == 'auto':
-    has_batch_stats = bool(jax.tree.leaves(problem.original.batch_stats))
+    own = trainable.own_statistics(problem.original.batch_stats)
+    has_batch_stats = bool(jax.tree.leaves(own))
     normalization = 'companions' if has_batch_stats else 'forget_only'
   return _ForgetLoss(problem.apply_fn, dataclasses.replace(settings, normalization=normalization))
 

@@ -28,19 +28,54 @@ def write_json(path: pathlib.Path, value: Any) -> None:
   write_text(path, json.dumps(value, indent=2) + '\n')
 
 
+MADE_AGAIN = 'delete it to have it made again'
+BRING_BACK = 'bring back a copy of it'
+
+
 class DamagedError(errors.InputError):
-  """A file is not as it was written; the message names it."""
+  """A file is not as it was written; the message names it and says what to do."""
 
-  def __init__(self, path: pathlib.Path, why: object):
-    super().__init__(f'{path} is damaged ({why}); delete it to have it made again')
+  def __init__(self, path: pathlib.Path, why: object, remedy: str = MADE_AGAIN):
+    super().__init__(f'{path} is damaged ({" ".join(str(why).split())[:200]}); {remedy}')
 
 
-def read_json(path: pathlib.Path, *, keys: Collection[str] = ()) -> Any:
+def read_text(path: pathlib.Path, *, remedy: str = MADE_AGAIN) -> str:
+  """Reads text; raises `DamagedError` if the file is none."""
+  try:
+    return path.read_text(encoding='utf-8')
+  except ValueError as error:
+    raise DamagedError(path, error, remedy) from None
+
+
+def read_json_lines(
+  path: pathlib.Path, *, keys: Collection[str] = (), remedy: str = MADE_AGAIN
+) -> tuple[list[dict], DamagedError | None]:
+  """Reads a log of JSON objects, one a line: those that are whole, and what is wrong with others.
+
+  Args:
+    path: of the file.
+    keys: that each line must have.
+    remedy: what the error advises.
+  """
+  found, error = [], None
+  for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    try:
+      record = json.loads(line)
+      if not isinstance(record, dict) or not set(keys) <= record.keys():
+        raise ValueError('it is no record')
+      found.append(record)
+    except (ValueError, RecursionError) as why:
+      error = error or DamagedError(path, f'line {number}: {why}', remedy)
+  return found, error
+
+
+def read_json(path: pathlib.Path, *, keys: Collection[str] = (), remedy: str = MADE_AGAIN) -> Any:
   """Reads JSON.
 
   Args:
     path: of the file.
     keys: that the file must have, as an object.
+    remedy: what the error advises.
 
   Raises:
     DamagedError: if the file is not JSON, or not such an object.
@@ -48,10 +83,10 @@ def read_json(path: pathlib.Path, *, keys: Collection[str] = ()) -> Any:
   try:
     found = json.loads(path.read_text(encoding='utf-8'))
   except (ValueError, RecursionError) as error:
-    raise DamagedError(path, error) from None
+    raise DamagedError(path, error, remedy) from None
   missing = [key for key in keys if not isinstance(found, dict) or key not in found]
   if missing:
-    raise DamagedError(path, f'it has no {missing[0]!r}')
+    raise DamagedError(path, f'it has no {missing[0]!r}', remedy)
   return found
 
 
@@ -65,12 +100,15 @@ def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
   _replace(path, write)
 
 
-def read_arrays(path: pathlib.Path, *, keys: Collection[str] = ()) -> dict[str, np.ndarray]:
+def read_arrays(
+  path: pathlib.Path, *, keys: Collection[str] = (), remedy: str = MADE_AGAIN
+) -> dict[str, np.ndarray]:
   """Reads an .npz.
 
   Args:
     path: of the file.
     keys: arrays that the file must have.
+    remedy: what the error advises.
 
   Raises:
     DamagedError: if the file cannot be read, or lacks one of them.
@@ -81,12 +119,12 @@ def read_arrays(path: pathlib.Path, *, keys: Collection[str] = ()) -> dict[str, 
   except FileNotFoundError:
     raise
   except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
-    raise DamagedError(path, error) from None
+    raise DamagedError(path, error, remedy) from None
   except (zlib.error, MemoryError, NotImplementedError, AttributeError) as error:
-    raise DamagedError(path, error) from None
+    raise DamagedError(path, error, remedy) from None
   missing = [key for key in keys if key not in found]
   if missing:
-    raise DamagedError(path, f'it has no {missing[0]!r}')
+    raise DamagedError(path, f'it has no {missing[0]!r}', remedy)
   return found
 
 

@@ -118,8 +118,11 @@ class RunMonitor(types.Monitor):
   def restore(self, template):
     found = checkpoints.restore_training(self._folder / 'training', template)
     finished = found[0] if found else 0
-    if not found and checkpoints.exists(self._folder / 'training'):
-      say('  the state of the interrupted run cannot be read; starting over')
+    place = self._folder / 'training'
+    if not found and place.is_dir() and any(place.iterdir()):
+      say(f'  {place} has no state that can be read; starting over')
+      if parallel.is_main_process():
+        shutil.rmtree(place)
     if found:
       self._check_settings(found[2]['made_with'])
       self._earlier = found[2]['spent']
@@ -184,5 +187,8 @@ class RunMonitor(types.Monitor):
     if not parallel.is_main_process():
       return
     path = self._folder / 'train.jsonl'
-    lines = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
-    files.write_text(path, ''.join(f'{line}\n' for line in lines[:finished]))
+    records = files.read_json_lines(path, keys=['epoch'])[0] if path.exists() else []
+    records = records[:finished]
+    if len(records) < finished:
+      say(f'  {path} is damaged: it has {len(records)} of the {finished} epochs')
+    files.write_text(path, ''.join(f'{json.dumps(record)}\n' for record in records))

@@ -8,7 +8,7 @@ import functools
 
 import numpy as np
 
-from dalign_jax import checkpoints, errors, evaluation
+from dalign_jax import checkpoints, digests, errors, evaluation
 from dalign_jax.store import files, progress
 from experiments.measure import (
   audit,
@@ -118,10 +118,12 @@ def _evaluate_member(job, group, number, outputs) -> None:
   values = one_model.scalars(
     job, measured, outputs(gold), outputs(original), is_gold=group.kind == 'gold'
   )
-  if number == 0:
-    files.write_arrays(model.folder / 'plots.npz', one_model.arrays(job, measured))
-  verdict.write(job, model.folder, measured)
   predictions.evaluate(model.folder, outputs(gold)['forget'].logits, job.sets['forget'].labels)
+  arrays = one_model.arrays(job, measured) if number == 0 else {}
+  if arrays:
+    files.write_arrays(model.folder / 'plots.npz', arrays)
+  tested = verdict.representation(job, measured)
+  files.write_arrays(model.folder / verdict.FILE, tested)
   files.write_json(
     model.folder / 'evaluation.json',
     {
@@ -129,6 +131,8 @@ def _evaluate_member(job, group, number, outputs) -> None:
       'kind': group.kind,
       'settings': _settings(job, model, number),
       'values': values,
+      'arrays': digests.of_tree(arrays),
+      'tested': digests.of_tree(tested),
     },
   )
 
@@ -153,6 +157,7 @@ def _evaluate_group(job, group, logits) -> None:
       'settings': _group_settings(job, group),
       'values': result.values,
       'intervals': {k: rows_lib.mean_interval(v) for k, v in result.samples.items()},
+      'arrays': digests.of_tree(result.arrays),
     },
   )
 
@@ -185,31 +190,43 @@ def _group_settings(job, group) -> dict:
 
 def _is_fresh(job, group, number) -> bool:
   model = group.members[number]
-  there = _read_settings(model.folder / 'evaluation.json')
-  is_whole = number > 0 or _is_readable(model.folder / 'plots.npz')
-  is_whole &= job.is_multi_label or verdict.is_kept(model.folder)
-  return is_whole and there is not None and there == _settings(job, model, number)
+  there = _read(model.folder / 'evaluation.json')
+  if there is None or there['settings'] != _settings(job, model, number):
+    return False
+  if (model.folder / 'prediction.npz').exists() and not _is_whole(model.folder / 'reliability.npz'):
+    return False
+  if not _is_whole(model.folder / verdict.FILE, there.get('tested')):
+    return False
+  return number > 0 or _is_whole(model.folder / 'plots.npz', there.get('arrays'))
 
 
 def _is_group_fresh(job, group) -> bool:
-  there = _read_settings(group.file(job, '.json'))
-  return there == _group_settings(job, group) and _is_readable(group.file(job, '.npz'))
+  there = _read(group.file(job, '.json'))
+  if there is None or there['settings'] != _group_settings(job, group):
+    return False
+  return _is_whole(group.file(job, '.npz'), there.get('arrays'))
 
 
-def _is_readable(path) -> bool:
+def _is_whole(path, digest: str | None = None) -> bool:
+  """Whether arrays can be read and have the digest, where it is known; says it if not."""
   try:
-    files.read_arrays(path)
-  except (files.DamagedError, FileNotFoundError):
+    found = files.read_arrays(path)
+    if digest not in (None, digests.of_tree(found)):
+      raise files.DamagedError(path, 'its arrays are not those that were measured')
+  except FileNotFoundError:
+    return False
+  except files.DamagedError as error:
+    progress.say(f'measured again: {error}')
     return False
   return True
 
 
-def _read_settings(path):
-  """The settings of an evaluation; None where there is none, or one that cannot be read."""
+def _read(path):
+  """An evaluation; None where there is none, or one that cannot be read."""
   if not path.exists():
     return None
   try:
-    return files.read_json(path, keys=['settings', 'values'])['settings']
+    return files.read_json(path, keys=['settings', 'values'])
   except files.DamagedError as error:
     progress.say(f'measured again: {error}')
     return None

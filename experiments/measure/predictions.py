@@ -21,6 +21,7 @@ WORDS = (
   'share of what gold knows that was called easy, and of what it does not know that was called '
   'hard. Means over seeds; the method itself never sees gold.'
 )
+_ARRAYS = ('names', 'easy', 'chance', 'held_out_easy', 'held_out_chance')
 _MOST_CLASSES = 20  # columns of single classes
 _HEADS = (
   'prediction',
@@ -38,9 +39,13 @@ _HEADS = (
 
 def evaluate(folder: pathlib.Path, gold_logits: np.ndarray, labels: np.ndarray) -> None:
   """Compares the prediction in a model's folder, if there is one, with gold on the forget set."""
-  if (folder / 'prediction.npz').exists():
-    found = files.read_arrays(folder / 'prediction.npz')
+  path = folder / 'prediction.npz'
+  if path.exists():
+    remedy = f'delete {folder} to have it made again'
+    found = files.read_arrays(path, keys=_ARRAYS, remedy=remedy)
     known = gold_logits.argmax(axis=1) == labels
+    if any(found[name].shape != known.shape for name in ('easy', 'chance')):
+      raise files.DamagedError(path, f'it is not of {len(known)} images', remedy)
     files.write_arrays(folder / 'reliability.npz', {**found, 'known_to_gold': known})
 
 

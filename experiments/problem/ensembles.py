@@ -68,12 +68,19 @@ def _next_group(job, folder, folders) -> list[int]:
   path = folder / 'members.json'
   if parallel.is_main_process():
     missing = [seed for seed, f in folders.items() if not checkpoints.exists(f / 'model')]
-    if not missing or (path.exists() and not set(files.read_json(path)) <= folders.keys()):
+    if not missing or (path.exists() and not set(_members(path)) <= folders.keys()):
       shutil.rmtree(folder, ignore_errors=True)  # nothing to do, or of a run with more models
     if missing and not path.exists():
       files.write_json(path, missing[: job.config.ensemble_size])
   parallel.barrier('ensemble')
-  return files.read_json(path) if path.exists() else []
+  return _members(path) if path.exists() else []
+
+
+def _members(path) -> list[int]:
+  found = files.read_json(path)
+  if not isinstance(found, list) or not found or not all(isinstance(s, int) for s in found):
+    raise files.DamagedError(path, 'it must be a list of seeds')
+  return found
 
 
 def _existing(folder):

@@ -71,7 +71,9 @@ def stored(config: config_lib.Config, file: str, title: str, compute: Callable) 
 
 
 def _read(path):
-  found = files.read_arrays(path)
+  found = files.read_arrays(path, keys=['scores', 'data_hash'])
+  if found['scores'].ndim != 1 or found['data_hash'].ndim:
+    raise files.DamagedError(path, f'scores are {list(found["scores"].shape)}')
   return Scores(found['scores'], str(found['data_hash']))
 
 

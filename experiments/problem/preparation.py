@@ -10,7 +10,7 @@ import numpy as np
 
 from dalign_jax import data as data_lib
 from dalign_jax import digests, errors, from_settings, parallel, seeds, types
-from dalign_jax.store import files, hashing, model_folder, problem_folder
+from dalign_jax.store import files, hashing, model_folder, problem_folder, progress
 from experiments import config as config_lib
 from experiments.problem import folders, sets
 
@@ -145,7 +145,7 @@ def fix(job: Job) -> None:
   if path.exists():
     # a setting that a folder does not know yet had its default's meaning
     defaults = {n: v for n, v in config_lib.Config().problem_settings().items() if n in wanted}
-    there = defaults | files.read_json(path, keys=['identity'])['identity']
+    there = defaults | problem_folder.read_identity(job.folder)
     for name in {'forget', 'unseen'} & there.keys():  # group:2 was what people:2 is now
       there[name] = re.sub(r'^group:(\d+)$', r'people:\1', there[name])
     if 'network_hash' not in there:  # a folder of before it was kept
@@ -158,7 +158,7 @@ def fix(job: Job) -> None:
         'use another --problem or --workdir',
         argument='workdir',
       )
-    problem_folder.read_split(job.folder)
+    _restore_split(job)
     return
   if parallel.is_main_process():
     data_lib.save_split(job.folder / 'splits.npz', job.split)
@@ -172,6 +172,16 @@ def fix(job: Job) -> None:
         'versions': model_folder.versions(),
       },
     )
+
+
+def _restore_split(job) -> None:
+  """Writes the split again where its file is damaged: that it is this one is known by its hash."""
+  try:
+    problem_folder.read_split(job.folder)
+  except errors.InputError as error:
+    progress.say(f'made again: {error}')
+    if parallel.is_main_process():
+      data_lib.save_split(job.folder / 'splits.npz', job.split)
 
 
 def identity(job: Job) -> dict:

@@ -48,7 +48,11 @@ def draw(job: preparation.Job, rows: rows_lib.Results) -> list[Figure]:
       "Eigenvalue spectrum of the retain features' second moment, as shares of its trace.",
     ),
     *_curves(rows),
-    Figure('classes', plots.class_accuracy(rows, job.class_names), 'Test accuracy by class, %.'),
+    Figure(
+      'classes',
+      plots.class_accuracy(rows, job.class_names, job.forgets_classes),
+      'Test accuracy by class, %.',
+    ),
     Figure(
       'projection',
       plots.projection(rows),
@@ -164,9 +168,11 @@ def _methods(rows):
 def _perturbed(rows):
   found = []
   for row in rows:
-    path = row.folder / 'perturbed.npz'
+    path, names = row.folder / 'perturbed.npz', ('before', 'after')
     if path.exists():
-      images, changed = (files.read_arrays(path)[k].astype(np.float32) for k in ('before', 'after'))
+      remedy = f'delete {row.folder} to have it made again'
+      arrays = files.read_arrays(path, keys=names, remedy=remedy)
+      images, changed = (arrays[name].astype(np.float32) for name in names)
       caption = f'{row.name}: retain images, what is trained on in their place, the difference.'
       found.append(Figure(f'perturbed_{row.name}', plots.perturbed(images, changed), caption))
   return found

@@ -61,6 +61,8 @@ def _again(choices, i):
 def legend(ax, *, beside: bool = False) -> None:
   """Names inside the plot, or next to it on request or if there are many."""
   handles, labels = ax.get_legend_handles_labels()
+  if not labels:
+    return
   if not beside and len(labels) <= _MOST_INSIDE:
     ax.legend(fontsize=7)
     return

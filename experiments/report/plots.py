@@ -1,11 +1,12 @@
 """The plots of a report, as the text of SVG images."""
 
-import json
+from collections.abc import Sequence
 import pathlib
 
 import numpy as np
 
 from dalign_jax import hparams, metrics
+from dalign_jax.store import files, progress
 from experiments.measure import columns
 from experiments.measure import rows as rows_lib
 from experiments.report import plot_style, table
@@ -65,7 +66,10 @@ def training_curves(logs: dict[str, pathlib.Path]) -> str:
   """Losses by epoch, from the runs' `train.jsonl`."""
   fig, ax = plot_style.axes()
   for name, path in logs.items():
-    records = [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
+    records, error = files.read_json_lines(path, keys=['epoch'], remedy='its curve is left out')
+    if error:
+      progress.say(f'{error}')
+      continue
     for key in sorted({k for r in records for k in r if k.endswith('loss')}):
       label = name if key == 'loss' else f'{name}: {key}'
       points = [(r['epoch'], r[key]) for r in records if key in r]  # a run that stopped has none
@@ -78,11 +82,16 @@ def training_curves(logs: dict[str, pathlib.Path]) -> str:
 MOST_CLASSES = 40  # that a plot of classes shows
 
 
-def class_accuracy(rows: rows_lib.Results, class_names: tuple[str, ...]) -> str:
-  """Test accuracy by class; of many classes, those where models are furthest from gold."""
+def class_accuracy(
+  rows: rows_lib.Results, class_names: tuple[str, ...], forgotten: Sequence[int] = ()
+) -> str:
+  """Test accuracy by class; of many, the forgotten and those where models differ most from gold."""
   accuracies = np.stack([np.nan_to_num(row.arrays['class_accuracy']) for row in rows])
   change = np.abs(accuracies - np.nan_to_num(rows.gold.arrays['class_accuracy'])).max(axis=0)
+  change[list(forgotten)[: MOST_CLASSES // 2]] = np.inf
   shown = np.sort(np.argsort(-change, kind='stable')[:MOST_CLASSES])
+  if len(class_names) > MOST_CLASSES:
+    shown = shown[change[shown] > 0]
   fig, ax = plot_style.axes(width=8)
   places, width = np.arange(len(shown)), 0.85 / len(rows)
   for i, row in enumerate(rows):
@@ -99,7 +108,7 @@ def class_accuracy(rows: rows_lib.Results, class_names: tuple[str, ...]) -> str:
   ax.set(ylabel='test accuracy (%)', xticks=places)
   is_part = len(shown) < len(class_names)
   ax.set_xlabel(
-    f'the {len(shown)} of {len(class_names)} classes that differ most from gold'
+    f'{len(shown)} of {len(class_names)} classes: forgotten, or differing most from gold'
     if is_part
     else 'class'
   )

@@ -204,7 +204,25 @@ def _read_log(path, method, tried, tuning) -> list[Row]:
 
 
 def _rows(path) -> list[Row]:
-  return list(csv.DictReader(io.StringIO(path.read_text(encoding='utf-8'))))
+  """The lines of a log.
+
+  Raises:
+    files.DamagedError: if it is none.
+  """
+  try:
+    rows = list(csv.DictReader(io.StringIO(files.read_text(path))))
+    if not rows:
+      raise ValueError('it has no trials')
+    for row in rows:
+      missing = [name for name in _NAMES if row.get(name) is None]
+      if missing or None in row:
+        raise ValueError(f'a trial has no {missing[0]}' if missing else 'a trial has too much')
+      _order(row)
+  except (ValueError, KeyError, csv.Error) as error:
+    if isinstance(error, files.DamagedError):
+      raise
+    raise files.DamagedError(path, error) from None
+  return rows
 
 
 def _to_csv(rows) -> str:
@@ -231,7 +249,7 @@ def _write_together(folder):
   rows = [row for path in found for row in _rows(path)]
   files.write_text(folder / 'trials.csv', _to_csv(rows))
   flags = sorted(folder.glob('*/tuned.flags'))
-  files.write_text(folder / 'tuned.flags', ''.join(p.read_text(encoding='utf-8') for p in flags))
+  files.write_text(folder / 'tuned.flags', ''.join(map(files.read_text, flags)))
   progress.say(f'log: {folder / "trials.csv"}\nbest settings: {folder / "tuned.flags"}')
 
 

@@ -1,0 +1,243 @@
+"""Damaged files: each file that a command leaves, damaged in each way, and the command again.
+
+python -m experiments.benchmarks.damages --output=damages.json
+
+Tiny work folders are made by the commands' own functions: finished ones, and some that were stopped
+on the way. Every file in them is tried, one of each kind, so a new kind of file is tried as soon as
+a command writes it. An outcome is right if the command refuses in one line that names the file or
+its folder and says what to do; if it makes the file again, and says so; if it writes the file
+anyway; or if it does not read it and gives the same results. Everything else is wrong: a traceback,
+other results, silence.
+"""
+
+import collections
+from collections.abc import Callable, Collection, Iterator, Mapping
+import contextlib
+import csv
+import io
+import json
+import os
+import pathlib
+import re
+import shutil
+import sys
+import tempfile
+from typing import NamedTuple
+import zipfile
+
+from absl import app, flags, logging
+import numpy as np
+
+from dalign_jax import errors
+from experiments.benchmarks import damages_places
+
+_OUTPUT = flags.DEFINE_string('output', '', 'JSON file for every outcome; empty: none.')
+_PLACES = flags.DEFINE_list('places', [], 'Work folders to try; empty: all.')
+_DAMAGES = flags.DEFINE_list('damages', [], 'Damages to try; empty: all.')
+
+RIGHT = ('refused', 'made again', 'written anyway', 'not read', 'said')
+_TIMES = ('seconds', 'compile_seconds', 'time_ratio')
+_REMEDY = re.compile(r'delete|copy|left out|name (a|the)')
+
+
+class Outcome(NamedTuple):
+  """What a command did with a damaged file; `why` is what it said, or what was wrong."""
+
+  place: str
+  command: str
+  kind: str
+  damage: str
+  found: str
+  why: str
+
+
+def _arrays_of_other_shape(data: bytes) -> bytes:
+  """The same arrays, each with another axis."""
+  out = io.BytesIO()
+  if data[:2] == b'PK':
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+      np.savez(out, **{name: np.stack([array] * 2) for name, array in arrays.items()})
+  else:
+    np.save(out, np.stack([np.load(io.BytesIO(data), allow_pickle=False)] * 2))
+  return out.getvalue()
+
+
+def _other_shape(data: bytes) -> bytes:
+  """The same names with other things under them, as far as the file has names."""
+  try:
+    return _arrays_of_other_shape(data)
+  except (ValueError, EOFError, OSError, zipfile.BadZipFile):
+    pass
+  try:
+    value = json.loads(data)
+  except ValueError:
+    return b'\n'.join(line[: len(line) // 2] for line in data.split(b'\n'))
+  return json.dumps({k: [] for k in value} if isinstance(value, dict) else {'0': value}).encode()
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
+  'missing': lambda data: None,
+  'empty': lambda data: b'',
+  'zeroed': lambda data: b'\0' * len(data),
+  'cut': lambda data: data[: len(data) // 2],
+  'rubbish': lambda data: np.random.default_rng(0).bytes(len(data)),
+  'a list': lambda data: b'[1, 2]',
+  'an empty object': lambda data: b'{}',
+  'other shape': _other_shape,
+  'levels': lambda data: b'[' * 200_000 + b']' * 200_000,
+}
+
+
+def kind(path: pathlib.Path) -> str:
+  """What a file is, whatever its numbers, hashes and labels are."""
+  text = re.sub(r'^digits-cnn-[^/]+/', 'problem/', path.as_posix())
+  text = re.sub(r'[0-9a-f]{12,}', '*', text)
+  text = re.sub(r'(runs|search)/[^/]+/', r'\1/*/', text)
+  return re.sub(r'\d+', '#', text)
+
+
+def kinds(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+  """One file of every kind in a folder, by kind."""
+  found: dict[str, pathlib.Path] = {}
+  for path in sorted(p for p in folder.rglob('*') if p.is_file()):
+    found.setdefault(kind(path.relative_to(folder)), path)
+  return found
+
+
+def outcomes(
+  place: damages_places.Place,
+  damages: Mapping[str, Callable] = DAMAGES,
+  skipped: Collection[str] = (),
+) -> Iterator[Outcome]:
+  """Every kind of file of a place, damaged in every way, for every command.
+
+  Args:
+    place: is as it was, afterwards.
+    damages: by name.
+    skipped: kinds that are not tried.
+  """
+  with tempfile.TemporaryDirectory() as aside:
+    copy = pathlib.Path(aside) / 'copy'
+    shutil.copytree(place.folder, copy)
+    for command, run in place.commands.items():
+      before = _contents(place.folder)
+      with contextlib.redirect_stdout(io.StringIO()):
+        run()
+      written = {p for p, data in _contents(place.folder).items() if before.get(p) != data}
+      expected = results(place.folder)
+      _restore(copy, place.folder)
+      todo = {k: p for k, p in kinds(place.folder).items() if k not in skipped}
+      for name, path in todo.items():
+        for damage, change in damages.items():
+          data = change(path.read_bytes())
+          found, why = _try(place, run, path, data, path in written, expected)
+          yield Outcome(place.name, command, name, damage, found, why)
+          _restore(copy, place.folder)
+
+
+def _contents(folder):
+  """Files with their time of change, which tells whether they were written."""
+  return {p: p.stat().st_mtime_ns for p in folder.rglob('*') if p.is_file()}
+
+
+def _restore(copy, folder):
+  shutil.rmtree(folder)
+  shutil.copytree(copy, folder)
+
+
+def results(folder: pathlib.Path) -> dict[str, list]:
+  """The numbers of a folder's tables, without times."""
+  found = {}
+  for path in sorted([*folder.rglob('report.csv'), *folder.rglob('record.json')]):
+    name = str(path.relative_to(folder))
+    with contextlib.suppress(ValueError):
+      if path.suffix == '.json':
+        found[name] = [json.loads(path.read_text(encoding='utf-8'))['model']['after']]
+      else:
+        rows = csv.DictReader(path.read_text(encoding='utf-8').splitlines())
+        found[name] = [{k: v for k, v in row.items() if k not in _TIMES} for row in rows]
+  return found
+
+
+def _try(place, run, path, data, is_written, expected) -> tuple[str, str]:
+  """Damages a file and runs a command: what it did, and why that is right or wrong."""
+  if data is None:
+    path.unlink()
+  else:
+    path.write_bytes(data)
+  said = io.StringIO()
+  try:
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+      run()
+  except errors.InputError as error:
+    return _refusal(place, path, str(error))
+  except Exception as error:  # what it is about: a traceback
+    return 'wrong', f'{type(error).__name__}: {error}'[:300]
+  if is_written:
+    return 'written anyway', ''
+  there = path.read_bytes() if path.exists() else None
+  names = [line for line in said.getvalue().splitlines() if _names(line, path, place)]
+  if there != data:
+    made = data is None or bool(names)  # a file that is missing is made: nothing to be said
+    return ('made again' if made else 'wrong'), (names or ['made again, but not said'])[0]
+  if results(place.folder) == expected:
+    return 'not read', ''
+  return ('said' if names else 'wrong'), (names or ['other results, and nothing said'])[0]
+
+
+def _refusal(place, path, text):
+  if '\n' in text:
+    return 'wrong', f'several lines: {text}'
+  if not _names(text, path, place):
+    return 'wrong', f'it does not name the file: {text}'
+  return ('refused' if _REMEDY.search(text) else 'wrong'), text
+
+
+def _names(text, path, place) -> bool:
+  """Whether a line names a file, or a folder that holds it and is no whole work folder."""
+  folders = [p for p in path.parents if place.folder in p.parents]
+  return any(str(p) in text for p in (path, *folders))
+
+
+def table(found: list[Outcome]) -> str:
+  """Kinds and their outcomes, as Markdown; `wrong` is the last column."""
+  lines = ['| folder | command | file | ' + ' | '.join((*RIGHT, 'wrong')) + ' |']
+  lines += ['|---' * (4 + len(RIGHT)) + '|']
+  counts: dict[tuple, collections.Counter] = {}
+  for outcome in found:
+    of_kind = counts.setdefault(outcome[:3], collections.Counter())
+    of_kind[outcome.found] += 1
+  for (place, command, name), of_kind in counts.items():
+    cells = [str(of_kind[what] or '') for what in RIGHT] + [str(of_kind['wrong'])]
+    lines.append(f'| {place} | {command} | `{name}` | ' + ' | '.join(cells) + ' |')
+  total = collections.Counter(outcome.found for outcome in found)
+  cells = [str(total[what]) for what in (*RIGHT, 'wrong')]
+  return '\n'.join([*lines, f'| all | | {len(counts)} | ' + ' | '.join(cells) + ' |'])
+
+
+def main(argv) -> None:
+  """Makes the places, tries everything and prints the table."""
+  del argv
+  logging.set_verbosity(logging.FATAL)
+  os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+  found: list[Outcome] = []
+  with tempfile.TemporaryDirectory() as root:
+    for name in _PLACES.value or damages_places.MAKERS:
+      with contextlib.redirect_stdout(io.StringIO()):
+        place = damages_places.MAKERS[name](pathlib.Path(root) / name)
+      damages = {damage: DAMAGES[damage] for damage in _DAMAGES.value or DAMAGES}
+      known = {outcome.kind for outcome in found} if place.only_new else ()
+      for outcome in outcomes(place, damages, known):
+        found.append(outcome)
+        if outcome.found == 'wrong':
+          print('wrong:', *outcome, sep=' | ', flush=True)
+  print(table(found))
+  if _OUTPUT.value:
+    listed = [outcome._asdict() for outcome in found]
+    pathlib.Path(_OUTPUT.value).write_text(json.dumps(listed, indent=1), encoding='utf-8')
+  if any(outcome.found == 'wrong' for outcome in found):
+    sys.exit(1)
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,96 @@
+"""Methods restricted to a part of the network."""
+
+import dataclasses
+import inspect
+import re
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from dalign_jax import checkpoints, errors, methods, trainable
+from experiments import config as config_lib
+from experiments import stages
+from experiments.problem import folders
+from tests import methods_compile_test
+
+KEY = jax.random.key(7)
+
+
+def _quick(name):
+  parameters = inspect.signature(methods.METHODS[name].make).parameters
+  quick = methods_compile_test.QUICK
+  return methods.METHODS[name].make(**{p: quick[p] for p in quick if p in parameters})
+
+
+@pytest.mark.parametrize('name', methods.METHODS)
+def test_what_is_not_named_keeps_its_bits_whatever_the_method(name, tiny_problem):
+  make = _quick(name)
+  if name in ('cf_k', 'eu_k'):  # which count the layers that may change: there is the head alone
+    make = methods.METHODS[name].make(num_layers=0, num_epochs=1)
+  unlearned = trainable.restricted(make, trainable=['^head/'])(tiny_problem, KEY)
+  chex.assert_trees_all_equal_shapes_and_dtypes(unlearned, tiny_problem.original)
+  chex.assert_trees_all_equal(unlearned.params['hidden'], tiny_problem.original.params['hidden'])
+
+
+def test_what_is_named_changes_as_without_the_rest(tiny_problem):
+  find = trainable.restricted(_quick('finetune'), trainable=['head', 'hidden'])
+  chex.assert_trees_all_close(
+    find(tiny_problem, KEY), _quick('finetune')(tiny_problem, KEY), rtol=1e-6
+  )
+
+
+@pytest.mark.parametrize('name', ['finetune', 'muda', 'ssd'])
+def test_adapters_change_kernels_by_low_rank_alone(name, tiny_problem):
+  unlearned = trainable.restricted(_quick(name), lora_rank=2)(tiny_problem, KEY)
+  original = tiny_problem.original.params
+  for layer, rank in (('hidden', 2), ('head', 2)):
+    change = unlearned.params[layer]['kernel'] - original[layer]['kernel']
+    assert np.linalg.matrix_rank(change, tol=1e-5) <= rank
+    np.testing.assert_array_equal(unlearned.params[layer]['bias'], original[layer]['bias'])
+  if name != 'ssd':  # B is 0, so that nothing is important yet, and nothing dampened
+    assert np.abs(unlearned.params['head']['kernel'] - original['head']['kernel']).max() > 1e-4
+
+
+def test_what_cannot_be_meant_is_refused(tiny_problem):
+  with pytest.raises(errors.InputError, match=re.escape("'(' is no regular expression")):
+    trainable.restricted(_quick('finetune'), trainable=['('])
+  with pytest.raises(errors.InputError, match='lora_rank must be 0 or more, got -1'):
+    trainable.restricted(_quick('finetune'), lora_rank=-1)
+  with pytest.raises(errors.InputError, match='no parameter matches Conv; there are head/bias, '):
+    trainable.restricted(_quick('finetune'), trainable=['Conv'])(tiny_problem, KEY)
+  with pytest.raises(errors.InputError, match='no parameter kernel matches bias'):
+    trainable.restricted(_quick('finetune'), trainable=['bias'], lora_rank=1)(tiny_problem, KEY)
+
+
+def test_a_run_is_restricted_and_says_so(tmp_path):
+  config = config_lib.Config(
+    dataset='digits',
+    workdir=str(tmp_path),
+    width_multiplier=0.125,
+    num_epochs=1,
+    batch_size=64,
+    num_devices=1,
+    cache_dir='',
+    compilation_cache_dir='',
+    methods=('finetune',),
+    hparam=('finetune.num_epochs=1',),
+    trainable=('^head/',),
+    lora_rank=1,
+    stages=('prepare', 'train_original', 'unlearn'),
+  )
+  stages.run(config)
+  folder = folders.problem_folder(config)
+  (run,) = (folder / 'runs').iterdir()
+  assert run.name == 'finetune,num_epochs=1,trainable=_head_,lora_rank=1'
+  record = checkpoints.read_record(run / 'seed_0' / 'unlearned')
+  assert (record['trainable'], record['lora_rank']) == (['^head/'], 1)
+  original = checkpoints.restore(folder / 'original' / 'seed_0' / 'model')[0]
+  found = checkpoints.restore(run / 'seed_0' / 'unlearned')[0]
+  change = np.asarray(found.params['head']['kernel']) - original.params['head']['kernel']
+  assert np.linalg.matrix_rank(change, tol=1e-6) == 1
+  chex.assert_trees_all_equal(found.params['Conv_0'], original.params['Conv_0'])
+  with pytest.raises(errors.InputError, match='retrain is exact because') as raised:
+    stages.run(dataclasses.replace(config, methods=('retrain',), hparam=()))
+  assert raised.value.argument == 'trainable'
