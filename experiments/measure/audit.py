@@ -71,7 +71,7 @@ def difficulty(job: preparation.Job) -> dict[str, np.ndarray]:
 
 def _kept(path, digest):
   try:
-    found = files.read_arrays(path)
+    found = files.read_arrays(path, keys=['digest'])
   except (files.DamagedError, FileNotFoundError):
     return None
   return found if found['digest'] == digest else None

@@ -118,11 +118,12 @@ def _evaluate_member(job, group, number, outputs) -> None:
   values = one_model.scalars(
     job, measured, outputs(gold), outputs(original), is_gold=group.kind == 'gold'
   )
-  verdict.write(job, model.folder, measured)
   predictions.evaluate(model.folder, outputs(gold)['forget'].logits, job.sets['forget'].labels)
   arrays = one_model.arrays(job, measured) if number == 0 else {}
   if arrays:
     files.write_arrays(model.folder / 'plots.npz', arrays)
+  tested = verdict.representation(job, measured)
+  files.write_arrays(model.folder / verdict.FILE, tested)
   files.write_json(
     model.folder / 'evaluation.json',
     {
@@ -131,6 +132,7 @@ def _evaluate_member(job, group, number, outputs) -> None:
       'settings': _settings(job, model, number),
       'values': values,
       'arrays': digests.of_tree(arrays),
+      'tested': digests.of_tree(tested),
     },
   )
 
@@ -191,9 +193,9 @@ def _is_fresh(job, group, number) -> bool:
   there = _read(model.folder / 'evaluation.json')
   if there is None or there['settings'] != _settings(job, model, number):
     return False
-  if not job.is_multi_label and not verdict.is_kept(model.folder):
-    return False
   if (model.folder / 'prediction.npz').exists() and not _is_whole(model.folder / 'reliability.npz'):
+    return False
+  if not _is_whole(model.folder / verdict.FILE, there.get('tested')):
     return False
   return number > 0 or _is_whole(model.folder / 'plots.npz', there.get('arrays'))
 

@@ -72,9 +72,9 @@ def _settings(job, model) -> dict:
 
 def _curves(job, model) -> dict[str, dict]:
   """The valid curves of a model, by procedure."""
-  found = models.read_fresh(model.folder / _FILE, _settings(job, model)) or {'curves': {}}
+  found = models.read_fresh(model.folder / _FILE, _settings(job, model)) or {}
   wanted = {p.key: p.settings(job) for p in procedures.PROCEDURES}
-  return {k: c for k, c in found['curves'].items() if c['settings'] == wanted.get(k)}
+  return {k: c for k, c in found.get('curves', {}).items() if c['settings'] == wanted.get(k)}
 
 
 def _of_group(job, group) -> list[dict[str, np.ndarray]]:
