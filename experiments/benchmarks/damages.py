@@ -31,10 +31,6 @@ import numpy as np
 from dalign_jax import errors
 from experiments.benchmarks import damages_places
 
-_OUTPUT = flags.DEFINE_string('output', '', 'JSON file for every outcome; empty: none.')
-_PLACES = flags.DEFINE_list('places', [], 'Work folders to try; empty: all.')
-_DAMAGES = flags.DEFINE_list('damages', [], 'Damages to try; empty: all.')
-
 RIGHT = ('refused', 'made again', 'written anyway', 'not read', 'said')
 _TIMES = ('seconds', 'compile_seconds', 'time_ratio')
 _REMEDY = re.compile(r'delete|copy|left out|name (a|the)')
@@ -215,6 +211,13 @@ def table(found: list[Outcome]) -> str:
   return '\n'.join([*lines, f'| all | | {len(counts)} | ' + ' | '.join(cells) + ' |'])
 
 
+def define_flags() -> None:
+  """Defines the flags: not on import, since other benchmarks have some of the same names."""
+  flags.DEFINE_string('output', '', 'JSON file for every outcome; empty: none.')
+  flags.DEFINE_list('places', [], 'Work folders to try; empty: all.')
+  flags.DEFINE_list('damages', [], 'Damages to try; empty: all.')
+
+
 def main(argv) -> None:
   """Makes the places, tries everything and prints the table."""
   del argv
@@ -222,22 +225,23 @@ def main(argv) -> None:
   os.environ.setdefault('JAX_PLATFORMS', 'cpu')
   found: list[Outcome] = []
   with tempfile.TemporaryDirectory() as root:
-    for name in _PLACES.value or damages_places.MAKERS:
+    for name in flags.FLAGS.places or damages_places.MAKERS:
       with contextlib.redirect_stdout(io.StringIO()):
         place = damages_places.MAKERS[name](pathlib.Path(root) / name)
-      damages = {damage: DAMAGES[damage] for damage in _DAMAGES.value or DAMAGES}
+      damages = {damage: DAMAGES[damage] for damage in flags.FLAGS.damages or DAMAGES}
       known = {outcome.kind for outcome in found} if place.only_new else ()
       for outcome in outcomes(place, damages, known):
         found.append(outcome)
         if outcome.found == 'wrong':
           print('wrong:', *outcome, sep=' | ', flush=True)
   print(table(found))
-  if _OUTPUT.value:
+  if flags.FLAGS.output:
     listed = [outcome._asdict() for outcome in found]
-    pathlib.Path(_OUTPUT.value).write_text(json.dumps(listed, indent=1), encoding='utf-8')
+    pathlib.Path(flags.FLAGS.output).write_text(json.dumps(listed, indent=1), encoding='utf-8')
   if any(outcome.found == 'wrong' for outcome in found):
     sys.exit(1)
 
 
 if __name__ == '__main__':
+  define_flags()
   app.run(main)
