@@ -15,8 +15,9 @@ import orbax.checkpoint as ocp
 from sklearn import datasets
 
 sys.path.insert(0, '')
+MODEL = 'networks:make'
 FLAGS = (
-  *('--model=networks:make', '--method=finetune', '--hparam=finetune.num_epochs=1'),
+  *(f'--model={MODEL}', '--method=finetune', '--hparam=finetune.num_epochs=1'),
   '--nonear_copies',  # the base install has no ImageHash
 )
 
@@ -42,7 +43,8 @@ def main(docs: str) -> None:
   where = ('--data=npz:train.npz', '--held_out=npz:held_out.npz')
   files = ('--checkpoint=params', '--ids=request.csv', '--out=forgotten')
   subprocess.run([program, 'forget', *files, *where, *FLAGS], check=True)
-  subprocess.run([program, 'verify', 'forgotten/record.json'], check=True)
+  named = ('--keys=record_keys', f'--model={MODEL}')
+  subprocess.run([program, 'verify', 'forgotten', *named], check=True)
 
 
 if __name__ == '__main__':

@@ -57,6 +57,8 @@ def pgd(
   norm: str = 'linf',
   targeted: bool = False,
   keys: jax.Array | None = None,
+  starts: types.Array | None = None,
+  stop_fn: Callable[[jax.Array], jax.Array] | None = None,
 ) -> jax.Array:
   r"""Projected gradient steps inside the ball around each image and inside [0, 1].
 
@@ -74,6 +76,8 @@ def pgd(
     norm: 'linf' or 'l2'.
     targeted: descend the loss (towards a target's label) instead of ascending it.
     keys: `[B]` random keys, to start at a random point of each ball; None to start at the centres.
+    starts: `[B, H, W, C]`, images inside the balls to start at; not together with `keys`.
+    stop_fn: `[B, H, W, C] -> [B]` bool, asked before each step: the rows that stay from then on.
 
   Returns:
     `[B, H, W, C]`, inside the balls and [0, 1].
@@ -114,9 +118,14 @@ def pgd(
     slope = gradient(perturbed)
     is_linf = norm == 'linf'
     direction = jnp.sign(slope) if is_linf else slope / jnp.maximum(_length(slope), 1e-12)
-    return project(perturbed + step * direction)
+    moved = project(perturbed + step * direction)
+    if stop_fn is None:
+      return moved
+    return jnp.where(stop_fn(perturbed)[:, None, None, None], perturbed, moved)
 
-  start = images if keys is None else project(images + _random_offset(keys, images, norm, epsilon))
+  start = images if starts is None else lax.stop_gradient(jnp.asarray(starts, jnp.float32))
+  if keys is not None:
+    start = project(images + _random_offset(keys, images, norm, epsilon))
   return lax.stop_gradient(lax.fori_loop(0, num_steps, body, start))
 
 

@@ -1,8 +1,11 @@
 """The command `dalign-jax`: deletion requests on your own model.
 
 dalign-jax forget --checkpoint=MODEL --data=DATA --ids=request.csv --out=FOLDER
-dalign-jax verify FOLDER/record.json
+dalign-jax forget --checkpoint=MODEL --data=DATA --requests=FOLDER --out=FOLDER
+dalign-jax verify FOLDER/record.json --keys=record_keys
+dalign-jax receipt FOLDER/record.json --receipt=receipt.json
 dalign-jax find --image=photo.jpg --data=DATA
+dalign-jax keygen --keys=FOLDER
 """
 
 from collections.abc import Callable
@@ -18,9 +21,11 @@ from dalign_jax import settings as settings_lib
 
 FLAGS = command.FLAGS
 _REQUEST = dataclasses.fields(settings_lib.Request)
+_STREAM = dataclasses.fields(settings_lib.Stream)
 _SETTINGS = dataclasses.fields(settings_lib.Settings)
 _SEARCH = dataclasses.fields(settings_lib.Search)
-_OF_SEARCH = [f for f in _REQUEST if f.name in ('checkpoint', 'item', 'data', 'held_out')]
+_OF_SEARCH = [f for f in _REQUEST if f.name in ('checkpoint', 'item', 'data', 'held_out', 'keys')]
+_PLACES = ('checkpoint', 'data', 'held_out', 'ids', 'id_column', 'model', 'keys')
 _OF_REPLAY = ('data_dir', 'num_devices', 'compilation_cache_dir')
 
 
@@ -38,30 +43,101 @@ def forget(arguments: list[str]) -> None:
   if arguments:
     raise errors.InputError(f'unexpected argument {arguments[0]!r}; flags start with --')
   request = settings_lib.Request(**command.values(_REQUEST))
+  stream = settings_lib.Stream(**command.values(_STREAM))
   settings = settings_lib.Settings(**command.values(_SETTINGS))
   command.start_platform(settings)
-  from dalign_jax.deletion import carry_out  # imports JAX: after the platform's settings
+  from dalign_jax.deletion import carry_out, verdict  # import JAX: after the platform's settings
 
-  record = carry_out.forget(request, settings)
+  try:
+    if stream.requests:
+      _forget_all(stream, request, settings)
+      return
+    record = carry_out.forget(request, settings)
+  except verdict.NotForgottenError as error:
+    print(f'error: --{error}', file=sys.stderr)
+    sys.exit(error.code)
   print('\n'.join(f'- {line}' for line in record['summary']))
   print(f'record: {request.out}/record.json, {record["hash"][:16]}')
 
 
+def _forget_all(stream, request, settings) -> None:
+  """Carries a folder of requests out and says where the report is."""
+  from dalign_jax.deletion import stream_report, streams
+
+  rows = streams.run(stream, request, settings)
+  print('\n'.join(stream_report.advice(rows)))
+  print(f'report: {request.out}/report.md')
+
+
 def verify(arguments: list[str]) -> None:
   """Reads the record, starts the platform as it was, and replays."""
+  path = _record_path(arguments)
+  from dalign_jax.deletion import record_checks, record_files
+
+  record = record_files.read(path)
+  given: dict[str, Any] = {name: FLAGS[name].value for name in _OF_REPLAY if FLAGS[name].present}
+  settings = dataclasses.replace(record_checks.settings_of(record), **given)
+  command.start_platform(settings)
+  from dalign_jax.deletion import replay, verification  # import JAX: after the platform's settings
+
+  summary = pathlib.Path(FLAGS.summary).expanduser() if FLAGS.summary else None
+  if summary and (summary.exists() or not FLAGS.signing_key):
+    what = 'is there already' if summary.exists() else 'needs --signing_key, which signs it'
+    raise errors.InputError(f'{summary} {what}', argument='summary')
+  levels: list[str] = []
+  try:
+    levels = replay.verify(
+      path,
+      places={name: FLAGS[name].value for name in _PLACES},
+      settings=given,
+      replay=FLAGS.replay,
+      public_keys=FLAGS.public_key,
+      may_differ=FLAGS.may_differ,
+      max_minutes=FLAGS.max_minutes,
+    )
+  finally:
+    if summary:
+      outcome = {'passed': bool(levels), 'levels': levels}
+      verification.write_summary(summary, path.parent, FLAGS.signing_key, outcome)
+
+
+def _record_path(arguments: list[str]) -> pathlib.Path:
   if len(arguments) != 1:
     raise errors.InputError(f'give one record, as FOLDER/record.json; got {len(arguments)}')
-  from dalign_jax.deletion import audit_record
-
   path = pathlib.Path(arguments[0]).expanduser()
-  path = path / 'record.json' if path.is_dir() else path
-  record = audit_record.read(path)
-  given: dict[str, Any] = {name: FLAGS[name].value for name in _OF_REPLAY if FLAGS[name].present}
-  command.start_platform(dataclasses.replace(audit_record.config_of(record), **given))
-  from dalign_jax.deletion import replay  # imports JAX: after the platform's settings
+  return path / 'record.json' if path.is_dir() else path
 
-  places = {name: FLAGS[name].value for name in ('checkpoint', 'data', 'held_out')}
-  replay.verify(path, places=places, settings=given, replay=FLAGS.replay)
+
+def receipt(arguments: list[str]) -> None:
+  """Checks a receipt against a record, and perhaps its signature and a picture."""
+  path = _record_path(arguments)
+  import numpy as np
+
+  from dalign_jax.deletion import receipts, untrusted, verification
+
+  chain = verification.chain_of(path)
+  record = chain[-1][0]
+  print(f'signature: {verification.check_signatures(chain, FLAGS.public_key)}')
+  image = None
+  if FLAGS.pixels:
+    with errors.blame('pixels'):
+      image = untrusted.load_array(pathlib.Path(FLAGS.pixels).expanduser())
+      image = np.ascontiguousarray(image)
+  with errors.blame('receipt'):
+    found = receipts.read(pathlib.Path(FLAGS.receipt).expanduser())
+    print('\n'.join(receipts.check(found, record, image)))
+
+
+def keygen(arguments: list[str]) -> None:
+  """Makes a pair of keys to sign records with."""
+  if arguments:
+    raise errors.InputError(f'unexpected argument {arguments[0]!r}; flags start with --')
+  from dalign_jax.deletion import signing
+
+  private, public = signing.keygen(pathlib.Path(FLAGS.keys).expanduser())
+  print(f'private key: {private} (keep it; --signing_key signs with it)')
+  print(f'public key: {public} (give it away; --public_key checks with it)')
+  print(f'key id: {signing.keyid(signing.read_public(public))}')
 
 
 def find(arguments: list[str]) -> None:
@@ -78,7 +154,7 @@ def find(arguments: list[str]) -> None:
 
 
 def _define_forget() -> None:
-  command.define([*_REQUEST, *_SETTINGS])
+  command.define([*_REQUEST, *_STREAM, *_SETTINGS])
 
 
 def _define_find() -> None:
@@ -86,13 +162,41 @@ def _define_find() -> None:
 
 
 def _define_verify() -> None:
-  flags.DEFINE_string('checkpoint', '', 'Where the model before the request is now.')
-  flags.DEFINE_string('data', '', 'Where the training data are now.')
-  flags.DEFINE_string('held_out', '', 'Where the held-out data are now.')
+  flags.DEFINE_string('checkpoint', '', 'Where the model before the request is.')
+  flags.DEFINE_string('data', '', 'Where the training data are.')
+  flags.DEFINE_string('held_out', '', 'Where the held-out data are.')
+  flags.DEFINE_list('ids', [], 'The file of the request, or the files.')
+  flags.DEFINE_string('id_column', '', 'Column of the ids in it; empty: id.')
+  flags.DEFINE_string('model', '', 'MODULE:FUNCTION of the network, where it is your own.')
+  flags.DEFINE_string(
+    'keys', '', 'Private folder of the record, which also says where things were; or its key alone.'
+  )
+  flags.DEFINE_list('public_key', [], 'Public keys, one of which must have signed.')
+  flags.DEFINE_list(
+    'may_differ', [], 'Fields in which a replay may differ: code, environment, read.'
+  )
+  flags.DEFINE_float('max_minutes', 60.0, 'Minutes after which a replay is given up.')
+  flags.DEFINE_string('summary', '', 'File for a signed summary of this verification.')
+  flags.DEFINE_string('signing_key', '', 'Private key that signs the summary.')
   flags.DEFINE_string('data_dir', '', 'Where TFDS keeps its data.')
   flags.DEFINE_integer('num_devices', 0, 'Devices to use; 0: all.')
   flags.DEFINE_string('compilation_cache_dir', '', 'Where compiled programs are kept.')
   flags.DEFINE_boolean('replay', True, 'Unlearn again; needs the forgotten samples.')
+  flags.register_validator(
+    'may_differ',
+    lambda names: set(names) <= {'code', 'environment', 'read'},
+    'must be some of code, environment, read',
+  )
+
+
+def _define_receipt() -> None:
+  flags.DEFINE_string('receipt', '', 'The receipt.')
+  flags.DEFINE_list('public_key', [], 'Public keys, one of which must have signed the record.')
+  flags.DEFINE_string('pixels', '', 'The decoded picture as .npy, to compare with the sample.')
+
+
+def _define_keygen() -> None:
+  flags.DEFINE_string('keys', 'signing_keys', 'Folder for signing.pem and signing.pub.pem.')
 
 
 COMMANDS = {
@@ -107,6 +211,18 @@ COMMANDS = {
     _define_verify,
     verify,
     'checkpoint',
+  ),
+  'receipt': Command(
+    'Check the receipt of a forgotten sample against the record of its request.',
+    _define_receipt,
+    receipt,
+    'receipt',
+  ),
+  'keygen': Command(
+    'Make a pair of keys, to sign records and summaries with.',
+    _define_keygen,
+    keygen,
+    'keys',
   ),
   'find': Command(
     'List the samples most like a photo, for a person to check and pass to forget.',

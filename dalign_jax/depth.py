@@ -83,16 +83,18 @@ def _uses(jaxpr, leaf_of: dict) -> Iterator[int]:
     if used and len(inputs) == 1:  # a cast or a reshape of a leaf is still that leaf
       leaf_of.update(dict.fromkeys(equation.outvars, used[0]))
       continue
-    inner = _inner(equation)
+    inner = called(equation)
     if len(used) > 1 and inner is not None:
-      known = [(i, v) for i, v in zip(inner.invars, equation.invars, strict=True) if v in inputs]
-      yield from _uses(inner, {i: leaf_of[v] for i, v in known if v in leaf_of})
+      known = [
+        (i, v) for i, v in zip(inner.jaxpr.invars, equation.invars, strict=True) if v in inputs
+      ]
+      yield from _uses(inner.jaxpr, {i: leaf_of[v] for i, v in known if v in leaf_of})
     yield from used
 
 
-def _inner(equation):
-  """The function that the equation calls with its own inputs, if it is such a call."""
+def called(equation) -> core.ClosedJaxpr | None:
+  """The function that an equation calls with its own inputs, if it is such a call."""
   closed = [p for p in equation.params.values() if isinstance(p, core.ClosedJaxpr)]
   if len(closed) == 1 and len(closed[0].jaxpr.invars) == len(equation.invars):
-    return closed[0].jaxpr
+    return closed[0]
   return None

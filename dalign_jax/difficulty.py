@@ -94,7 +94,8 @@ def adversarial_loss(
   Returns:
     `[N]` nats.
 
-  Deviation: released code takes raw logits for targets, where a distribution is meant.
+  Deviation: released code takes raw logits for targets, where a distribution is meant, and its
+  steps ascend the true label's loss; here they ascend the value that is returned.
   """
   loss_of = _AdversarialLoss(apply_fn, epsilon, num_steps)
   fields = {'images': images, 'number': np.arange(len(images), dtype=np.int32)}

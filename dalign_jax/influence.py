@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dalign_jax import importance, losses, parallel, prediction, training, types
@@ -23,7 +24,7 @@ def influence_scores(
     \nabla_\theta \, \frac1V \sum_v L(y_v, f_\theta(x_v))
 
   No single-example gradient is formed: it is the derivative of each loss along one direction, by
-  forward differentiation.
+  two reverse differentiations.
 
   Args:
     apply_fn: the network, in evaluation mode.
@@ -67,6 +68,9 @@ def _along(apply_fn):
       outputs, _ = apply_fn(model._replace(params=params), images, train=False)
       return losses.label_loss(batch['labels'], outputs.logits)
 
-    return jax.jvp(loss_fn, (model.params,), (direction,))[1]
+    # forward mode by two reverse ones: networks may have derivatives of their own (custom_vjp)
+    losses_now, pull = jax.vjp(loss_fn, model.params)
+    _, push = jax.vjp(lambda cotangent: pull(cotangent)[0], jnp.zeros_like(losses_now))
+    return push(direction)[0]
 
   return along

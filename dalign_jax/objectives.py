@@ -50,6 +50,17 @@ class Distillation:
 
 
 @dataclasses.dataclass(frozen=True)
+class Weighed:
+  """A loss times its constants, a scalar: with SGD, a learning rate that compiles nothing."""
+
+  loss_fn: types.LossFn
+
+  def __call__(self, params, batch_stats, batch, weight, key):
+    loss, batch_stats = self.loss_fn(params, batch_stats, batch, (), key)
+    return weight * loss, batch_stats
+
+
+@dataclasses.dataclass(frozen=True)
 class PooledLoss:
   """Mean `losses.label_loss` on rows of several sets in one batch, which share its statistics."""
 

@@ -135,6 +135,52 @@ def _restricted_update(tx):
   return update
 
 
+class ScaledState(NamedTuple):
+  """The scales and the state of the scaled transformation."""
+
+  scales: types.PyTree
+  inner: optax.OptState
+
+
+def scaled(
+  tx: optax.GradientTransformation, scales: types.PyTree
+) -> optax.GradientTransformationExtraArgs:
+  """Gradients scaled before `tx` sees them, weight by weight.
+
+  As with `restricted`, the scales are part of the state, not of the compiled program.
+
+  Args:
+    tx: any transformation.
+    scales: pytree like the parameters, of arrays of their shapes.
+
+  Example:
+    >>> import jax.numpy as jnp, optax
+    >>> tx = scaled(optax.sgd(1.0), {'w': jnp.array([1.0, 0.1])})
+    >>> params = {'w': jnp.ones(2)}
+    >>> updates, _ = tx.update({'w': jnp.ones(2)}, tx.init(params), params)
+    >>> [round(x, 3) for x in updates['w'].tolist()]
+    [-1.0, -0.1]
+  """
+
+  def init(params):
+    return ScaledState(jax.tree.map(np.asarray, scales), tx.init(params))
+
+  return optax.GradientTransformationExtraArgs(init, _scaled_update(tx))
+
+
+@functools.lru_cache(maxsize=64)
+def _scaled_update(tx):
+  """The update of `scaled`, equal for all scales: it reads them from the state."""
+  tx = optax.with_extra_args_support(tx)
+
+  def update(updates, state, params=None, **extra_args):
+    updates = jax.tree.map(jnp.multiply, state.scales, updates)
+    updates, inner = tx.update(updates, state.inner, params, **extra_args)
+    return updates, ScaledState(state.scales, inner)
+
+  return update
+
+
 @functools.lru_cache(maxsize=64)
 def frozen(
   tx: optax.GradientTransformation, is_frozen: tuple[bool, ...], structure: jax.tree_util.PyTreeDef
@@ -159,6 +205,15 @@ def compiled(tx: optax.GradientTransformation) -> optax.GradientTransformation:
 def adam(learning_rate: float) -> optax.GradientTransformation:
   """optax's Adam; equal settings give the same transformation."""
   return compiled(optax.adam(learning_rate))
+
+
+@functools.lru_cache(maxsize=64)
+def adamw(learning_rate: float, *, weight_decay: float) -> optax.GradientTransformation:
+  """optax's AdamW; equal settings give the same transformation.
+
+  Its epsilon, 1e-6, keeps gradients that are nothing but rounding from becoming whole steps.
+  """
+  return compiled(optax.adamw(learning_rate, weight_decay=weight_decay, eps=1e-6))
 
 
 @functools.lru_cache(maxsize=64)

@@ -12,7 +12,17 @@ from dalign_jax import errors
 from dalign_jax import valid as valid_lib
 
 SECTIONS = (  # of --help, in their order
-  *('Request', 'Folders', 'Data', 'What to forget', 'Network', 'Training', 'Methods', 'Evaluation'),
+  *(
+    'Request',
+    'Record',
+    'Folders',
+    'Data',
+    'What to forget',
+    'Network',
+    'Training',
+    'Methods',
+    'Evaluation',
+  ),
   *('Search', 'Sweep', 'Platform'),
 )
 
@@ -331,6 +341,45 @@ class Request:
     section='Request',
     valid=valid_lib.LOCAL_PATH,
   )
+  keys: str = run_setting(
+    '',
+    'Private folder for the key of the commitments and for receipts, outside of --out; default: '
+    'record_keys next to --out.',
+    section='Record',
+    valid=valid_lib.LOCAL_PATH,
+  )
+  signing_key: str = run_setting(
+    '',
+    'Private key of dalign-jax keygen that signs the record; empty: it is not signed.',
+    section='Record',
+    valid=valid_lib.LOCAL_PATH,
+  )
+  received: str = run_setting(
+    '', 'Date on which the request came, as 2026-05-01.', section='Record', valid=valid_lib.TEXT
+  )
+  due: str = run_setting(
+    '', 'Date by which it must be answered.', section='Record', valid=valid_lib.TEXT
+  )
+  answered: str = run_setting(
+    '', 'Date on which it was answered.', section='Record', valid=valid_lib.TEXT
+  )
+  ground: str = run_setting(
+    '',
+    'Ground of the request, after the GDPR, article 17 (1).',
+    section='Record',
+    valid=valid_lib.OneOf(
+      (
+        *('', 'not_necessary', 'consent_withdrawn', 'objection', 'unlawful', 'legal_obligation'),
+        'child_service',
+      )
+    ),
+  )
+  decision: str = run_setting(
+    '',
+    'What was decided: accepted, fulfilled or unfulfilled.',
+    section='Record',
+    valid=valid_lib.OneOf(('', 'accepted', 'fulfilled', 'unfulfilled')),
+  )
   data: str = run_setting(
     '',
     'Training data, as --dataset of experiments.run; default: as before.',
@@ -352,6 +401,46 @@ class Request:
     'Models (0, 1 or 2) to retrain without the forgotten data, for comparison.',
     section='Request',
     valid=valid_lib.OneOf((0, 1, 2)),
+  )
+  verdict: str = run_setting(
+    'full',
+    'How the result is judged: full compares it with a dummy request for as many other samples; '
+    'quick goes without, in half the time.',
+    section='Request',
+    valid=valid_lib.OneOf(('full', 'quick')),
+  )
+  accept: tuple[str, ...] = run_setting(
+    (),
+    'Verdicts to sign all the same: no_effect, worse, destroyed, incomplete. The samples then '
+    'count as requested, not as forgotten.',
+    section='Request',
+    valid=valid_lib.AllOf(('no_effect', 'worse', 'destroyed', 'incomplete')),
+  )
+
+  def __post_init__(self):
+    check(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stream:
+  """Settings of many requests one after another, in addition to `Request` and `Settings`."""
+
+  requests: str = run_setting(
+    '',
+    'Folder of requests, each a file, carried out in order of their names; in place of --ids.',
+    section='Request',
+    valid=valid_lib.LOCAL_PATH,
+  )
+  batch: str = run_setting(
+    '1',
+    'Requests that are carried out together: a number, or all.',
+    section='Request',
+    valid=valid_lib.Matching('[1-9][0-9]{0,5}|all', 'a number above 0, or all'),
+  )
+  gold_at: tuple[str, ...] = run_setting(
+    (),
+    'Numbers of requests after which two models are retrained, to measure the gap.',
+    section='Request',
   )
 
   def __post_init__(self):

@@ -7,8 +7,10 @@ import re
 
 from dalign_jax import settings, valid
 
-EVALUATIONS = ('standard', 'full')
+EVALUATIONS = ('standard', 'recovery', 'full')
+_SEEDS = {'standard': 1, 'recovery': 3, 'full': 8}  # originals
 CONTROL = 'planted_leak'  # the method that full evaluation adds: attacks must find it
+HIDING = 'head_only'  # added where whole classes are forgotten: recovery must find it
 STAGES = ('prepare', 'train_original', 'train_gold', 'unlearn', 'evaluate', 'report')
 
 
@@ -55,7 +57,7 @@ class Config(settings.Settings):
     'class:3',
     'What to forget: class:3, class:3:0.1 (a tenth of it), classes:3,5, random:0.1, '
     'group:NAME, people:COUNT, ids:FILE, official, subclass:NAME, mislabelled:0.1, '
-    'backdoor:0.1:CLASS or memorised:0.1.',
+    'backdoor:0.1:CLASS, or memorised:0.1, entangled:0.1, influential:0.1 (:low or :middle of it).',
     section='What to forget',
     valid=valid.TEXT,
   )
@@ -99,13 +101,13 @@ class Config(settings.Settings):
 
   evaluation: str = settings.run_setting(
     'standard',
-    f'What to measure: {" or ".join(EVALUATIONS)}; see docs/evaluation.md.',
+    f'What to measure: {", ".join(EVALUATIONS)}; see docs/evaluation.md.',
     section='Evaluation',
     valid=valid.OneOf(EVALUATIONS),
   )
   num_seeds: int = settings.run_setting(
     0,
-    'Number of originals, each unlearned and compared; 0: 1, or 8 for full.',
+    'Number of originals, each unlearned and compared; 0: 1, 3 for recovery, 8 for full.',
     section='Evaluation',
     valid=valid.Between(0, 1000),
   )
@@ -129,7 +131,7 @@ class Config(settings.Settings):
   )
   relearn_epochs: int = settings.run_setting(
     20,
-    'Maximum epochs of relearning, for --evaluation=full.',
+    'Maximum epochs of relearning, for --evaluation=recovery and full.',
     section='Evaluation',
     valid=valid.COUNT,
   )
@@ -210,9 +212,14 @@ class Config(settings.Settings):
     return self.evaluation == 'full'
 
   @property
+  def has_recovery(self) -> bool:
+    """Whether recovery procedures and audits are part of the evaluation."""
+    return self.evaluation in ('recovery', 'full')
+
+  @property
   def seeds(self) -> int:
     """Number of originals."""
-    return self.num_seeds or (8 if self.is_full else 1)
+    return self.num_seeds or _SEEDS[self.evaluation]
 
   @property
   def golds(self) -> int:
@@ -226,9 +233,18 @@ class Config(settings.Settings):
 
   @property
   def all_methods(self) -> tuple[str, ...]:
-    """The methods, and the control where full evaluation needs it."""
-    extra = (CONTROL,) if self.is_full and CONTROL not in self.methods else ()
-    return (*self.methods, *extra)
+    """The methods, and the controls of the evaluation."""
+    return (*self.methods, *self.controls)
+
+  @property
+  def controls(self) -> tuple[str, ...]:
+    """Methods that nobody asked for, which the evaluation must find out."""
+    if not self.has_recovery:
+      return ()
+    is_built_in = ':' not in self.model  # the head of one's own network may lie elsewhere
+    hides = re.fullmatch(r'class:[^:]+|classes:.+', self.forget) and is_built_in
+    wanted = (CONTROL, HIDING) if hides else (CONTROL,)
+    return tuple(name for name in wanted if name not in self.methods)
 
   def problem_name(self) -> str:
     """Name of the problem folder."""

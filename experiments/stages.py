@@ -25,6 +25,7 @@ from experiments import config as config_lib
 from experiments.measure import evaluate
 from experiments.problem import (
   ensembles,
+  example_scores,
   folders,
   memorisation,
   preparation,
@@ -70,16 +71,16 @@ def _run(config):
 
 
 def prepare(config: config_lib.Config, folder: pathlib.Path) -> preparation.Job:
-  """The problem of a configuration; finds out first what is memorised, where that is asked for."""
+  """The problem of a configuration; computes first the scores that a request chooses by."""
   with errors.blame('forget'):
     kind = data_lib.parse_forget(config.forget).kind
   if kind not in data_lib.SCENARIOS or not data_lib.SCENARIOS[kind].needs_scores:
     return preparation.prepare(config, folder)
-  scores = memorisation.scores(config)
+  scores = example_scores.SCORES[kind](config)
   job = preparation.prepare(config, folder, scores.values)
   if scores.data_hash != job.data_hash:
     raise errors.InputError(
-      f'{config.dataset} is not what it was when memorisation scores were made; delete '
+      f'{config.dataset} is not what it was when the scores of its images were made; delete '
       f'{memorisation.folder_of(config)}',
       argument='dataset',
     )

@@ -105,3 +105,15 @@ def test_bad_arguments_are_named(options, message):
   good = {'epsilon': 1.0, 'step_size': 0.1, 'num_steps': 1}
   with pytest.raises(ValueError, match=message):
     adversarial.pgd(linear, IMAGES, **{**good, **options})
+
+
+def test_rows_stay_once_the_stop_rule_holds_and_start_where_they_are_told():
+  images = jnp.zeros((3, 1, 1, 1))
+  options = {'epsilon': 1.0, 'step_size': 0.25, 'num_steps': 9}
+  stop_fn = lambda x: x.ravel() >= jnp.array([0.5, 2.0, 0.0])
+  loss_fn = lambda x: x.sum((1, 2, 3))
+  moved = adversarial.pgd(loss_fn, images, **options, stop_fn=stop_fn)
+  assert moved.ravel().tolist() == [0.5, 1.0, 0.0]
+  starts = jnp.full((3, 1, 1, 1), 0.75)
+  moved = adversarial.pgd(loss_fn, images, **options, starts=starts, stop_fn=stop_fn)
+  assert moved.ravel().tolist() == [0.75, 1.0, 0.75]

@@ -14,11 +14,12 @@ RANKS = (
   {'dalign_jax.types', 'digests', 'settings', 'seeds'},
   {'losses', 'metrics', 'data', 'models', 'optim', 'parallel', 'checkpoints'}
   | {'adapters', 'adversarial', 'depth', 'foreign'},
-  {'augmentation', 'fresh', 'recipe_optim', 'trainable'},
+  {'augmentation', 'fresh', 'recipe_optim', 'salient_sgd', 'trainable'},
   {'training'},
   {'prediction'},
-  {'evaluation', 'importance', 'objectives', 'recovery', 'watching'},
-  {'difficulty', 'influence'},
+  {'evaluation', 'importance', 'objectives', 'recovery', 'refined', 'watching'}
+  | {'class_means', 'layer_inputs', 'linear_head'},
+  {'difficulty', 'guarantees', 'influence', 'task_vectors'},
   {'twin'},
   {'methods'},
   {'hparams', 'store'},

@@ -37,3 +37,21 @@ def tiny_problem() -> types.Problem:
     devices=problem.devices,
   )
   return tiny.problem(original)
+
+
+@pytest.fixture(scope='session')
+def asked(tmp_path_factory):
+  """The folder of `deletion_place.two_requests`; tests leave the requests as they are."""
+  from tests import deletion_place
+
+  folder = tmp_path_factory.mktemp('two_requests')
+  deletion_place.two_requests(folder)
+  return folder
+
+
+@pytest.fixture
+def record(asked):
+  """The record of the first request of `asked`."""
+  from dalign_jax.deletion import record_files
+
+  return record_files.read(asked / 'first' / record_files.RECORD)

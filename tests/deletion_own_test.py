@@ -12,10 +12,12 @@ import orbax.checkpoint as ocp
 import pytest
 
 from dalign_jax import data as data_lib
-from dalign_jax import errors, models
-from dalign_jax.store import hashing
+from dalign_jax import errors, training, types
+from dalign_jax.deletion import commitments, record_keys
+from dalign_jax.store import files, hashing
 from experiments import config
-from tests import deletion_test
+from experiments.benchmarks import file_kills
+from tests import deletion_place, deletion_test
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -27,8 +29,7 @@ def _own(tmp_path, rows=200):
   for name, part in parts.items():
     arrays = {k: getattr(source, k)[part] for k in ('images', 'labels', 'ids')}
     np.savez(tmp_path / f'{name}.npz', **arrays)
-  init_fn = models.build('cnn', num_classes=10, image_shape=(8, 8, 1), width_multiplier=0.125)[1]
-  state = init_fn(jax.random.key(0))
+  state = file_kills.trained(rows)
   with ocp.CheckpointManager(tmp_path / 'mine') as manager:
     manager.save(7, args=ocp.args.StandardSave({**state._asdict(), 'step': np.int32(7)}))
     manager.wait_until_finished()
@@ -70,7 +71,10 @@ def test_network_of_the_docs(tmp_path, monkeypatch):
   (tmp_path / 'networks.py').write_text(code, encoding='utf-8')
   monkeypatch.syspath_prepend(tmp_path)
   networks = importlib.import_module('networks')
-  state = networks.make(10, (8, 8, 1))[1](jax.random.key(0))
+  apply_fn, init_fn = networks.make(10, (8, 8, 1))
+  known = file_kills.digits(slice(200))
+  recipe = types.Recipe(num_epochs=8, batch_size=20)
+  state = training.fit(apply_fn, init_fn(jax.random.key(0)), known, recipe, jax.random.key(1))
   with ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(tmp_path / 'params', state.params)
   shared = dataclasses.replace(deletion_test.CONFIG, model='networks:make')
@@ -78,7 +82,9 @@ def test_network_of_the_docs(tmp_path, monkeypatch):
   own |= {'method': 'finetune', 'hparam': ('finetune.num_epochs=1',)}
   record = deletion_test.forget(tmp_path / 'out', tmp_path / 'params', ids[:4], shared, **own)
   assert record['code'] == hashing.of_code('networks') != hashing.of_code()
-  deletion_test.verify(tmp_path / 'out')
+  with pytest.raises(errors.InputError, match=r'model: the record says .* is not imported unless'):
+    deletion_test.verify(tmp_path / 'out')
+  deletion_test.verify(tmp_path / 'out', model='networks:make')
   monkeypatch.delitem(sys.modules, 'networks')
   with pytest.raises(errors.InputError, match="model: module networks has no function 'mak'"):
     wrong = dataclasses.replace(shared, model='networks:mak')
@@ -107,19 +113,26 @@ def test_copies_are_refused_forgotten_too_or_kept_and_said(tmp_path):
     request('refused')
   assert not (tmp_path / 'refused').exists()
   record = request('included', copies='include')
-  assert record['request']['ids'] == sorted([ids[3], ids[20], ids[31]])
-  assert record['copies']['included'] == sorted([ids[20], ids[31]]) and not record['copies']['kept']
+  tags = dict(
+    zip(ids, commitments.tags(record_keys.read(tmp_path / 'record_keys'), ids), strict=True)
+  )
+  of = lambda *rows: sorted(tags[ids[row]] for row in rows)
+  assert record['request']['commitments'] == of(3, 20, 31)
+  assert record['copies']['included'] == of(20, 31) and not record['copies']['kept']
   assert (record['read']['ids_asked'], record['read']['ids_forgotten']) == (1, 3)
   assert 'owes nothing' in ' '.join(record['summary'])
   deletion_test.verify(tmp_path / 'included')
   record = request('kept', copies='keep')
-  assert record['request']['ids'] == [ids[3]]
-  kinds = {copy['id']: copy['kind'] for copy in record['copies']['kept']}
-  assert kinds == {ids[20]: 'equal pixels', ids[31]: 'equal pixels, mirrored'}
+  assert record['request']['commitments'] == of(3)
+  kinds = {copy['commitment']: copy['kind'] for copy in record['copies']['kept']}
+  assert kinds == {tags[ids[20]]: 'equal pixels', tags[ids[31]]: 'equal pixels, mirrored'}
   assert 'owes nothing' not in ' '.join(record['summary'])
   assert 'copies of forgotten samples (2) included' in ' '.join(record['summary'])
   deletion_test.verify(tmp_path / 'kept')
-  record['copies']['kept'].pop()
-  deletion_test.rewrite(tmp_path / 'kept' / 'record.json', record)
+  (tmp_path / 'kept' / 'record.html').unlink()
+  places = files.read_json(tmp_path / 'record_keys' / 'kept' / 'places.json')
+  places = {name: places[name] for name in ('checkpoint', 'data', 'held_out', 'ids')}
+  forge = lambda found: found['copies']['kept'][0].update(likeness=0.5)
+  deletion_place.edit(tmp_path / 'kept', forge)
   with pytest.raises(errors.InputError, match='another copies'):
-    deletion_test.verify(tmp_path / 'kept')
+    deletion_test.verify(tmp_path / 'kept', **places)

@@ -9,21 +9,20 @@ import dataclasses
 import json
 import os
 import sys
-import zipfile
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from dalign_jax import checkpoints, digests, errors, locate, models
 from dalign_jax import data as data_lib
+from dalign_jax import errors, locate
 from dalign_jax import settings as settings_lib
-from dalign_jax.deletion import carry_out, replay, traces
+from dalign_jax.deletion import carry_out, replay, traces, verdict
 from dalign_jax.store import files
+from experiments.benchmarks import file_kills
 
-KILLS = int(os.environ.get('DALIGN_JAX_KILLS', '6'))
-_CHANGES = ('os.rename', 'os.remove', 'os.mkdir', 'os.rmdir', 'shutil.rmtree', 'os.truncate')
+KILLS = int(os.environ.get('DALIGN_JAX_KILLS', '4'))
 
 
 class Killed(BaseException):
@@ -50,19 +49,12 @@ class Killer:
     return self.count
 
   def _hook(self, event, args):
-    if not self.is_on or not self._is_change(event, args):
+    if not self.is_on or not file_kills.is_change(event, args, self._folder):
       return
     self.count += 1
     if self.is_dead or self.count == self.at:
       self.is_dead = True
       raise Killed
-
-  def _is_change(self, event, args):
-    if event == 'open':
-      path, mode, flags = args
-      writes = (isinstance(mode, str) and set(mode) & set('wax+')) or (flags & os.O_CREAT)
-      return bool(writes) and self._folder in str(path)
-    return event in _CHANGES and self._folder in str(args[0])
 
 
 @pytest.fixture(scope='module')
@@ -74,18 +66,7 @@ def killer(tmp_path_factory):
 def place(tmp_path_factory):
   """Data and a model of one's own."""
   folder = tmp_path_factory.mktemp('own')
-  source = data_lib.load('digits').dataset
-  for name, rows in (('train', slice(0, 120)), ('held_out', slice(200, 300))):
-    arrays = {k: getattr(source, k)[rows] for k in ('images', 'labels', 'ids')}
-    np.savez(folder / f'{name}.npz', **arrays)
-  build = {'num_classes': 10, 'image_shape': (8, 8, 1), 'width_multiplier': 0.125}
-  leaves = jax.tree_util.tree_leaves_with_path(
-    models.build('cnn', **build)[1](jax.random.key(0))._asdict()
-  )
-  named = {'/'.join(p.key for p in path): np.asarray(leaf) for path, leaf in leaves}
-  np.savez(folder / 'mine.npz', **named)
-  ids = source.ids[:4].tolist()
-  (folder / 'request.txt').write_text('\n'.join(ids), encoding='utf-8')
+  file_kills.write_place(folder)
   return folder
 
 
@@ -98,6 +79,7 @@ def _forget(place, out, cache_dir=''):
     held_out=f'npz:{place}/held_out.npz',
     method='dlfd',  # keeps states of training, and shows images of its work
     hparam=('dlfd.num_steps=1', 'dlfd.num_epochs=2', 'dlfd.batch_size=32'),
+    accept=verdict.ACCEPTABLE,
   )
   shared = settings_lib.Settings(
     width_multiplier=0.125, num_devices=1, cache_dir=str(cache_dir), compilation_cache_dir=''
@@ -105,74 +87,36 @@ def _forget(place, out, cache_dir=''):
   return carry_out.forget(request, shared)
 
 
-def _images(place):
-  with np.load(place / 'train.npz') as arrays:
-    return arrays['images'][:4]
-
-
-def _contents(folder):
-  """Every file below a folder, with what is packed inside."""
-  for path in sorted(p for p in folder.rglob('*') if p.is_file()):
-    yield path, path.read_bytes()
-    if zipfile.is_zipfile(path):
-      with zipfile.ZipFile(path) as packed:
-        yield from ((path, packed.read(name)) for name in packed.namelist())
-
-
-def _found(folder, images):
-  """Files that hold an image, as it is or as a network sees it."""
-  forms = [form(image).tobytes() for image in images for form in _FORMS]
-  return [str(path) for path, content in _contents(folder) if any(f in content for f in forms)]
-
-
-_FORMS = (
-  lambda image: image,
-  lambda image: image.astype(np.float32),
-  lambda image: image.astype(np.float32) / 255,
-  lambda image: image.astype(np.float32) / np.float32(127.5) - 1,
-  lambda image: image[..., 0],
-)
-
-
-def _caches(place, cache, images):
-  """Caches of the same data, of another file with a forgotten image, of an unrelated file."""
-  data_lib.load(f'npz:{place}/train.npz', cache_dir=cache)
-  for name, one in (('shares', images[2]), ('unrelated', images[2] // 2)):
-    path = place / f'{name}.npz'
-    np.savez(path, images=np.stack([one, 255 - one]), labels=np.arange(2))
-    data_lib.load(f'npz:{path}', cache_dir=cache)
-
-
 def test_killed_requests_are_finished_with_equal_bits_and_nothing_left(place, killer, tmp_path):
-  images = _images(place)
+  wanted = file_kills.patterns(place)
   whole = tmp_path / 'whole'
   whole.mkdir()
   total = killer.run(None, lambda: _forget(place, whole / 'out', whole / 'cache'))
-  wanted = digests.of_model(checkpoints.restore(whole / 'out' / 'model')[0])
+  expected = file_kills.record_of(whole)
   assert total > 20
+  kept = {*traces.KEPT, 'model.npz'} - {'record.intoto.jsonl'}  # nobody signed
   seen = 0  # kills that left an image behind, until the command was run again
   for at in np.unique(np.random.default_rng(0).choice(np.arange(1, total + 1), KILLS)):
     folder = tmp_path / f'killed_{at}'
     folder.mkdir()
-    _caches(place, folder / 'cache', images)
+    file_kills.write_caches(place, folder / 'cache')
     count = killer.run(at, lambda f=folder: _forget(place, f / 'out', f / 'cache'))
     assert killer.is_dead, (at, count)
-    seen += bool(_found(folder, images))
+    seen += bool(file_kills.holding(folder, wanted))
     if not (folder / 'out').exists():
       _forget(place, folder / 'out', folder / 'cache')
-    assert _found(folder, images) == [], at
-    assert {p.name for p in folder.iterdir()} == {'out', 'cache'}, at
-    assert {p.name for p in (folder / 'out').iterdir()} == {*traces.KEPT, 'model.npz'}, at
+    assert file_kills.holding(folder, wanted) == [], at
+    assert {p.name for p in folder.iterdir()} == {'out', 'cache', 'record_keys'}, at
+    assert {p.name for p in (folder / 'out').iterdir()} == kept, at
     left = [json.loads(p.read_text()) for p in (folder / 'cache').glob('*/source.json')]
     assert [meta['key']['name'] for meta in left] == [f'npz:{place}/unrelated.npz'], at
-    model = checkpoints.restore(folder / 'out' / 'model')[0]
-    assert digests.of_model(model) == wanted, at
+    assert file_kills.record_of(folder) == expected, at
   assert seen > 0  # the scan sees what it looks for
 
 
 def test_what_was_removed_and_what_was_not_looked_into_is_in_the_record(place, tmp_path):
-  cache, images = tmp_path / 'cache', _images(place)
-  _caches(place, cache, images)
+  cache, images = tmp_path / 'cache', file_kills.images(place)
+  file_kills.write_caches(place, cache)
   (cache / 'tmp_dead').mkdir()
   np.save(cache / 'tmp_dead' / 'images.npy', images)
   long_ago = 1e9
@@ -196,16 +140,18 @@ def test_what_was_removed_and_what_was_not_looked_into_is_in_the_record(place, t
   assert removed['stopped requests'] == 1 and not stopped.exists() and busy.exists()
   assert removed['caches'] == 4
   assert {p.name for p in cache.iterdir()} >= {'tmp_busy', 'foreign'}
-  named = ' '.join(record['traces']['not_looked_into'])
+  assert not [text for text in record['traces']['not_looked_into'] if str(tmp_path) in text]
+  places = json.loads((tmp_path / 'record_keys' / 'out' / 'places.json').read_text('utf-8'))
+  named = ' '.join(places['not_looked_into'])
   assert str(busy) in named and str(cache / 'tmp_busy') in named and 'train.npz' in named
-  assert _found(tmp_path, images) == []
+  assert file_kills.holding(tmp_path, file_kills.patterns(place)) == []
 
 
 def test_killed_replays_leave_nothing_once_a_command_ran(place, tmp_path, monkeypatch):
   monkeypatch.setattr(traces.tempfile, 'gettempdir', lambda: str(tmp_path / 'temporary'))
   dead = tmp_path / 'temporary' / f'{traces.SCRATCH}dead'
   dead.mkdir(parents=True)
-  np.save(dead / 'perturbed.npy', _images(place))
+  np.save(dead / 'perturbed.npy', file_kills.images(place))
   other = tmp_path / 'temporary' / 'not_ours'
   other.mkdir()
   record = _forget(place, tmp_path / 'out')
@@ -213,8 +159,8 @@ def test_killed_replays_leave_nothing_once_a_command_ran(place, tmp_path, monkey
   assert not dead.exists() and other.exists()
 
 
-def _verify(out):
-  places = {'checkpoint': '', 'data': '', 'held_out': ''}
+def _verify(out, keys):
+  places = {'keys': str(keys / 'record_keys')}
   replay.verify(out / 'record.json', places=places, settings={}, replay=True)
 
 
@@ -225,12 +171,15 @@ def test_a_model_goes_on_in_its_form_and_its_chain(place, tmp_path):
   record = _forget(place, first)
   taken = record['configuration']['taken']
   assert (taken['form'], taken['written']) == ('npz', 'model.npz')
-  assert taken['path'] == str(place / 'mine.npz')
   source = data_lib.load('digits').dataset
   (tmp_path / 'second.txt').write_text(source.ids[10], encoding='utf-8')
   shared = settings_lib.Settings(num_devices=1, cache_dir='', compilation_cache_dir='')
   request = settings_lib.Request(
-    ids=str(tmp_path / 'second.txt'), method='finetune', hparam=('finetune.num_epochs=1',)
+    ids=str(tmp_path / 'second.txt'),
+    method='finetune',
+    hparam=('finetune.num_epochs=1',),
+    verdict='quick',
+    accept=verdict.ACCEPTABLE,
   )
   again = lambda checkpoint, out: carry_out.forget(
     dataclasses.replace(request, checkpoint=str(checkpoint), out=str(tmp_path / out)), shared
@@ -242,7 +191,7 @@ def test_a_model_goes_on_in_its_form_and_its_chain(place, tmp_path):
     record = again(checkpoint, f'second_{number}')
     assert record['number'] == 2, checkpoint
     assert (tmp_path / f'second_{number}' / 'model.npz').is_file(), checkpoint
-  _verify(tmp_path / 'second_0')
+  _verify(tmp_path / 'second_0', first.parent)
   with np.load(place / 'mine.npz') as a, np.load(tmp_path / 'second_0' / 'model.npz') as b:
     assert {k: v.shape for k, v in a.items()} == {k: v.shape for k, v in b.items()}
 
@@ -268,6 +217,8 @@ def test_the_step_that_was_taken_is_said_and_replayed_when_newer_ones_came(place
     held_out=f'npz:{place}/held_out.npz',
     method='finetune',
     hparam=('finetune.num_epochs=1',),
+    verdict='quick',
+    accept=verdict.ACCEPTABLE,
   )
   shared = settings_lib.Settings(
     width_multiplier=0.125, num_devices=1, cache_dir='', compilation_cache_dir=''
@@ -287,4 +238,22 @@ def test_the_step_that_was_taken_is_said_and_replayed_when_newer_ones_came(place
   assert locate.find(tmp_path / 'out').path == tmp_path / 'out' / 'model' / '0' / 'state'
   with ocp.StandardCheckpointer() as writer:
     writer.save(tmp_path / 'steps' / 'step_11', jax.tree.map(lambda x: x + 1, tree))
-  _verify(tmp_path / 'out')
+  _verify(tmp_path / 'out', tmp_path)
+
+
+def test_a_replay_that_ends_while_its_folder_is_removed_is_no_error(tmp_path, monkeypatch):
+  """Two processes remove the same folder: files that were there a moment ago are gone."""
+  monkeypatch.setattr(traces.tempfile, 'gettempdir', lambda: str(tmp_path))
+  dead = tmp_path / f'{traces.SCRATCH}ends'
+  (dead / 'model').mkdir(parents=True)
+  rmtree, calls = traces.shutil.rmtree, []
+
+  def remove_as_well(path):
+    calls.append(path)
+    if len(calls) == 1:
+      raise FileNotFoundError('_METADATA')
+    rmtree(path)
+
+  monkeypatch.setattr(traces.shutil, 'rmtree', remove_as_well)
+  assert traces.remove_scratch() == (1, [])
+  assert len(calls) == 2 and not dead.exists()

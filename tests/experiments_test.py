@@ -20,6 +20,7 @@ from dalign_jax import checkpoints, errors, hparams
 from dalign_jax.store import files, progress
 from experiments import config as config_lib
 from experiments import run, stages, sweep, tune
+from experiments.benchmarks import without_gold
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = {
@@ -137,7 +138,7 @@ def test_report_is_one_self_contained_page(finished):
   page = (folder / 'report.html').read_text(encoding='utf-8')
   assert page.count('data:image/svg+xml;base64,') == 9 + len(config.methods)
   assert 'http' not in page and page.count('<script>') == 1
-  for name in ('original', 'second gold', 'head_only', 'Nearest to gold'):
+  for name in ('original', 'second gold', 'head_only', 'Nothing can be ranked here'):
     assert name in page
 
 
@@ -423,7 +424,7 @@ BAD = {
   'augmentation': ({'augmentation': 'cutout'}, r'augmentation.*cutout'),
   'gold': ({'num_gold': 1}, r'num_gold'),
   'golds': ({'num_seeds': 2, 'num_gold': 2}, r'num_gold.*at least 4'),
-  'evaluation': ({'evaluation': 'fully'}, r'evaluation.*standard, full'),
+  'evaluation': ({'evaluation': 'fully'}, r'evaluation.*standard, recovery, full'),
   'shadows': ({'evaluation': 'full', 'num_shadows': 5}, r'num_shadows.*even'),
   'seeds': ({'num_seeds': -1}, r'num_seeds'),
   'devices': ({'num_devices': 64}, r'num_devices'),
@@ -476,7 +477,7 @@ def test_flag_file_parses_and_says_what_it_does(path):
   hparams.resolve(config.methods, config.hparam)
   assert set(config.stages) <= set(config_lib.STAGES)
   header = [line for line in path.read_text(encoding='utf-8').splitlines() if line[:1] == '#']
-  programs = {'tune': tune, 'sweep': sweep}
+  programs = {'tune': tune, 'sweep': sweep, 'without': without_gold}
   program = programs.get(path.name.partition('_')[0], run)
   command = f'python -m {program.__name__} --flagfile=experiments/flags/{path.name}'
   assert any(command in line for line in header)

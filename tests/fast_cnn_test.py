@@ -320,10 +320,10 @@ def test_methods_leave_the_whitening(name):
   problem = _problem()
   make = methods.METHODS[name].make
   short = {p: 1 for p in EPOCHS if p in inspect.signature(make).parameters}
-  selective = {'selection_weight': 0.1} if name == 'ssd' else {}
+  selective = {'ssd': {'selection_weight': 0.1}, 'esc_t': {'learning_rate': 1000.0}}.get(name, {})
   model = make(**short, **selective)(problem, KEY)
   start = problem.original
-  if name == 'retrain':
+  if name in ('retrain', 'noisy_finetune'):
     start = fresh.model(problem.init_fn, KEY, problem.retain)
   chex.assert_trees_all_equal(model.batch_stats['whitening'], start.batch_stats['whitening'])
   moved = jax.tree.map(lambda a, b: bool((a != b).any()), model.params, problem.original.params)

@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from dalign_jax import checkpoints, types
+from dalign_jax import checkpoints, metrics, types
 from dalign_jax.store import model_folder
 from experiments import config as config_lib
 from experiments import stages
@@ -116,6 +116,30 @@ def test_leaving_out_pairs_keeps_u_lira_unbiased(job):
     aucs += attacks.run(u_lira, case).aucs
   error = np.std(aucs) / np.sqrt(len(aucs))
   assert abs(np.mean(aucs) - 0.5) < 3 * error < 0.015
+
+
+def test_variances_are_of_each_example_where_models_suffice(job):
+  assert attacks.pools_variance(job)  # seven on each side
+  job.config = config_lib.Config(evaluation='full', num_shadows=34)
+  assert not attacks.pools_variance(job)
+
+
+def test_rmia_is_tuned_on_a_pair(job):
+  halves = [np.zeros(SIZES['forget']) for _ in range(2)]
+  for index, half in enumerate(halves):
+    half[job.shadow_forget_rows(index)] = 1
+  pair = [_logits(job, 200 + i, half) for i, half in enumerate(halves)]
+  case = attacks.Case(job, [], [], [], pair)
+  log_p = lambda logits, name: attacks._log_probability(job, logits, name)
+  expected = metrics.tune_offline_a(
+    log_p(pair[0], 'forget'),
+    halves[0] > 0,
+    log_p(pair[1], 'forget')[None],
+    log_p(pair[0], 'validation'),
+    log_p(pair[1], 'validation')[None],
+  )
+  assert case.offline_a == expected
+  assert attacks.Case(job, [], [], []).offline_a == 0.3
 
 
 def test_shadow_halves_are_complementary(job):

@@ -12,7 +12,11 @@ from dalign_jax import methods, prediction, training, types
 
 KEY = jax.random.key(7)
 QUICK = {'num_epochs': 2, 'rounds': 2, 'impair_epochs': 1, 'repair_epochs': 1}
-REDRAWS = ('eu_k',)  # starts from a model that is partly new, before its first epoch
+REDRAWS = (
+  'eu_k',
+  'msg',
+  'noisy_finetune',
+)  # start from a model that is partly new, before their first epoch
 
 
 def _lengths(name):

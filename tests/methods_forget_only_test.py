@@ -13,7 +13,9 @@ from dalign_jax.methods import _boundary_shrink, _l2ul
 from tests import tiny
 
 KEY = jax.random.key(3)
-FORGET_ONLY = [name for name, m in methods.METHODS.items() if m.sees in ('forget', 'forget images')]
+FORGET_ONLY = [
+  name for name, m in methods.METHODS.items() if m.sees <= {methods.FORGET, methods.FORGET_IMAGES}
+]
 
 
 def _logits(problem, model, images):

@@ -53,6 +53,28 @@ def test_influence_scores_are_dot_products(tiny_problem):
   np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-6)
 
 
+@jax.custom_vjp
+def _own_derivative(x):
+  return 2 * x
+
+
+_own_derivative.defvjp(lambda x: (2 * x, None), lambda _, g: (2 * g,))
+
+
+def test_influence_of_networks_with_derivatives_of_their_own(tiny_problem):
+  """Convolutions of our networks have them; forward differentiation refuses."""
+  p = tiny_problem
+
+  def apply_fn(state, images, *, train):
+    outputs, stats = tiny.apply_fn(state, images, train=train)
+    return outputs._replace(logits=_own_derivative(outputs.logits) / 2), stats
+
+  run = lambda network: influence.influence_scores(
+    network, p.original, p.forget.take(np.arange(5)), p.validation, devices=p.devices
+  )
+  np.testing.assert_allclose(run(apply_fn), run(tiny.apply_fn), rtol=1e-3, atol=1e-7)
+
+
 def test_groups():
   rng = np.random.default_rng(0)
   logits, labels = rng.normal(size=(60, 3)), rng.integers(0, 3, 60)

@@ -26,11 +26,21 @@ def _width(*samples):
 
 def test_statistics_equal_loops():
   rng = np.random.default_rng(0)
-  x, y, z = (rng.normal(m, 1, (k, 5)) for m, k in ((0, 3), (0.3, 4), (1, 2)))
+  x, y, z = (rng.normal(m, 1, (k, 5)) for m, k in ((0, 3), (0.3, 4), (1, 3)))
   width = _width(x, y, z)
-  got = metrics.nearer_to_gold(x, y, z, seed=0)
+  got = metrics.nearer_to_gold(x, y, z)
   assert got.statistic == pytest.approx(_mmd(x, y, width) - _mmd(x, z, width))
-  assert got.smallest_p == pytest.approx(1 / math.comb(6, 2))
+  variances = []
+  for k, sample in enumerate((x, y, z)):
+    left = [
+      [s if j != k else np.delete(s, i, 0) for j, s in enumerate((x, y, z))]
+      for i in range(len(sample))
+    ]
+    values = [_mmd(a, b, width) - _mmd(a, c, width) for a, b, c in left]
+    variances.append((len(sample) - 1) * np.var(values))
+  welch = sum(variances) ** 2 / sum(v**2 / n for v, n in zip(variances, (2, 3, 2), strict=True))
+  expected = stats.t.cdf(got.statistic / math.sqrt(sum(variances)), (welch + 2) / 2)
+  assert got.p_value == pytest.approx(expected)
   width = _width(x, y)
   assert metrics.unlike_gold(x, y, seed=0).statistic == pytest.approx(_mmd(x, y, width))
   pooled = metrics.unlike_gold(x, y, seed=0, pool_examples=True)
@@ -42,18 +52,36 @@ def test_statistics_equal_loops():
 def test_tests_ignore_order_offset_and_scale():
   rng = np.random.default_rng(1)
   x, y, z = (rng.normal(size=(k, 6)) for k in (3, 5, 3))
-  got = metrics.nearer_to_gold(x, y, z, seed=0)
+  got = metrics.nearer_to_gold(x, y, z)
   for changed in (
-    metrics.nearer_to_gold(x[::-1], y[::-1], z, seed=0),
-    metrics.nearer_to_gold(x[:, ::-1], y[:, ::-1], z[:, ::-1], seed=0),
-    metrics.nearer_to_gold(3 * x + 7, 3 * y + 7, 3 * z + 7, seed=0),
+    metrics.nearer_to_gold(x[::-1], y[::-1], z),
+    metrics.nearer_to_gold(x[:, ::-1], y[:, ::-1], z[:, ::-1]),
+    metrics.nearer_to_gold(3 * x + 7, 3 * y + 7, 3 * z + 7),
   ):
     np.testing.assert_allclose(changed, got, atol=1e-9)
-  swapped = metrics.nearer_to_gold(x, z, y, seed=0)
+  swapped = metrics.nearer_to_gold(x, z, y)
   assert swapped.statistic == pytest.approx(-got.statistic)
+  assert swapped.p_value == pytest.approx(1 - got.p_value)
   same = np.ones((3, 4))
   assert metrics.unlike_gold(same, same, seed=0).p_value == 1
-  assert metrics.nearer_to_gold(same, same, same, seed=0).p_value == 1
+  assert metrics.nearer_to_gold(same, same, same).p_value == 1
+
+
+def test_own_originals_are_not_compared():
+  """A method that returns its original is not nearer to gold, however near the pairs are."""
+  rng = np.random.default_rng(4)
+  gold, original = rng.normal(size=(6, 40)), rng.normal(1, 1, size=(3, 40))
+  kept = metrics.nearer_to_gold(original, gold, original, paired=True)
+  assert kept.statistic > 0 and kept.p_value > 0.5
+  # As far from gold as originals are: equal pairs would put the statistic far above zero.
+  same = rng.normal(size=(3, 40))
+  paired = metrics.nearer_to_gold(same, rng.normal(size=(6, 40)), same, paired=True).statistic
+  apart = metrics.nearer_to_gold(same, rng.normal(size=(6, 40)), same).statistic
+  assert abs(paired) < 0.1 < apart
+  with pytest.raises(errors.InputError, match='unlearned must have 3 models like original'):
+    metrics.nearer_to_gold(gold, gold, original, paired=True)
+  with pytest.raises(errors.InputError, match='number of original models must be an integer of 3'):
+    metrics.nearer_to_gold(gold, gold, original[:2])
 
 
 def test_verdicts_of_planted_models():
@@ -62,7 +90,7 @@ def test_verdicts_of_planted_models():
   sample = lambda count, shift: level + rng.normal(shift, 1, size=(count, 60))
   gold, original = sample(6, 0), sample(3, 2)
   run = lambda x: (
-    metrics.nearer_to_gold(x, gold, original, seed=0).p_value,
+    metrics.nearer_to_gold(x, gold, original).p_value,
     metrics.unlike_gold(x, gold, seed=0).p_value,
   )
   near, unlike = run(sample(3, 0))
@@ -71,8 +99,8 @@ def test_verdicts_of_planted_models():
   assert near > 0.5 and unlike < 0.05
   apart = metrics.unlike_gold(sample(3, 9), gold[:3], seed=0)
   assert apart.p_value == apart.smallest_p == pytest.approx(2 / 20)
-  two = metrics.nearer_to_gold(sample(1, 0), gold[:2], original[:2], seed=0)
-  assert two.smallest_p == pytest.approx(1 / 6)  # so few models decide nothing
+  two = metrics.unlike_gold(original[:2], gold[:2], seed=0)
+  assert two.smallest_p == pytest.approx(2 / 6)  # so few models decide nothing
 
 
 def test_few_simulated_audits_keep_their_level():
@@ -89,8 +117,11 @@ def test_few_simulated_audits_keep_their_level():
     < 0.05
   )
   assert verdict_simulation.holm_alarms(400) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
-  text = verdict_simulation.markdown([verdict_simulation.Row('a', 'b', 0.5, np.nan)])
-  assert text.splitlines()[-1] == '| a | b | 0.500 | power |'
+  midway = {'unlearned_shift': 0.5, 'original_shift': 1.0, 'model_effect': 0.3, 'inherited': 0.5}
+  assert verdict_simulation.rejections('nearer_to_gold', draws=150, sizes=sizes, **midway) < limit
+  row = verdict_simulation.Row
+  text = verdict_simulation.markdown([row('a', 'b', 'x', 0.5), row('a', 'b', 'y', 0.25)])
+  assert text.splitlines()[-1] == '| `a` | b | 0.500 | 0.250 |'
 
 
 def test_holm():
@@ -101,6 +132,39 @@ def test_holm():
   np.testing.assert_allclose(metrics.holm(p.ravel()[order]), metrics.holm(p).ravel()[order])
   with pytest.raises(errors.InputError, match=r'p_values must be in \[0, 1\]'):
     metrics.holm(np.array([2.0]))
+
+
+def test_bands_around_golds():
+  golds = np.array([0.0, 1.0, 2.0, 3.0])
+  spread = stats.t.ppf(0.975, 3) * np.std(golds, ddof=1) * math.sqrt(1 / 2 + 1 / 4)
+  inside, outside = (1.5 + spread + x for x in (-0.01, 0.01))
+  check = lambda value, **o: metrics.outside_golds(np.full(2, value), golds, **o)
+  assert not check(inside) and check(outside) and check(3 - outside) and not check(3 - inside)
+  assert not check(3 - outside, is_distance=True)  # nearer to gold than golds are
+  assert check(inside, is_distance=True)  # 5 % on one side
+  assert metrics.outside_golds(np.ones(2), np.zeros(3)) and not metrics.outside_golds(
+    np.zeros(2), np.zeros(3)
+  )
+  odd = np.array([0.0, 0.01, 0.02, 5.0])
+  by_hand = [metrics.outside_golds(odd[[i]], np.delete(odd, i)) for i in range(4)]
+  assert metrics.held_out_alarms(odd, 1) == np.mean(by_hand) == 0.25
+  assert verdict_simulation.band_alarms(200, held_out=3, golds=6) == pytest.approx(0.05, abs=0.03)
+  with pytest.raises(errors.InputError, match='number of golds that remain'):
+    metrics.held_out_alarms(golds, 3)
+
+
+def test_epsilon_of_an_attack():
+  rng = np.random.default_rng(0)
+  same = rng.normal(size=(2, 300))
+  assert metrics.attack_epsilon(*same, seed=0).threshold < 0.5
+  found = metrics.attack_epsilon(same[0] + 3, same[1], seed=0)
+  assert found.threshold > 1.5 and found.one_run > 1.5
+  ties = metrics.attack_epsilon(np.zeros(50), np.zeros(50), seed=0)
+  assert ties.threshold == 0 and ties.one_run < 0.7
+  bounds = np.array([metrics.attack_epsilon(*rng.normal(size=(2, 80)), seed=k) for k in range(200)])
+  assert np.all(np.mean(bounds > 0, axis=0) <= 0.05 + 0.046)
+  with pytest.raises(errors.InputError, match='number of examples a side'):
+    metrics.attack_epsilon(np.ones(3), np.ones(9), seed=0)
 
 
 def test_column_false_alarms():

@@ -105,6 +105,9 @@ def test_recovery_gap():
   assert metrics.recovery_gap(gold + 0.5, gold, second) == pytest.approx(7.5)
   assert metrics.recovery_gap(gold + 0.5, gold, gold) == np.inf
   assert metrics.recovery_gap(gold, gold, gold) == 0
+  assert metrics.recovery_gap(gold + 0.5, gold, gold, resolution=0.01) == pytest.approx(50)
+  assert metrics.recovery_gap(gold + 0.5, gold, second, resolution=0.01) == pytest.approx(7.5)
+  assert metrics.recovery_area(gold + 0.5, gold) == pytest.approx(0.5)
   with pytest.raises(errors.InputError, match=r'accuracies must be in \[0, 1\]'):
     metrics.recovery_gap(gold + 1, gold, second)
   with pytest.raises(errors.InputError, match='second_gold must have the shape of gold'):

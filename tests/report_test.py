@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from experiments.measure import rows as rows_lib
-from experiments.report import plots, problem_report, table
+from experiments.report import headline, plots, problem_report, table
 
 GOLD = {
   'forget_accuracy': 0.0,
@@ -94,7 +94,8 @@ def test_undefined_values_are_dashes_and_never_at_the_floor(rows):
   cell = table.lines(rows_lib.Results(rows))[3].cells['dimensional_alignment']
   assert cell == table.Cell(None, None, False)
   assert '| good        |' in table.markdown(rows_lib.Results(rows))
-  assert problem_report.verdict(rows_lib.Results(rows)).startswith('Nearest to gold:')
+  nearest = headline.nearest(rows_lib.Results(rows), {'good', 'idle'})
+  assert nearest.startswith('Of those, nearest to gold:')
   del rows[1].seeds[0]['dimensional_alignment']
   assert table.lines(rows_lib.Results(rows))[4].cells['dimensional_alignment'].gap is None
 
@@ -106,8 +107,9 @@ def test_markdown_is_a_grid(rows):
   assert len({len(line) for line in text}) == 1
 
 
-def test_verdict_names_the_nearest(rows):
-  verdict = problem_report.verdict(rows_lib.Results(rows))
+def test_verdict_names_the_nearest_of_those_that_passed(rows):
+  verdict = headline.nearest(rows_lib.Results(rows), {'good', 'idle'})
+  assert headline.nearest(rows_lib.Results(rows), {'good'}) == ''
   assert 'good in output (activation distance)' in verdict
   assert 'good in features (DA)' in verdict
 
@@ -116,7 +118,8 @@ def test_aggregates_need_all_of_their_parts(rows):
   del rows[3].seeds[0]['attack']
   good = table.lines(rows_lib.Results(rows))[3]
   assert good.average_gap is None and good.tug_of_war == pytest.approx(0.9)
-  assert 'accuracies and attack' in problem_report.verdict(rows_lib.Results(rows))
+  nearest = headline.nearest(rows_lib.Results(rows), {'good', 'idle'})
+  assert 'idle in accuracies and attack' in nearest
 
 
 def test_destroyed_networks_are_warned_of(rows):
@@ -223,6 +226,5 @@ def test_methods_that_hardly_move_are_warned_of(rows):
 def test_standing_counts_columns_at_the_floor(rows):
   columns = len(table.columns(rows_lib.Results(rows)))
   good = sum(cell.at_floor for cell in table.lines(rows_lib.Results(rows))[3].cells.values())
-  words = problem_report.nearness(rows_lib.Results(rows))
-  assert words.startswith(f'As near to gold as another gold, of {columns} columns: good in {good}')
-  assert problem_report.nearness(rows_lib.Results(rows[:3])) == ''
+  words = headline._floors(rows_lib.Results(rows))
+  assert words.startswith(f'Within the golds in so many of {columns} columns: good in {good}')

@@ -6,12 +6,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dalign_jax import checkpoints, errors, evaluation, metrics, types
+from dalign_jax import checkpoints, errors, evaluation, metrics, prediction, types
 from dalign_jax import data as data_lib
 from experiments import config as config_lib
 from experiments import stages
 from experiments.measure import one_model
-from experiments.problem import ensembles, folders, memorisation, sets
+from experiments.problem import ensembles, example_scores, folders, memorisation, sets
 from experiments.tuning import score
 
 PARITY = 'even=0,2,4,6,8;odd=1,3,5,7,9'
@@ -118,6 +118,44 @@ def test_memorised_takes_the_highest_scores_of_the_training_rows():
   np.testing.assert_array_equal(trained, np.union1d(random.retain, random.forget))
 
 
+@pytest.mark.parametrize('kind', ['memorised', 'entangled', 'influential'])
+def test_strata_are_the_ends_and_the_middle_of_a_score(kind):
+  scores = np.random.default_rng(0).normal(size=1797)
+  rows = lambda stratum: sets.make(_config(forget=f'{kind}:0.1:{stratum}'), scores).split.forget
+  low, middle, high = (rows(stratum) for stratum in ('low', 'middle', 'high'))
+  assert scores[low].max() < scores[middle].min() < scores[middle].max() < scores[high].min()
+  np.testing.assert_array_equal(high, sets.make(_config(forget=f'{kind}:0.1'), scores).split.forget)
+  training = np.concatenate([sets.make(_config(forget='random:0.5')).split.retain, low, high])
+  assert abs(np.median(scores[middle]) - np.median(scores[training])) < 0.2
+
+
+def test_entanglement_is_nearness_to_the_class(tiny_problem):
+  job = dataclasses.make_dataclass('J', ['apply_fn', 'devices'])(
+    tiny_problem.apply_fn, tiny_problem.devices
+  )
+  data = tiny_problem.retain.take(np.arange(60))
+  got = example_scores._entanglement(job, tiny_problem.original, data)
+  features = prediction.predict(
+    job.apply_fn, tiny_problem.original, data.images, devices=job.devices
+  ).features
+  same = data.labels == data.labels[0]
+  expected = -np.linalg.norm(features[same] - features[0], axis=1).mean()
+  assert got[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_each_kind_of_score_has_a_file_of_its_own(tmp_path, monkeypatch):
+  monkeypatch.setattr(example_scores, '_MODELS', 1)
+  config = _config(
+    forget='influential:0.1:low', workdir=str(tmp_path), stages=('prepare',), num_epochs=1
+  )
+  stages.run(config)
+  folder = memorisation.folder_of(config)
+  assert (folder / 'influential.npz').exists() and memorisation.kept(config) is None
+  split = data_lib.load_split(folders.problem_folder(config) / 'splits.npz')
+  scores = example_scores.SCORES['influential'](config).values
+  assert scores[split.forget].max() <= scores[split.retain].min()
+
+
 @pytest.mark.parametrize('size', [30, 31, 32])
 def test_each_image_is_left_out_by_a_third_of_the_models(size):
   subsets = [memorisation._subset(_config(), k, size) for k in range(6)]
@@ -187,6 +225,7 @@ def test_memorised_images_are_found_once_for_all_requests(tmp_path, monkeypatch,
 
 BAD = {
   'share': ({'forget': 'mislabelled:2'}, 'forget: mislabelled:2: must give a share'),
+  'stratum': ({'forget': 'memorised:0.1:top'}, 'the stratum must be low, middle, high'),
   'number': ({'forget': 'memorised:many'}, 'forget: memorised:many: must give a share'),
   'target': ({'forget': 'backdoor:0.1:cat'}, "forget: backdoor:0.1:cat: there is no class 'cat'"),
   'too many': ({'forget': 'backdoor:0.95:1'}, 'outside class 1'),

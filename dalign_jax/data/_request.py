@@ -42,7 +42,7 @@ class Context:
     class_names: names of the classes, None where they are numbered.
     group_names: names of the groups.
     groups: the groups that may be named or drawn, None for all.
-    scores: `[N]` memorisation scores.
+    scores: `[N]` scores of the request's kind, such as memorisation.
   """
 
   dataset: types.Dataset
@@ -66,7 +66,7 @@ class Scenario:
     rows: finds its sorted rows.
     check: raises where the argument has no such form; the data is not known yet.
     is_forced: whether it names rows wherever they lie, so that none of them may be held out.
-    needs_scores: whether it needs memorisation scores of all rows.
+    needs_scores: whether it needs scores of all rows.
     needs_classes: whether it has no meaning where labels are several attributes.
     poison: makes the change of rows that are learnt wrongly on purpose, from the request, the
       labels of all rows and the class names; None where rows stay as they are.

@@ -7,7 +7,7 @@ from dalign_jax.data import (
   _by_class,
   _by_group,
   _by_id,
-  _memorised,
+  _by_score,
   _poison,
   _request,
   _subclass,
@@ -23,7 +23,9 @@ SCENARIOS: dict[str, _request.Scenario] = {
   'subclass': _subclass.SCENARIO,
   'mislabelled': _poison.MISLABELLED,
   'backdoor': _poison.BACKDOOR,
-  'memorised': _memorised.SCENARIO,
+  'memorised': _by_score.MEMORISED,
+  'entangled': _by_score.ENTANGLED,
+  'influential': _by_score.INFLUENTIAL,
 }
 OFFICIAL = 'official'  # the parts that the data set's own benchmark has; see split_dataset
 
@@ -38,8 +40,10 @@ def parse(text: str, name: str = 'forget') -> _request.Forget:
       (of so many persons, drawn at random), `ids:FILE` (a text or CSV
       file of ids), `official` (what the benchmark of the data set forgets), `subclass:NAME` (a
       group inside a class), `mislabelled:0.1` (training rows that get a wrong label),
-      `backdoor:0.1:CLASS` (that get a trigger and the label CLASS, the first where none is named)
-      or `memorised:0.1` (those that training memorises most).
+      `backdoor:0.1:CLASS` (that get a trigger and the label CLASS, the first where none is named),
+      `memorised:0.1` (those that training memorises most), `entangled:0.1` (nearest to their
+      class in feature space) or `influential:0.1` (of the largest influence on validation data);
+      the last three also with `:low`, `:middle` or `:high`, as in `memorised:0.1:low`.
     name: the argument that errors name.
 
   Returns:

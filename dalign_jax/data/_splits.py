@@ -49,7 +49,7 @@ def split_dataset(
     group_sizes: use people with that many rows only, fewest and most.
     official: parts `retain`, `forget`, `test`, `unseen` for the request `official`; validation is
       drawn from retain.
-    scores: `[N]` memorisation scores, for the request `memorised:SHARE`.
+    scores: `[N]` scores of all rows, for requests such as `memorised:SHARE`.
 
   Returns:
     The split; it passes `check_split`.

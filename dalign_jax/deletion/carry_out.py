@@ -22,11 +22,22 @@ from dalign_jax import (
 )
 from dalign_jax import settings as settings_lib
 from dalign_jax.deletion import (
+  assess,
   audit_record,
+  commitments,
+  evidence,
   model_source,
+  page,
+  receipts,
+  record_files,
+  record_keys,
+  refusals,
   request_rows,
+  signing,
   starting_point,
   traces,
+  verdict,
+  without_gold,
 )
 from dalign_jax.store import files, hashing, model_folder, progress
 
@@ -43,9 +54,10 @@ class Outcome(NamedTuple):
   sets: dict[str, types.Dataset]  # the remaining samples
   seconds: float
   streams: int = STREAMS
+  verdict: dict | None = None
 
 
-def forget(request: settings_lib.Request, config) -> dict:
+def forget(request: settings_lib.Request, config, paths: tuple[str, ...] = ()) -> dict:
   """Carries a request out and writes the checkpoint and its record; returns the record.
 
   Everything is made in a hidden folder next to `--out` and renamed at the end: a killed run leaves
@@ -54,34 +66,78 @@ def forget(request: settings_lib.Request, config) -> dict:
   Args:
     request: the flags.
     config: those shared with `experiments.run`.
+    paths: files of ids that are one request together; empty for `request.ids`.
 
   Raises:
     errors.InputError: in one line, before any work where that can be.
+    verdict.NotForgottenError: if the result is neither that the model forgot nor accepted; the
+      same command with `accept` signs it.
   """
   out = pathlib.Path(request.out).expanduser()
   if not request.out or out.exists():
     what = 'is there already; name a new one' if request.out else 'must be named'
     raise errors.InputError(f'the folder {request.out!r} {what}', argument='out')
-  basis = starting_point.read(request, config)
-  wanted = request_rows.read(request, basis)
+  refusals.check_settings(request)
+  _signer(request)  # refused before any work if there is none
+  earlier = record_files.request_folder(pathlib.Path(request.checkpoint).expanduser())
+  keys = record_keys.folder(request.keys, out, earlier)
+  basis = starting_point.read(request, config, keys)
+  wanted = request_rows.read(request, basis, paths)
   problem, method_hparams = problem_of(basis, request, wanted.rows)
+  refusals.check_model(problem)
+  audit_record.said_of(request)
+  own = record_keys.own_folder(keys, out)
+  basis = basis._replace(key=record_keys.make(keys))
   start = [model_folder.digest(basis.model), basis.data_hash, wanted.rows.tolist()]
   how = [request.method, method_hparams, config.unlearn_seed]
   folder = traces.hidden_folder(out, hashing.of_json([start, how]))
   with files.lock(folder / traces.LOCK):  # the model in it has a lock of its own
-    outcome = carry_out(basis, request, wanted.rows, problem, method_hparams, folder)
-    written = basis.taken.described()['written']
-    traces.tidy(folder, [traces.LOCK])
-    model_source.write(folder, basis.taken, checkpoints.restore(folder / 'model')[0])
-    left = _clean(request, config, basis, problem.forget, out, folder)
-    environment = model_folder.environment()
-    record = audit_record.make(basis, request, wanted, outcome, environment, left)
-    files.write_json(folder / 'history.json', basis.chain)
-    files.write_json(folder / 'ids.json', audit_record.ids_of(outcome.sets))
-    files.write_json(folder / 'record.json', record)
-    traces.tidy(folder, [written] if written else [])
-    os.replace(folder, out)
+    outcome = carry_out(
+      basis, request, wanted.rows, problem, method_hparams, folder, mode=request.verdict
+    )
+    _check_signed(outcome.verdict, request.accept, folder)
+    _say_without_gold(config, basis, problem, folder)
+    return _finish(request, config, basis, wanted, outcome, (folder, out, own), paths)
+
+
+def _say_without_gold(config, basis, problem, folder):
+  """Says what measures without gold give, those that predicted the gap to gold in benchmarks."""
+  model = checkpoints.restore(folder / 'model', basis.model)[0]
+  held_out, seed = basis.sets['test'], config.evaluation_seed
+  for line in without_gold.sentences(without_gold.measure(problem, model, held_out, seed=seed)):
+    progress.say(line)
+
+
+def _finish(request, config, basis, wanted, outcome, places, paths) -> dict:
+  """Writes what a request leaves, and gives the folder its name; the record."""
+  folder, out, own = places
+  written = basis.taken.described()['written']
+  traces.tidy(folder, [traces.LOCK])
+  model_source.write(folder, basis.taken, checkpoints.restore(folder / 'model')[0])
+  traces.drop_paths(folder)
+  forgotten = basis.sets['train'].take(wanted.rows)
+  left = _clean(request, config, basis, forgotten, out, folder)
+  before = record_files.request_folder(pathlib.Path(request.checkpoint).expanduser())
+  history = record_files.entries(record_files.chain_of(before), basis.key) if before else []
+  more = {'files': record_files.model_files(folder), 'history': history}
+  environment = model_folder.environment()
+  record = audit_record.make(basis, request, wanted, outcome, environment, left, more=more)
+  files.write_json(folder / record_files.MEMBERS, audit_record.members(outcome.sets, basis.key))
+  record_files.write(folder, record, history, _signer(request))
+  page.write(folder, record, is_signed=bool(request.signing_key))
+  receipts.write(own, record, basis, wanted.rows, outcome.sets['train'])
+  record_keys.write_places(own, record, request, basis, paths, left)
+  traces.tidy(folder, [written] if written else [])
+  os.replace(folder, out)
   return record
+
+
+def _signer(request):
+  """The private key that signs the record, None where it is not signed."""
+  if not request.signing_key:
+    return None
+  with errors.blame('signing_key'):
+    return signing.read_private(request.signing_key)
 
 
 def _clean(request, config, basis, forgotten, out, folder) -> dict:
@@ -103,8 +159,29 @@ def _clean(request, config, basis, forgotten, out, folder) -> dict:
   }
 
 
-def carry_out(basis, request, rows, problem, method_hparams, folder, streams=STREAMS) -> Outcome:
-  """Unlearns in a folder, and measures; `streams` is the record's way of making keys."""
+def _check_signed(found, accepted, folder):
+  try:
+    verdict.check_signed(found, accepted)
+  except verdict.NotForgottenError:  # the same command that accepts it need not unlearn again
+    traces.tidy(folder, [traces.LOCK, assess.RESULT])
+    raise
+
+
+def carry_out(
+  basis, request, rows, problem, method_hparams, folder, streams=STREAMS, mode=None
+) -> Outcome:
+  """Unlearns in a folder, and measures.
+
+  Args:
+    basis: where the request starts.
+    request: its flags.
+    rows: of the training set.
+    problem: of `problem_of`.
+    method_hparams: all of the method's.
+    folder: to work in.
+    streams: the record's way of making keys.
+    mode: of the verdict, `full` or `quick`; None for none.
+  """
   config = basis.config
   before = model_folder.digest(basis.model)
   record = {
@@ -112,7 +189,7 @@ def carry_out(basis, request, rows, problem, method_hparams, folder, streams=STR
     'hparams': method_hparams,
     'seed': config.unlearn_seed,
     'original': before,
-    'request': hashing.of_json(rows.tolist()),
+    'request': _identity(basis.key, rows),
   }
   key = _key(config.unlearn_seed, 'request', len(basis.chain), streams)
 
@@ -125,24 +202,43 @@ def carry_out(basis, request, rows, problem, method_hparams, folder, streams=STR
 
   model_folder.make_model(folder, 'model', compute, record, f'unlearn: {request.method}')
   model, made = checkpoints.restore(folder / 'model', basis.model)
+  if mode and not evidence.is_finite(problem, model):
+    raise verdict.not_finite()
+  retrained = golds(problem, config, request.compare_gold, streams)
   values = evaluation.compare(
     problem,
     model,
     basis.sets['test'],
-    golds=_golds(problem, config, request.compare_gold, streams),
+    golds=retrained,
     energy=config.da_energy,
     seed=config.evaluation_seed,
   )
-  left = {**basis.sets, 'train': problem.retain}
-  return Outcome(
-    method_hparams, before, model_folder.digest(model), values, left, made['seconds'], streams
-  )
+  after, found = model_folder.digest(model), None
+  if mode:
+    models = {'before': basis.model, 'after': model}
+    models |= {'gold': retrained[0]} if retrained else {}
+    found = assess.verdict_of(problem, models, values, basis, record, folder, mode)
+  train = basis.sets['train']
+  if found is None or found['counts_as'] == verdict.FORGOTTEN:
+    train = train.take(np.delete(np.arange(len(train)), rows))
+  left = {**basis.sets, 'train': train}
+  return Outcome(method_hparams, before, after, values, left, made['seconds'], streams, found)
+
+
+def _identity(key, rows) -> str:
+  """What tells one request from another beside a model; under a key where there is one."""
+  if key is None:
+    return hashing.of_json(rows.tolist())
+  return commitments.of_json(key, 'rows', rows.tolist())
 
 
 def problem_of(basis, request, rows):
   """The problem and the hyper-parameters of the method, checked."""
   config, train = basis.config, basis.sets['train']
-  retain = train.take(np.delete(np.arange(len(train)), rows))
+  asked = np.flatnonzero(
+    np.isin(train.ids, sorted(audit_record.pending(basis.chain, train.ids.tolist(), basis.key)))
+  )
+  retain = train.take(np.delete(np.arange(len(train)), np.union1d(rows, asked)))
   values = hparams.resolve((request.method,), request.hparam, 'method')[request.method]
   method, forgotten = methods.METHODS[request.method], train.take(rows)
   if method.class_only and not len(np.setdiff1d(forgotten.labels, retain.labels)):
@@ -177,14 +273,14 @@ def problem_of(basis, request, rows):
   ), values
 
 
-def _golds(problem, config, count, streams) -> list[types.ModelState]:
+def golds(problem, config, count: int, streams: int = STREAMS) -> list[types.ModelState]:
   """Models retrained without the forgotten samples."""
-  golds = []
+  found = []
   for number in range(count):
     key = _key(config.gold_seed + number, 'request_gold', 0, streams)
     init_key, fit_key = jax.random.split(key)
     progress.say(f'retrain: model {number + 1} of {count}')
-    golds.append(
+    found.append(
       training.fit(
         problem.apply_fn,
         fresh.model(problem.init_fn, init_key, problem.retain),
@@ -194,7 +290,7 @@ def _golds(problem, config, count, streams) -> list[types.ModelState]:
         devices=problem.devices,
       )
     )
-  return golds
+  return found
 
 
 def _key(seed, role, number, streams):

@@ -11,7 +11,7 @@ import PIL.ImageOps
 
 from dalign_jax import errors, from_settings, locate, prediction, seeds, types
 from dalign_jax import settings as settings_lib
-from dalign_jax.deletion import audit_record, copies, model_source, starting_point
+from dalign_jax.deletion import copies, model_source, record_files, starting_point
 from dalign_jax.store import files, progress
 
 COLUMN = 'candidate_id'  # not id: a list that nobody has checked is refused as a request
@@ -140,7 +140,7 @@ def _samples(request, config):
   """The data, and the network and model where a checkpoint is named."""
   place = pathlib.Path(request.checkpoint).expanduser()
   if request.checkpoint and (
-    audit_record.request_folder(place) or starting_point.run_folder(place)
+    record_files.request_folder(place) or starting_point.run_folder(place)
   ):
     basis = starting_point.read(request, config)
     return basis.sets['train'], basis.apply_fn, basis.model

@@ -99,7 +99,7 @@ def _own(found, template) -> types.ModelState:
 def _as_first(taken: Taken, template, record) -> Taken:
   """A model of an earlier request, with the names that it had where it first came from."""
   written = record['configuration'].get('taken', {}).get('written', '')
-  form = next((form for form, name in WRITTEN.items() if name and name == written), '')
+  form = next((form for form, name in WRITTEN.items() if name == written), '')
   out = next((p for p in taken.found.path.parents if (p / 'record.json').is_file()), None)
   if taken.fitted or not form or out is None or not (out / written).exists():
     return taken

@@ -1,98 +1,198 @@
-"""Verification of an audit record: its chain, the remaining samples, and a replay."""
+"""Verification of an audit record with a replay: the request is carried out again and compared."""
 
+from collections.abc import Collection, Iterator
+import contextlib
 import dataclasses
 import pathlib
+import signal
 import tempfile
+import threading
+from typing import Any
 
 import jax
 import numpy as np
 
 from dalign_jax import checkpoints, errors, types
 from dalign_jax import settings as settings_lib
-from dalign_jax.deletion import audit_record, carry_out, request_rows, starting_point, traces
-from dalign_jax.store import files, hashing, model_folder, progress
+from dalign_jax.deletion import (
+  audit_record,
+  carry_out,
+  commitments,
+  earlier,
+  record_checks,
+  record_keys,
+  request_rows,
+  starting_point,
+  traces,
+  verification,
+)
+from dalign_jax.store import files, model_folder, progress
+
+_AGAIN_SECONDS = 60.0  # after which a replay that went on all the same is given up again
 
 
-def verify(path: pathlib.Path, *, places: dict, settings: dict, replay: bool) -> None:
+def verify(
+  path: pathlib.Path,
+  *,
+  places: dict[str, Any],
+  settings: dict,
+  replay: bool,
+  public_keys: Collection[str] = (),
+  may_differ: Collection[str] = (),
+  max_minutes: float = 60.0,
+) -> list[str]:
   """Checks a record: reports each check, and stops at the first failure.
 
   Args:
-    path: of the record.
-    places: `checkpoint`, `data`, `held_out`: where they are now, empty for where they were.
+    path: of the record, or its folder.
+    places: what whoever verifies names: `checkpoint`, `data`, `held_out`, `ids`, `model`, `keys`;
+      what is empty is taken from the private folder `keys`, and never from the record.
     settings: of the configuration that differ now, such as `data_dir`.
     replay: repeat the request; this needs the forgotten samples and the model before it.
+    public_keys: keys that must have signed.
+    may_differ: fields of `verification.MAY_DIFFER` in which the replay may differ.
+    max_minutes: after which a replay is given up.
+
+  Returns:
+    The levels that were verified, for a verification summary.
 
   Raises:
     errors.InputError: that names what is wrong.
   """
-  chain = audit_record.read_chain(path.parent)
-  record = audit_record.read(path)
-  progress.say(f'record: request {record["number"]}, unchanged: {record["hash"][:16]}')
-  progress.say(f'chain: unbroken, {len(chain)} long')
-  _check_model(path.parent, record)
-  config = dataclasses.replace(audit_record.config_of(record), cache_dir='', **settings)
+  chain = verification.chain_of(path)
+  folder = path if path.is_dir() else path.parent
+  record = chain[-1][0]
+  verification.check_alone(folder, chain, public_keys)
+  levels = ['DALIGN_JAX_RECORD'] + ['DALIGN_JAX_SIGNED'] * bool(public_keys)
+  config = record_checks.settings_of(record)
+  config = dataclasses.replace(config, cache_dir='', **settings)
   if not replay:
-    _check_left(path, record, config, places)
+    _check_left(folder, record, config, places)
+    verification.say_fields(record, replayed=False)
     progress.say('not replayed: it is not checked that this request made this model')
-    return
+    return levels
+  with _limit(max_minutes):
+    differing = _replay(folder, record, config, places, may_differ)
+  verification.say_fields(record, replayed=True, differing=differing)
+  progress.say(f'verified, except {", ".join(differing)}' if differing else 'verified')
+  return levels if differing else [*levels, 'DALIGN_JAX_REPLAYED']
+
+
+def _replay(folder, record, config, places, may_differ) -> list[str]:
+  """Carries the request out again; the fields in which it differs, and may."""
+  _check_network(config, places)
+  keys, kept = _private(record, places)
+  request = _request(record, places, kept)
+  basis = starting_point.read(request, config, keys, trusts_records=False)
+  _check_before(basis, record)
+  wanted = _wanted(record, request, basis, places, kept)
+  problem, hparams = carry_out.problem_of(basis, request, wanted.rows)
+  traces.remove_scratch()
+  with tempfile.TemporaryDirectory(prefix=traces.SCRATCH, ignore_cleanup_errors=True) as scratch:
+    work = pathlib.Path(scratch)
+    lock = files.lock(work / traces.LOCK)  # that of a killed replay is free, and can be removed
+    streams = record['seeds'].get('streams', 1)
+    mode = (record.get('verdict') or {}).get('mode')
+    with lock:
+      outcome = carry_out.carry_out(
+        basis, request, wanted.rows, problem, hparams, work, streams, mode=mode
+      )
+      replayed = checkpoints.restore(work / 'model')[0]
+  key = basis.key if record['format'] == 2 else None
+  found = audit_record.contents(basis, request, wanted.rows, outcome, wanted.copies, key)
+  around = audit_record.circumstances(basis, wanted, outcome, model_folder.environment())
+  if record['format'] == 1:
+    del around['read']  # its file need not be there: the record names the ids
+  differing = _compare(record, {**found, **around}, may_differ, folder, replayed)
+  progress.say('replay: the same model, samples, metrics and summary')
+  return differing
+
+
+def _check_network(config, places):
+  """Code that a record names is imported only if whoever verifies names it."""
+  if ':' in config.model and places.get('model') != config.model:
+    raise errors.InputError(
+      f'the record says that {config.model!r} makes the network; its code is not imported unless '
+      f'you pass --model={config.model}',
+      argument='model',
+    )
+
+
+def _private(record, places) -> tuple[pathlib.Path, dict]:
+  """The private folder that was named, and what it says of the record."""
+  named = places.get('keys') or ''
+  if not named and record['format'] == 1:
+    return pathlib.Path(), {}
+  keys = pathlib.Path(named).expanduser().absolute()
+  key = record_keys.read(keys) if named else None
+  if record['format'] == 2:
+    record_keys.check(key, record)
+  return keys, record_keys.places(keys, record)
+
+
+def _request(record, places, kept) -> settings_lib.Request:
+  """The flags of the request, with places that the record does not say."""
   configuration = record['configuration']
-  request = settings_lib.Request(
-    checkpoint=places['checkpoint'] or _checkpoint_of(configuration),
+  checkpoint = places.get('checkpoint') or kept.get('checkpoint')
+  if not checkpoint:
+    raise errors.InputError('name the model before the request', argument='checkpoint')
+  place = lambda name, said: earlier.place_of(name, said, places.get(name) or '', kept)
+  return settings_lib.Request(
+    checkpoint=str(checkpoint),
     item=configuration.get('item', ''),
-    data=places['data'] or configuration['settings']['dataset'],
-    held_out=places['held_out'] or configuration['held_out'],
+    data=place('data', configuration['settings']['dataset']),
+    held_out=place('held_out', configuration['held_out']),
     method=record['method']['name'],
     hparam=tuple(configuration['hparam']),
     compare_gold=configuration['compare_gold'],
+    accept=tuple(configuration.get('accept', ())),
+    copies=record.get('copies', {}).get('policy', 'refuse'),
+    near_copies=record.get('copies', {}).get('near', True),
+    id_column=str(places.get('id_column') or kept.get('id_column') or 'id'),
   )
-  basis = starting_point.read(request, config)
-  _check_before(basis, record)
-  rows = request_rows.rows_of(record['request']['ids'], basis)
-  problem, hparams = carry_out.problem_of(basis, request, rows)
-  traces.remove_scratch()
-  with tempfile.TemporaryDirectory(prefix=traces.SCRATCH) as scratch:
-    folder = pathlib.Path(scratch)
-    lock = files.lock(folder / traces.LOCK)  # that of a killed replay is free, and can be removed
-    streams = record['seeds'].get('streams', 1)
-    with lock:
-      outcome = carry_out.carry_out(basis, request, rows, problem, hparams, folder, streams)
-      replayed = checkpoints.restore(folder / 'model')[0]
-  copies = request_rows.copies_again(record, basis.sets['train'], rows)
-  contents = audit_record.contents(basis, request, rows, outcome, copies)
-  _compare(record, contents, path.parent, replayed)
-  progress.say('replay: the same model, samples, metrics and summary')
-  progress.say('verified')
 
 
-def _checkpoint_of(configuration: dict) -> str:
-  """The very step that was taken, where it is still there; what was named otherwise."""
-  taken = configuration.get('taken', {}).get('path', '')
-  return taken if taken and pathlib.Path(taken).exists() else configuration['checkpoint']
+def _wanted(record, request, basis, places, kept) -> request_rows.Wanted:
+  """The rows of the request: from its file, or from the ids in a record of format 1."""
+  if record['format'] == 1:
+    rows = request_rows.rows_of(record['request']['ids'], basis)
+    copies = request_rows.copies_again(record, basis.sets['train'], rows)
+    return request_rows.Wanted(rows, {'notes': [], 'ids_forgotten': len(rows)}, copies or {})
+  paths = places.get('ids') or kept.get('ids') or ()
+  paths = (paths,) if isinstance(paths, str) else tuple(map(str, paths))
+  if not paths:
+    raise errors.InputError(
+      'name the file of the request: the record holds commitments, and no ids', argument='ids'
+    )
+  return request_rows.read(request, basis, paths)
 
 
-def _check_model(folder, record):
-  """Checks that the checkpoint next to the record is the one that the record names."""
-  with errors.blame('checkpoint'):
-    model, _ = checkpoints.restore(folder / 'model')
-  if model_folder.digest(model) != record['model']['after']:
-    raise errors.InputError(f'the model in {folder / "model"} is not the one of the record')
-  progress.say(f'model: the one of the record: {record["model"]["after"][:16]}')
-
-
-def _check_left(path, record, config, places):
-  """Checks the remaining samples, wherever the forgotten ones are."""
-  dataset = places['data'] or config.dataset
-  config = dataclasses.replace(config, dataset=dataset)
-  held_out = places['held_out'] or record['configuration']['held_out']
-  starting_point.sets_by_ids(config, record, held_out, path.parent)
+def _check_left(folder, record, config, places):
+  """Checks the remaining samples, wherever the forgotten ones are, if key and data are named."""
+  keys, kept = pathlib.Path(), {}
+  if record['format'] == 2:
+    if not places.get('keys'):
+      progress.say('samples: not compared with the data: name the key by --keys')
+      return
+    keys, kept = _private(record, places)
+  try:
+    said = record['configuration']
+    data = earlier.place_of('data', config.dataset, places.get('data') or '', kept)
+    held_out = earlier.place_of('held_out', said['held_out'], places.get('held_out') or '', kept)
+  except errors.InputError as error:
+    progress.say(f'samples: not compared with the data: --{error}')
+    return
+  config = dataclasses.replace(config, dataset=data)
+  earlier.sets_by_ids(config, record, held_out, folder, keys)
   progress.say('samples: the remaining ones are those of the record')
 
 
 def _check_before(basis, record):
+  key = basis.key if record['format'] == 2 else None
   found = {
     'model': (model_folder.digest(basis.model), record['model']['before'], 'checkpoint'),
     **{
-      role: (hashing.samples_root(basis.sets[role]), hashes['before'], 'data')
+      role: (commitments.root(basis.sets[role], key), hashes['before'], 'data')
       for role, hashes in record['samples'].items()
     },
   }
@@ -112,20 +212,21 @@ def _check_before(basis, record):
   progress.say('before: samples and model are those of the record')
 
 
-def _compare(record, replayed, folder, model):
-  """Raises unless the replay reproduced the record."""
+def _compare(record, replayed, may_differ, folder, model) -> list[str]:
+  """Raises unless the replay reproduced the record; the fields that differ and may."""
   changed = audit_record.differences(record, replayed)
-  if not changed:
-    return
-  message = f'the replay gives another {", ".join(changed)} than the record'
-  if 'model' in changed:
+  wrong = [name for name in changed if name not in may_differ]
+  if not wrong:
+    return changed
+  message = f'the replay gives another {", ".join(wrong)} than the record'
+  if 'model' in wrong:
     there, _ = checkpoints.restore(folder / 'model')
     message += f' (weights differ by up to {_largest_difference(there, model):.2g})'
-  elsewhere = {k: v for k, v in model_folder.environment().items() if record['environment'][k] != v}
-  if record['code'] != hashing.of_code(audit_record.own_module(audit_record.config_of(record))):
-    elsewhere['code'] = 'changed'
-  if elsewhere:
-    message += f'; it was made with other {", ".join(elsewhere)}, which may be why'
+  around = [name for name in changed if name in ('code', 'environment')]
+  if around and set(wrong) - set(around):
+    message += f'; it was made with other {", ".join(around)}, which may be why'
+  elif around:
+    message += f'; all else is equal, and --may_differ={",".join(around)} leaves it at that'
   raise errors.InputError(message)
 
 
@@ -134,3 +235,24 @@ def _largest_difference(first: types.ModelState, second: types.ModelState) -> fl
   if [x.shape for x in leaves[0]] != [x.shape for x in leaves[1]]:
     return float('inf')
   return max(float(np.max(np.abs(a - b), initial=0)) for a, b in zip(*leaves, strict=True))
+
+
+@contextlib.contextmanager
+def _limit(minutes: float) -> Iterator[None]:
+  """Gives up after some minutes: a record may ask for more epochs than anybody waits for."""
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+
+  def give_up(number, frame):
+    raise errors.InputError(
+      f'the replay was given up after {minutes:g} minutes; --max_minutes says how long it may take'
+    )
+
+  before = signal.signal(signal.SIGALRM, give_up)
+  signal.setitimer(signal.ITIMER_REAL, minutes * 60, _AGAIN_SECONDS)
+  try:
+    yield
+  finally:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)

@@ -67,6 +67,27 @@ def read(path: str, id_column: str, known: Iterable[str]) -> Asked:
   return Asked(ids, counts, notes)
 
 
+def joined(parts: list[Asked]) -> Asked:
+  """Several files as one request: an id that two of them name is one.
+
+  Example:
+    >>> counts = {'form': 'lines', 'ids_found': 1, 'ids_repeated': 0, 'ids_asked': 1}
+    >>> joined([Asked(['a'], counts, []), Asked(['a'], counts, [])]).counts['ids_repeated']
+    1
+  """
+  if len(parts) == 1:
+    return parts[0]
+  ids = list(dict.fromkeys(name for part in parts for name in part.ids))
+  forms = sorted({str(part.counts['form']) for part in parts})
+  counts: dict[str, int | str] = {'files': len(parts), 'form': ', '.join(forms)}
+  for key in parts[0].counts:
+    if key != 'form':
+      counts[key] = sum(int(part.counts[key]) for part in parts)
+  counts['ids_repeated'] = int(counts['ids_found']) - len(ids)
+  counts['ids_asked'] = len(ids)
+  return Asked(ids, counts, [note for part in parts for note in part.notes])
+
+
 def check_sum(counts: dict, forgotten: int, copies: int) -> None:
   """Raises unless every line of a request is one of the samples that go.
 

@@ -7,7 +7,7 @@ import numpy as np
 from dalign_jax import data as data_lib
 from dalign_jax import errors, types
 from dalign_jax import settings as settings_lib
-from dalign_jax.deletion import copies, request_file, starting_point
+from dalign_jax.deletion import copies, record_files, request_file, starting_point, verdict
 from dalign_jax.store import progress
 
 _SHOWN = 3
@@ -27,14 +27,21 @@ class Wanted(NamedTuple):
   copies: dict[str, Any]
 
 
-def read(request: settings_lib.Request, basis: starting_point.StartingPoint) -> Wanted:
+def read(
+  request: settings_lib.Request, basis: starting_point.StartingPoint, paths: tuple[str, ...] = ()
+) -> Wanted:
   """Reads a request and finds its rows and their copies.
+
+  Args:
+    request: its flags.
+    basis: where it starts.
+    paths: files that are one request together; empty for the one that `request.ids` names.
 
   Raises:
     errors.InputError: for ids that are unknown, held out, or forgotten already; for copies that
       would remain, unless the request says what to do with them.
   """
-  asked = _ids(request.ids, basis, request.id_column)
+  asked = _ids(paths or (request.ids,), basis, request.id_column)
   rows = rows_of(asked.ids, basis)
   train = basis.sets['train']
   rows, found = _settle(train, rows, request)
@@ -70,14 +77,18 @@ def copies_again(record: dict, train: types.Dataset, rows: np.ndarray) -> dict |
   return {**said, 'kept': _described(copies.search(train, rows, near=said['near']), train)}
 
 
-def _ids(path, basis, id_column) -> request_file.Asked:
-  earlier = [(n, set(record['request']['ids'])) for n, record in enumerate(basis.chain, start=1)]
+def _ids(paths, basis, id_column) -> request_file.Asked:
   known = {name for dataset in basis.sets.values() for name in dataset.ids.tolist()}
+  earlier = [record['request'].get('ids', ()) for record in basis.chain]
   with errors.blame('ids'):
-    asked = request_file.read(path, id_column, known.union(*(ids for _, ids in earlier)))
+    known = known.union(*earlier)
+    asked = request_file.joined([request_file.read(path, id_column, known) for path in paths])
   for note in asked.notes:
     progress.say(note)
-  for (number, ids), record in zip(earlier, basis.chain, strict=True):
+  for number, record in enumerate(basis.chain, start=1):
+    if not verdict.is_forgotten(record):
+      continue  # it may be asked for again
+    ids = record_files.named_in(record, asked.ids, basis.key)
     _refuse(
       asked.ids, ids, f'are forgotten already, by request {number} of {record["created"][:10]}'
     )

@@ -9,10 +9,8 @@ import numpy as np
 from dalign_jax import data as data_lib
 from dalign_jax import errors, from_settings, locate, seeds, types
 from dalign_jax import settings as settings_lib
-from dalign_jax.deletion import audit_record, model_source
-from dalign_jax.store import files, hashing, model_folder, problem_folder
-
-ROLES = ('train', 'validation', 'test')
+from dalign_jax.deletion import earlier, model_source, record_files, record_keys
+from dalign_jax.store import model_folder, problem_folder
 
 
 class StartingPoint(NamedTuple):
@@ -29,15 +27,25 @@ class StartingPoint(NamedTuple):
   held_out: str
   chain: list[dict]  # records of earlier requests, oldest first
   problem: pathlib.Path | None  # the folder of the run that the model is of
+  key: bytes | None = None  # of the commitments, None where the chain has none yet
 
 
-def read(request: settings_lib.Request, config: settings_lib.Settings) -> StartingPoint:
+def read(
+  request: settings_lib.Request,
+  config: settings_lib.Settings,
+  keys: pathlib.Path | None = None,
+  *,
+  trusts_records: bool = True,
+) -> StartingPoint:
   """Finds the model, its data and the earlier requests.
 
   Args:
     request: the flags.
     config: the flags shared with `experiments.run`; those that a run or an earlier request has
       fixed are taken from there.
+    keys: the private folder of the chain; None for `--keys`, or where it lies by default.
+    trusts_records: whether paths that a record of format 1 names may be read; not where it comes
+      from somebody else.
 
   Raises:
     errors.InputError: naming what is missing, or has changed since.
@@ -47,16 +55,19 @@ def read(request: settings_lib.Request, config: settings_lib.Settings) -> Starti
     raise errors.InputError(
       f'there is no file or folder {request.checkpoint!r}', argument='checkpoint'
     )
-  chain = audit_record.read_chain(place)
+  chain = record_files.read_chain(place)
+  before = record_files.request_folder(place)
+  keys = keys or record_keys.folder(request.keys, pathlib.Path(request.out), before)
+  key = record_keys.read(keys)
   problem = run_folder(place)
   inside = place / 'model'
   folder = inside if (chain or problem) and inside.is_dir() else place
   with errors.blame('checkpoint'):
     located = locate.find(folder, request.item)
   held_out = request.held_out
-  if chain:
-    config, held_out = _earlier(config, chain[-1], request)
-    source, found = sets_by_ids(config, chain[-1], held_out, audit_record.request_folder(place))
+  if before:
+    config, held_out = earlier.configuration(config, chain[-1], request, keys, trusts_records)
+    source, found = earlier.sets_by_ids(config, chain[-1], held_out, before, keys)
   elif problem:
     config = _of_run(config, problem, request)
     source, found = _by_split(config, problem)
@@ -86,6 +97,7 @@ def read(request: settings_lib.Request, config: settings_lib.Settings) -> Starti
     held_out=held_out,
     chain=chain,
     problem=None if chain else problem,
+    key=key,
   )
 
 
@@ -94,12 +106,7 @@ def training_source(
 ) -> data_lib.Source:
   """The data that a request names, decoded but not kept."""
   config = dataclasses.replace(config, dataset=request.data or config.dataset)
-  return from_settings.load(_uncached(config), config.train_split)
-
-
-def _uncached(config):
-  """Decoded images are not kept: the caches must not outlive the samples."""
-  return dataclasses.replace(config, cache_dir='')
+  return from_settings.load(earlier.uncached(config), config.train_split)
 
 
 def run_folder(place: pathlib.Path) -> pathlib.Path | None:
@@ -124,18 +131,9 @@ def _of_run(config, problem, request):
   return dataclasses.replace(config, **{**settings, 'dataset': dataset})
 
 
-def _earlier(config, record, request):
-  """The configuration of an earlier request; seeds and devices are this one's."""
-  earlier = audit_record.config_of(record)
-  settings = earlier.problem_settings()
-  settings['dataset'] = request.data or settings['dataset']
-  held_out = request.held_out or record['configuration']['held_out']
-  return dataclasses.replace(config, **settings), held_out
-
-
 def _by_split(config, problem):
   """The sets of a run."""
-  source = from_settings.load(_uncached(config), config.train_split)
+  source = from_settings.load(earlier.uncached(config), config.train_split)
   identity = problem_folder.read_identity(problem)
   if data_lib.content_hash(source.dataset) != identity['data_hash']:
     raise errors.InputError(
@@ -152,14 +150,14 @@ def _by_split(config, problem):
   found = {name: source.dataset.take(r) for name, r in rows.items()}
   if config.test_split:
     found['test'] = from_settings.load(
-      _uncached(config), config.test_split, source.class_names
+      earlier.uncached(config), config.test_split, source.class_names
     ).dataset
   return source, found
 
 
 def _whole(config, held_out, source):
   """All of the user's data, and others that were held out, half for methods to watch."""
-  other = _held_out(config, held_out, source.class_names)
+  other = earlier.held_out_data(config, held_out, source.class_names)
   if other is None:
     raise errors.InputError(
       'name data that the model was not trained on (npz:PATH, folder:PATH or a split '
@@ -168,43 +166,5 @@ def _whole(config, held_out, source):
     )
   rows = np.random.default_rng(config.split_seed).permutation(len(other))
   halves = np.array_split(rows, 2)
-  found = {name: other.take(np.sort(r)) for name, r in zip(ROLES[1:], halves, strict=True)}
+  found = {name: other.take(np.sort(r)) for name, r in zip(earlier.ROLES[1:], halves, strict=True)}
   return {'train': source.dataset, **found}
-
-
-def _held_out(config, held_out, class_names):
-  if not held_out and not config.test_split:
-    return None
-  config = dataclasses.replace(config, dataset=held_out or config.dataset)
-  return from_settings.load(_uncached(config), config.test_split or 'train', class_names).dataset
-
-
-def sets_by_ids(
-  config: settings_lib.Settings, record: dict, held_out: str, place: pathlib.Path
-) -> tuple[data_lib.Source, dict[str, types.Dataset]]:
-  """The sets after a request, by the ids next to its record, checked by its hashes.
-
-  Raises:
-    errors.InputError: naming the flag, if samples are missing or changed.
-  """
-  ids = files.read_json(place / 'ids.json', keys=ROLES, remedy=files.BRING_BACK)
-  class_names = tuple(record['configuration']['class_names'])
-  source = from_settings.load(_uncached(config), config.train_split, class_names)
-  other = _held_out(config, held_out, class_names) or source.dataset
-  found = {}
-  for role in ROLES:
-    dataset = source.dataset if role == 'train' else other
-    row_of = {name: row for row, name in enumerate(dataset.ids.tolist())}
-    missing = [name for name in ids[role] if name not in row_of]
-    if missing:
-      raise errors.InputError(
-        f'{len(missing)} {role} samples are missing, such as {missing[0]!r}', argument='data'
-      )
-    found[role] = dataset.take(np.array([row_of[name] for name in ids[role]], np.int64))
-    if hashing.samples_root(found[role]) != record['samples'][role]['after']:
-      raise errors.InputError(
-        f'the {role} samples are not those of the record in {place}: the data have changed, or '
-        'ids.json, of which a copy must be brought back',
-        argument='data',
-      )
-  return source, found

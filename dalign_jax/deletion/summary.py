@@ -1,19 +1,27 @@
 """The plain-language summary of an audit record."""
 
+from dalign_jax.deletion import verdict
+
 # on held-out samples of the classes of what was forgotten: the first that is defined
 SAME_CLASSES = ('test_forget_accuracy', 'test_accuracy_same', 'test_accuracy')
+
+
+def count(found: dict) -> int:
+  """Number of forgotten samples: of a record of format 2, or of one of format 1 with its ids."""
+  request = found['request']
+  return request['count'] if 'count' in request else len(request['ids'])
 
 
 def sentences(found: dict) -> list[str]:
   """Sentences about a request: the method, the measurements, and their limits.
 
   Args:
-    found: the record's request, samples, method and metrics.
+    found: the record's request, samples, method, metrics and verdict.
   """
-  count = len(found['request']['ids'])
   kept, method = found['samples']['train'], found['method']
   lines = [
-    f'{count} of {kept["count_before"]:,} training samples were to be forgotten; '
+    *verdict.words(found),
+    f'{count(found)} of {kept["count_before"]:,} training samples were to be forgotten; '
     f'{kept["count_after"]:,} remain.',
     f'The method {method["name"]} {"took the place of" if _exact(found) else "changed"} the model '
     f'that was trained on all of them. It saw: {method["sees"]}.',
@@ -95,6 +103,12 @@ def _limits(found) -> list[str]:
       'The model was trained anew on what remains: it owes nothing to the forgotten samples, as '
       'far as this code does what it says.'
     )
+  elif 'guarantee' in found:
+    guarantee = found['guarantee']
+    first = (
+      f'Guarantee: {guarantee["definition"]}. It covers {guarantee["covers"]}. It does not cover '
+      f'{guarantee["does_not_cover"]}.'
+    )
   else:
     first = (
       'This is approximate unlearning: no proof that nothing of the samples is left in the model. '
@@ -104,5 +118,8 @@ def _limits(found) -> list[str]:
     first,
     'The samples themselves, copies of them, and every earlier checkpoint still hold what was to '
     'be forgotten, until they are deleted as well.',
-    'This record names the ids of the forgotten samples and holds nothing else of them.',
+    'This record names the ids of the forgotten samples and holds nothing else of them.'
+    if 'ids' in found['request']
+    else 'This record names no sample. It holds keyed commitments, which are noise once the key '
+    'that lies elsewhere is destroyed.',
   ]

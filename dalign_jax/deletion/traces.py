@@ -17,7 +17,10 @@ from dalign_jax import errors, types
 from dalign_jax import settings as settings_lib
 from dalign_jax.store import files
 
-KEPT = ('record.json', 'history.json', 'ids.json', 'model', 'train.jsonl')
+KEPT = (  # of a request; the envelope where it is signed, the page where Jinja2 is installed
+  *('record.json', 'record.intoto.jsonl', 'record.html', 'history.json', 'members.json'),
+  *('model', 'train.jsonl'),
+)
 LOCK = '.request'  # in the hidden folder of a request at work
 SCRATCH = 'dalign_jax_verify_'  # folders of replays, where the system keeps temporary ones
 _IDLE_SECONDS = 600  # after which a decoding that writes nothing is taken for dead
@@ -45,6 +48,18 @@ def tidy(folder: pathlib.Path, kept: Iterable[str]) -> None:
   for path in (folder / 'model').iterdir():
     if path != newest and path.is_dir():
       _remove(path)
+
+
+def drop_paths(folder: pathlib.Path) -> None:
+  """Takes the path of the folder of work out of the marks of success that Orbax leaves.
+
+  They are read by their presence alone.
+
+  Args:
+    folder: the hidden folder.
+  """
+  for path in folder.rglob('commit_success.txt'):
+    files.write_text(path, 'committed\n')
 
 
 def remove_stopped(out: pathlib.Path, own: pathlib.Path) -> tuple[int, list[str]]:
@@ -143,10 +158,16 @@ def _remove_free(folders) -> tuple[int, list[str]]:
       except errors.InputError:
         busy.append(str(folder))
         continue
-      with contextlib.suppress(FileNotFoundError):  # another process removed it meanwhile
-        shutil.rmtree(folder)
+      _remove_whole(folder)
       count += 1
   return count, busy
+
+
+def _remove_whole(folder) -> None:
+  """Removes a folder that another process may be removing at the same time, its replay over."""
+  while folder.exists():
+    with contextlib.suppress(FileNotFoundError):
+      shutil.rmtree(folder)
 
 
 def _last_change(folder: pathlib.Path) -> float:

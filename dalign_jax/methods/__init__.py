@@ -8,10 +8,16 @@ from collections.abc import Callable, Mapping, Set
 from typing import Any, NamedTuple
 
 from dalign_jax import types
+from dalign_jax.methods._amun import amun
 from dalign_jax.methods._bad_teacher import bad_teacher
 from dalign_jax.methods._boundary_shrink import boundary_shrink
+from dalign_jax.methods._cmf import cmf
+from dalign_jax.methods._convolution_transpose import ct
 from dalign_jax.methods._delete import delete
 from dalign_jax.methods._dlfd import dlfd
+from dalign_jax.methods._duck import duck
+from dalign_jax.methods._esc import esc
+from dalign_jax.methods._esc_t import esc_t
 from dalign_jax.methods._finetune import finetune
 from dalign_jax.methods._fisher import fisher
 from dalign_jax.methods._gradient_ascent import gradient_ascent
@@ -21,15 +27,23 @@ from dalign_jax.methods._just_in_time import jit
 from dalign_jax.methods._l1_sparse import l1_sparse
 from dalign_jax.methods._l2ul import l2ul
 from dalign_jax.methods._last_layers import cf_k, eu_k
+from dalign_jax.methods._lotus import lotus
+from dalign_jax.methods._masked_small_gradients import msg
 from dalign_jax.methods._muda import muda
 from dalign_jax.methods._neggrad_plus import neggrad_plus
+from dalign_jax.methods._negmerge import negmerge
+from dalign_jax.methods._noisy_finetune import noisy_finetune, promise
 from dalign_jax.methods._pbu import pbu
 from dalign_jax.methods._planted_leak import planted_leak
+from dalign_jax.methods._pour_p import pour_p
 from dalign_jax.methods._random_label import random_label
 from dalign_jax.methods._retrain import retrain
 from dalign_jax.methods._salun import salun
 from dalign_jax.methods._scrub import scrub
+from dalign_jax.methods._sfron import sfron
 from dalign_jax.methods._ssd import ssd
+from dalign_jax.methods._svd_projection import svd_projection
+from dalign_jax.methods._task_vector import task_vector
 from dalign_jax.methods._tmu import asks_gold, tmu
 from dalign_jax.methods._unsir import unsir
 from dalign_jax.methods._valid import VALID
@@ -50,6 +64,8 @@ class Method(NamedTuple):
     sees_more: `hyper_parameters -> names`, what it reads beyond or in place of that; see `sees`.
     class_only: whether it forgets whole classes only.
     multi_label: whether it also takes several binary attributes.
+    guarantee: `hyper_parameters -> {'definition', 'covers', 'does_not_cover'}` of an (epsilon,
+      delta) guarantee; None where there is none. `retrain` is exact.
   """
 
   make: Callable[..., types.UnlearnFn]
@@ -57,6 +73,7 @@ class Method(NamedTuple):
   sees_more: Callable[[Mapping[str, Any]], Set[str]] = lambda hparams: frozenset()
   class_only: bool = False
   multi_label: bool = False
+  guarantee: Callable[[Mapping[str, Any]], dict[str, str]] | None = None
 
 
 def _all_retain(hparams):
@@ -64,11 +81,17 @@ def _all_retain(hparams):
 
 
 METHODS: dict[str, Method] = {
+  'amun': Method(amun, sees={RETAIN, FORGET}),
   'bad_teacher': Method(bad_teacher, sees={FORGET_IMAGES, PART_OF_RETAIN}, sees_more=_all_retain),
   'boundary_shrink': Method(boundary_shrink, sees={FORGET}),
   'cf_k': Method(cf_k, sees={RETAIN}, multi_label=True),
+  'cmf': Method(cmf, sees={RETAIN}),
+  'ct': Method(ct, sees={RETAIN}),
   'delete': Method(delete, sees={FORGET}),
   'dlfd': Method(dlfd, sees={RETAIN, FORGET, VALIDATION, UNSEEN}, multi_label=True),
+  'duck': Method(duck, sees={RETAIN, FORGET, VALIDATION}),
+  'esc': Method(esc, sees={FORGET_IMAGES}, class_only=True),
+  'esc_t': Method(esc_t, sees={FORGET}, class_only=True),
   'eu_k': Method(eu_k, sees={RETAIN}, multi_label=True),
   'finetune': Method(finetune, sees={RETAIN}, multi_label=True),
   'fisher': Method(fisher, sees={RETAIN}),
@@ -78,10 +101,15 @@ METHODS: dict[str, Method] = {
   'jit': Method(jit, sees={FORGET_IMAGES}),
   'l1_sparse': Method(l1_sparse, sees={RETAIN}, multi_label=True),
   'l2ul': Method(l2ul, sees={FORGET}),
+  'lotus': Method(lotus, sees={FORGET_IMAGES, PART_OF_RETAIN, VALIDATION}, sees_more=_all_retain),
+  'msg': Method(msg, sees={RETAIN, FORGET}),
   'muda': Method(muda, sees={FORGET, PART_OF_RETAIN}, sees_more=_all_retain),
   'neggrad_plus': Method(neggrad_plus, sees={RETAIN, FORGET}, multi_label=True),
+  'negmerge': Method(negmerge, sees={FORGET, VALIDATION}),
+  'noisy_finetune': Method(noisy_finetune, sees={RETAIN}, guarantee=promise),
   'pbu': Method(pbu, sees={FORGET}, class_only=True),
   'planted_leak': Method(planted_leak, sees={RETAIN, FORGET}, multi_label=True),
+  'pour_p': Method(pour_p, sees=frozenset(), class_only=True),
   'random_label': Method(random_label, sees={RETAIN, FORGET}),
   'retrain': Method(retrain, sees={RETAIN}, multi_label=True),
   'salun': Method(salun, sees={RETAIN, FORGET}),
@@ -90,7 +118,19 @@ METHODS: dict[str, Method] = {
     sees={RETAIN, FORGET},
     sees_more=lambda hparams: {VALIDATION} if hparams['rewind'] else frozenset(),
   ),
+  'sfron': Method(sfron, sees={RETAIN, FORGET}),
   'ssd': Method(ssd, sees={RETAIN, FORGET}),
+  'svd_projection': Method(
+    svd_projection,
+    sees={FORGET_IMAGES, PART_OF_RETAIN},
+    sees_more=_all_retain,
+    class_only=True,
+  ),
+  'task_vector': Method(
+    task_vector,
+    sees={FORGET, VALIDATION},
+    sees_more=lambda hparams: {RETAIN} if hparams['adds_retain'] else frozenset(),
+  ),
   'tmu': Method(
     tmu,
     sees={RETAIN, FORGET, VALIDATION},
@@ -131,11 +171,17 @@ __all__ = [
   'METHODS',
   'VALID',
   'Method',
+  'amun',
   'bad_teacher',
   'boundary_shrink',
   'cf_k',
+  'cmf',
+  'ct',
   'delete',
   'dlfd',
+  'duck',
+  'esc',
+  'esc_t',
   'eu_k',
   'finetune',
   'fisher',
@@ -146,16 +192,24 @@ __all__ = [
   'jit',
   'l1_sparse',
   'l2ul',
+  'lotus',
+  'msg',
   'muda',
   'neggrad_plus',
+  'negmerge',
+  'noisy_finetune',
   'pbu',
   'planted_leak',
+  'pour_p',
   'random_label',
   'retrain',
   'salun',
   'scrub',
   'sees',
+  'sfron',
   'ssd',
+  'svd_projection',
+  'task_vector',
   'tmu',
   'unsir',
 ]

@@ -38,7 +38,10 @@ def bad_teacher(
     Chundawat, Tarun, Mandal, Kankanhalli: Can Bad Teaching Induce Forgetting? Unlearning in Deep
     Networks using an Incompetent Teacher. https://arxiv.org/abs/2205.08096
 
-  Deviation: images are not augmented.
+  Deviation: images are not augmented. The random network is drawn as the network's own
+  initialisation draws it; one that is drawn otherwise teaches other outputs, and so decides the
+  result. The released code divides the divergence by the number of classes, which Adam makes up
+  for.
   """
   if not 0 < retain_fraction <= 1:
     raise errors.InputError(f'retain_fraction must be in (0, 1], got {retain_fraction}')

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from dalign_jax import objectives, types
+from dalign_jax import linear_head, objectives, types
 
 
 def head_only(*, margin: float = 1.0) -> types.UnlearnFn:
@@ -33,15 +33,7 @@ def head_only(*, margin: float = 1.0) -> types.UnlearnFn:
     for c in forgotten:
       rows = problem.forget.labels == c
       shift[c] = max(0.0, np.max(logits[rows, c] - best_other[rows])) + margin
-    params = _copy(problem.original.params)
-    head = params
-    for name in problem.head_path:
-      head = head[name]
-    head['bias'] = np.asarray(head['bias']) - shift
-    return types.ModelState(params, problem.original.batch_stats)
+    bias = linear_head.read(problem).bias - shift
+    return linear_head.replaced(problem, bias=bias)
 
   return unlearn
-
-
-def _copy(tree):
-  return {k: _copy(v) for k, v in tree.items()} if isinstance(tree, dict) else tree

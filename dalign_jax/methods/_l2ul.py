@@ -21,7 +21,7 @@ from dalign_jax import (
 def l2ul(
   *,
   num_epochs: int = 20,
-  learning_rate: float = 1e-4,
+  learning_rate: float = 6e-4,
   momentum: float = 0.9,
   batch_size: int = 64,
   num_copies: int = 5,
@@ -33,11 +33,13 @@ def l2ul(
 ) -> types.UnlearnFn:
   r"""Ascends on forget data, anchored by adversarial copies and important weights.
 
-  .. math:: \min_\theta \; -E_{forget} \, CE(y, f_\theta(x)) + E \, CE(y', f_\theta(x')) +
+  .. math:: \min_\theta \; -\frac{1}{1 + n} E_{forget} \, CE(y, f_\theta(x)) +
+    \frac{n}{1 + n} E \, CE(y', f_\theta(x')) +
     \frac{\lambda}{2} \sum_j (1 - \hat\Omega_j) (\theta_j - \theta_{o, j})^2
 
-  The copies x' are forget images that a targeted attack has moved to another class y' of the
-  original: they stand in for the retain data. Omega is the mean absolute gradient of the length of
+  The n copies x' of each image are forget images that a targeted attack has moved to another class
+  y' of the original: they stand in for the retain data. All rows weigh the same, so that the copies
+  together weigh n times what the images do. Omega is the mean absolute gradient of the length of
   the logits at single forget images, scaled to [0, 1] in each array of weights: those that the
   forget images depend on are free to move. The first term has no bound, so the run stops at the
   first epoch that starts with a forget accuracy of `stop_accuracy` or less. Batch statistics stay
@@ -61,8 +63,9 @@ def l2ul(
     Classifiers. https://arxiv.org/abs/2301.11578
 
   Deviation: copies start at a random point of the ball and are kept as bytes, rounded towards their
-  image, so that they stay in the ball; pixels are in [0, 1]; the stop is checked once an epoch. The
-  paper makes 20 copies by 100 steps and stops at a forget accuracy of 0.
+  image, so that they stay in the ball; pixels are in [0, 1]; Omega is of single images (the
+  released code takes the gradients of batches); there is no weight decay; the stop is checked once
+  an epoch. The paper makes 20 copies by 100 steps and stops at a forget accuracy of 0.
   """
   tx = optim.sgd(learning_rate, momentum=momentum)
   attack = {'epsilon': epsilon, 'step_size': step_size, 'num_steps': num_steps}
@@ -73,7 +76,7 @@ def l2ul(
     weights = jax.tree.map(lambda i: regularization * (1 - _to_unit(i)), _sensitivity(problem))
     return training.minimize(
       problem,
-      _Loss(problem.apply_fn),
+      _Loss(problem.apply_fn, num_copies),
       tx,
       {'forget': problem.forget, 'copies': copies},
       train_key,
@@ -91,13 +94,15 @@ class _Loss:
   """Ascent on forget images, descent on copies, held at the anchor by the constants' weights."""
 
   apply_fn: types.ApplyFn
+  num_copies: int
 
   def __call__(self, params, batch_stats, batch, constants, key):
     of_set = lambda name: objectives.MeanLoss(self.apply_fn, name, objectives.cross_entropy)
     forget, batch_stats = of_set('forget')(params, batch_stats, batch, (), key)
     kept, _ = of_set('copies')(params, batch_stats, batch, (), key)
     anchor, weights = constants
-    return kept - forget + losses.quadratic(anchor, params, weights=weights), batch_stats
+    by_rows = (self.num_copies * kept - forget) / (1 + self.num_copies)
+    return by_rows + losses.quadratic(anchor, params, weights=weights), batch_stats
 
 
 def _adversarial_copies(problem, key, num_copies, attack) -> types.Dataset:

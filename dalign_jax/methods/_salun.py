@@ -42,7 +42,8 @@ def salun(
     Saliency. https://arxiv.org/abs/2310.12508
 
   Deviation: the gradient is taken in evaluation mode, over the whole forget set; the wrong labels
-  are drawn at each step.
+  are drawn at each step. Where more gradients than fit are exactly 0, the order of the weights
+  decides between them.
   """
   if not 0 < saliency <= 1:
     raise errors.InputError(f'saliency must be in (0, 1], got {saliency}')

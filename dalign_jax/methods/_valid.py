@@ -25,7 +25,7 @@ VALID: dict[str, valid.Valid] = {
   **dict.fromkeys(
     (
       *('batch_size', 'num_copies', 'num_layers', 'num_noises', 'monitor_every', 'monitor_size'),
-      'sinkhorn_iterations',
+      *('sinkhorn_iterations', 'num_doublings', 'num_models', 'forget_every', 'noisy_steps'),
     ),
     valid.COUNT,
   ),
@@ -34,13 +34,25 @@ VALID: dict[str, valid.Valid] = {
       *('ce_weight', 'cross_entropy_weight', 'da_weight', 'distance_weight', 'easy_weight'),
       *('distillation_weight', 'fisher_weight', 'forget_weight', 'hard_weight', 'l1_weight'),
       *('ot_weight', 'regularization', 'selection_weight', 'dampening', 'margin', 'noise'),
-      *('save_threshold', 'stop_threshold', 'scale'),
+      *('save_threshold', 'stop_threshold', 'scale', 'retain_scale', 'forget_scale'),
+      *('ascent_weight', 'smoothing'),
     ),
     valid.WEIGHT,
   ),
-  **dict.fromkeys(('damping', 'epsilon', 'max_variance', 'radius', 'temperature'), _ABOVE_ZERO),
-  **dict.fromkeys(('energy', 'retain_fraction', 'saliency'), valid.SHARE_OR_ALL),
-  **dict.fromkeys(('retain_weight', 'stop_accuracy'), valid.Between(0, 1)),
+  **dict.fromkeys(
+    (
+      *('damping', 'epsilon', 'max_norm', 'max_variance', 'privacy_epsilon', 'radius'),
+      'temperature',
+    ),
+    _ABOVE_ZERO,
+  ),
+  **dict.fromkeys(
+    ('control_share', 'energy', 'reset_share', 'retain_fraction', 'saliency'), valid.SHARE_OR_ALL
+  ),
+  **dict.fromkeys(('forget_share', 'privacy_delta', 'threshold'), valid.SHARE),
+  **dict.fromkeys(
+    ('kept_rate', 'loss_exponent', 'retain_weight', 'stop_accuracy'), valid.Between(0, 1)
+  ),
   'momentum': valid.Between(0, 1, open_high=True),
   'weight_decay': valid.Between(0, 10),
 }

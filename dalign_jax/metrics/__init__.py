@@ -2,6 +2,7 @@
 
 from dalign_jax.metrics._accuracy import accuracy, per_class_accuracy
 from dalign_jax.metrics._aggregate import average_gap, tug_of_war
+from dalign_jax.metrics._attack_epsilon import AttackEpsilon, attack_epsilon
 from dalign_jax.metrics._calibration import (
   PredictionAuc,
   ReliabilityCurve,
@@ -41,6 +42,7 @@ from dalign_jax.metrics._features import (
   spectrum,
   subspace_overlap,
 )
+from dalign_jax.metrics._gold_band import held_out_alarms, outside_golds
 from dalign_jax.metrics._groups import (
   GroupValues,
   by_group,
@@ -69,8 +71,14 @@ from dalign_jax.metrics._probes import (
   ProbeResult,
   clustering_scores,
   linear_probe,
+  probe_correct,
 )
-from dalign_jax.metrics._recovery import class_means, nearest_prototype, recovery_gap
+from dalign_jax.metrics._recovery import (
+  class_means,
+  nearest_prototype,
+  recovery_area,
+  recovery_gap,
+)
 from dalign_jax.metrics._sample_tests import SampleTest, holm, nearer_to_gold, unlike_gold
 from dalign_jax.metrics._scores import (
   attack_features,
@@ -80,7 +88,7 @@ from dalign_jax.metrics._scores import (
   logit_scaled_confidence,
   modified_entropy,
 )
-from dalign_jax.metrics._strata import entanglement_distances, strata
+from dalign_jax.metrics._strata import STRATA, entanglement_distances, strata
 from dalign_jax.metrics._two_models import update_features, update_floor, update_leakage
 from dalign_jax.metrics._without_gold import (
   mixture_share,
@@ -90,8 +98,10 @@ from dalign_jax.metrics._without_gold import (
 )
 
 __all__ = [
+  'STRATA',
   'Alignment',
   'AlignmentCurve',
+  'AttackEpsilon',
   'AttackResult',
   'ClusteringScores',
   'ForgettingQuality',
@@ -107,6 +117,7 @@ __all__ = [
   'agreement',
   'alignment_curve',
   'attack_efficacy',
+  'attack_epsilon',
   'attack_features',
   'attack_metrics',
   'attack_null_spread',
@@ -131,6 +142,7 @@ __all__ = [
   'group_accuracy',
   'group_attack',
   'group_gaps',
+  'held_out_alarms',
   'holm',
   'js_divergence',
   'klom',
@@ -149,11 +161,14 @@ __all__ = [
   'nomus',
   'one_feature_attack',
   'one_run_epsilon',
+  'outside_golds',
   'per_class_accuracy',
   'population_attack',
   'population_scores',
   'prediction_auc',
+  'probe_correct',
   'rank_correlation',
+  'recovery_area',
   'recovery_gap',
   'reliability_curve',
   'rf_jsd',

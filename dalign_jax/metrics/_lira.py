@@ -42,6 +42,9 @@ def lira(
   References:
     Nicholas Carlini, Steve Chien, Milad Nasr, Shuang Song, Andreas Terzis, Florian Tramer,
     "Membership Inference Attacks From First Principles", https://arxiv.org/abs/2112.03570.
+
+  Deviation: means and unbiased deviations of the shadow models' scores (the reference
+  implementation: medians, and deviations that divide by K).
   """
   target, shadow = _scores(target_scores, shadow_scores)
   members = _checks.as_mask('shadow_members', shadow_members, shadow.shape)

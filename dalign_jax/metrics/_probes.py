@@ -60,6 +60,43 @@ def linear_probe(
     Seonguk Seo, Dongwan Kim, Bohyung Han, "Revisiting Machine Unlearning with Dimensional
     Alignment", https://arxiv.org/abs/2407.17710.
   """
+  correct = probe_correct(train_features, train_labels, test_features, test_labels)
+  test_labels = np.asarray(test_labels)
+  if forget_classes is None:
+    return ProbeResult(float(correct.mean()), float('nan'))
+  of_forget = np.isin(test_labels, forget_classes)
+  if not of_forget.any():
+    raise errors.InputError(
+      f'forget_classes must have examples in test_labels, got {list(forget_classes)}'
+    )
+  return ProbeResult(float(correct.mean()), float(correct[of_forget].mean()))
+
+
+def probe_correct(
+  train_features: np.ndarray,
+  train_labels: np.ndarray,
+  test_features: np.ndarray,
+  test_labels: np.ndarray,
+) -> np.ndarray:
+  """Which test examples the head of `linear_probe` gets right, for shares of groups.
+
+  Args:
+    train_features: `[N, D]` frozen features that the head is fitted to.
+    train_labels: `[N]` class indices.
+    test_features: `[M, D]`.
+    test_labels: `[M]`.
+
+  Returns:
+    bool `[M]`.
+
+  Raises:
+    ValueError: as `linear_probe`.
+
+  Example:
+    >>> features, labels = np.array([[0.0], [1.0]]), np.array([0, 1])
+    >>> probe_correct(features, labels, np.array([[-1.0], [3.0]]), np.array([0, 0]))
+    array([ True, False])
+  """
   from sklearn import linear_model, preprocessing  # heavy: imported where it is used
 
   train, train_labels = _check('train_', train_features, train_labels)
@@ -71,15 +108,7 @@ def linear_probe(
     )
   scaler = preprocessing.StandardScaler().fit(train)
   head = linear_model.LogisticRegression(max_iter=10_000).fit(scaler.transform(train), train_labels)
-  correct = head.predict(scaler.transform(test)) == test_labels
-  if forget_classes is None:
-    return ProbeResult(float(correct.mean()), float('nan'))
-  of_forget = np.isin(test_labels, forget_classes)
-  if not of_forget.any():
-    raise errors.InputError(
-      f'forget_classes must have examples in test_labels, got {list(forget_classes)}'
-    )
-  return ProbeResult(float(correct.mean()), float(correct[of_forget].mean()))
+  return head.predict(scaler.transform(test)) == test_labels
 
 
 def clustering_scores(

@@ -6,15 +6,41 @@ from dalign_jax import errors
 from dalign_jax.metrics import _checks
 
 
-def recovery_gap(accuracies: np.ndarray, gold: np.ndarray, second_gold: np.ndarray) -> float:
+def recovery_area(accuracies: np.ndarray, gold: np.ndarray) -> float:
+  r"""Area between a model's recovery curve and gold's.
+
+  .. math:: \frac1B \sum_b |acc(m, b) - acc(gold, b)|
+
+  Args:
+    accuracies: `[B]` forget accuracies of the model after recovery with each budget, in [0, 1].
+    gold: `[B]` those of gold.
+
+  Returns:
+    The mean distance, in [0, 1].
+
+  Raises:
+    ValueError: for an empty, non-finite or wrongly shaped argument, or accuracies outside [0, 1].
+
+  Example:
+    >>> recovery_area(np.array([0.0, 0.9]), np.array([0.0, 0.4]))
+    0.25
+  """
+  return _area('accuracies', accuracies, gold)
+
+
+def recovery_gap(
+  accuracies: np.ndarray, gold: np.ndarray, second_gold: np.ndarray, *, resolution: float = 0.0
+) -> float:
   r"""Area between a model's recovery curve and gold's, in noise floors.
 
-  .. math:: \frac{\sum_b |acc(m, b) - acc(gold, b)|}{\sum_b |acc(gold', b) - acc(gold, b)|}
+  .. math:: \frac{A(m, gold)}{\max\{A(gold', gold), \rho\}}, \quad
+    A = \frac1B \sum_b |acc(m, b) - acc(gold, b)|
 
   Args:
     accuracies: `[B]` forget accuracies of the model after recovery with each budget, in [0, 1].
     gold: `[B]` those of gold.
     second_gold: `[B]` those of the second gold.
+    resolution: the smallest floor :math:`\rho`, such as the accuracy of a single image.
 
   Returns:
     The gap; 1 is as far as two golds are apart. Infinite where the two golds have equal curves and
@@ -27,17 +53,23 @@ def recovery_gap(accuracies: np.ndarray, gold: np.ndarray, second_gold: np.ndarr
     >>> round(recovery_gap(np.array([0.0, 0.9]), np.array([0.0, 0.2]), np.array([0.1, 0.2])), 6)
     7.0
   """
-  curves = {'accuracies': accuracies, 'gold': gold, 'second_gold': second_gold}
-  curves = {name: _checks.as_array(name, curve, ('B',)) for name, curve in curves.items()}
-  for name, curve in curves.items():
-    _checks.same_shape('gold', curves['gold'], name, curve)
-    if curve.min() < 0 or curve.max() > 1:
-      raise errors.InputError(f'{name} must be in [0, 1], got {curve.min()} to {curve.max()}')
-  distance = lambda name: float(np.sum(np.abs(curves[name] - curves['gold'])))
-  gap, floor = distance('accuracies'), distance('second_gold')
+  if not 0 <= resolution <= 1:
+    raise errors.InputError(f'resolution must be in [0, 1], got {resolution}')
+  gap = _area('accuracies', accuracies, gold)
+  floor = max(_area('second_gold', second_gold, gold), resolution)
   if floor == 0:
     return np.inf if gap else 0.0
   return gap / floor
+
+
+def _area(name, curve, gold):
+  curves = {'gold': gold, name: curve}
+  curves = {key: _checks.as_array(key, values, ('B',)) for key, values in curves.items()}
+  _checks.same_shape('gold', curves['gold'], name, curves[name])
+  for key, values in curves.items():
+    if values.min() < 0 or values.max() > 1:
+      raise errors.InputError(f'{key} must be in [0, 1], got {values.min()} to {values.max()}')
+  return float(np.mean(np.abs(curves[name] - curves['gold'])))
 
 
 def class_means(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:

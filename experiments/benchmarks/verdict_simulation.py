@@ -28,12 +28,12 @@ class Sizes(NamedTuple):
 
 
 class Row(NamedTuple):
-  """A line of the table: the share of draws in which a test rejects, and what is allowed."""
+  """A number of the table: the share of draws in which a test rejects, in a case and a layout."""
 
   test: str
   case: str
+  layout: str
   share: float
-  allowed: float  # of false alarms; NaN where the share is power
 
 
 def models(rng, count: int, level: np.ndarray, shift: float, model_effect: float) -> np.ndarray:
@@ -50,11 +50,22 @@ def rejections(
   unlearned_shift: float = 0.0,
   original_shift: float = 0.0,
   model_effect: float = 0.0,
+  inherited: float = 0.0,
   pool_examples: bool = False,
 ) -> float:
   """Share of draws in which `nearer_to_gold` or `unlike_gold` (the kind) has p < .05.
 
   The kind `like_gold` is the verdict of both: nearer to gold, and not unlike it.
+
+  Args:
+    kind: of the test.
+    draws: how many audits are simulated.
+    sizes: numbers of models and examples.
+    unlearned_shift: how far unlearned models are from gold.
+    original_shift: how far originals are.
+    model_effect: standard deviation of what all examples of a model share.
+    inherited: share of the variance that an unlearned model takes over from its own original.
+    pool_examples: of `unlike_gold`.
   """
   count = 0
   for draw in range(draws):
@@ -62,16 +73,28 @@ def rejections(
     level = rng.normal(0, 3, size=sizes.examples)
     sample = lambda n, shift, r=rng, at=level: models(r, n, at, shift, model_effect)
     golds, unlearned = sample(sizes.gold, 0.0), sample(sizes.unlearned, unlearned_shift)
-    options = {'seed': draw, 'num_permutations': 199, 'pool_examples': pool_examples}
+    originals = sample(sizes.original, original_shift)
+    if inherited:
+      centred = unlearned - level - unlearned_shift, originals - level - original_shift
+      own, taken = np.sqrt([1 - inherited, inherited])
+      unlearned = level + unlearned_shift + own * centred[0] + taken * centred[1]
     found = True
     if kind != 'unlike_gold':
-      originals = sample(sizes.original, original_shift)
-      found = metrics.nearer_to_gold(unlearned, golds, originals, **options).p_value < ALPHA
+      test = metrics.nearer_to_gold(unlearned, golds, originals, paired=inherited > 0)
+      found = test.p_value < ALPHA
     if kind != 'nearer_to_gold':
+      options = {'seed': draw, 'num_permutations': 199, 'pool_examples': pool_examples}
       is_unlike = metrics.unlike_gold(unlearned, golds, **options).p_value < ALPHA
       found = found and is_unlike == (kind == 'unlike_gold')
     count += found
   return count / draws
+
+
+def band_alarms(draws: int, *, held_out: int, golds: int, degrees: int = 0) -> float:
+  """Mean share of held-out golds that `outside_golds` rejects; golds are normal or Student's."""
+  rng = np.random.default_rng(2)
+  draw = lambda: rng.standard_t(degrees, golds) if degrees else rng.normal(size=golds)
+  return float(np.mean([metrics.held_out_alarms(draw(), held_out) for _ in range(draws)]))
 
 
 def holm_alarms(draws: int, tests: int = 12) -> float:
@@ -96,55 +119,77 @@ def _one_run(true, size, false):
   return metrics.one_run_epsilon(2 * size, 2 * size, true + size - false)
 
 
-def table(draws: int, shifts: Sequence[float] = (0.25, 0.5, 1.0)) -> list[Row]:
-  """All rows."""
+LAYOUTS = {
+  '3/6/3 models': (Sizes(), {}),
+  '3/6/3, model effect .3': (Sizes(), {'model_effect': 0.3}),
+  '3/6/3, half inherited': (Sizes(), {'inherited': 0.5}),
+  '3/6/3, half inherited, model effect .3': (Sizes(), {'inherited': 0.5, 'model_effect': 0.3}),
+  '8/16/8, half inherited, model effect .3': (
+    Sizes(8, 16, 8),
+    {'inherited': 0.5, 'model_effect': 0.3},
+  ),
+}
+_ORIGINALS = {  # case -> shifts of unlearned models and originals
+  'method = gold = original': (0.0, 0.0),
+  'method = original, 1 from gold': (1.0, 1.0),
+  'method midway, original 1 from gold': (0.5, 1.0),
+  'method midway, original 2 from gold': (1.0, 2.0),
+  'original 0.25 from gold': (0.0, 0.25),
+  'original 0.5 from gold': (0.0, 0.5),
+  'original 1 from gold': (0.0, 1.0),
+  'original 2 from gold': (0.0, 2.0),
+}
+_UNLEARNED = {f'unlearned {shift:g} from gold': (shift, 0.0) for shift in (0.25, 0.5, 1.0)}
+CASES = {
+  'nearer_to_gold': _ORIGINALS,
+  'unlike_gold': {'method = gold': (0.0, 0.0), **_UNLEARNED},
+  'like_gold': _ORIGINALS,
+}
+
+
+def table(draws: int) -> list[Row]:
+  """The tests in every case and layout."""
   rows = []
-  alike = ('method = gold = original', {})
-  as_original = {'unlearned_shift': 1.0, 'original_shift': 1.0}
-  midway = {'unlearned_shift': 0.5, 'original_shift': 1.0}
-  kept = ('method = original, 1 from gold', as_original)
-  between = ('method midway, original 1 from gold', midway)
-  names = {
-    'nearer_to_gold': (alike, kept, between),
-    'unlike_gold': (('method = gold', {}),),
-    'like_gold': (alike, kept, between),
-  }
-  layouts = (
-    ('3/6/3 models', Sizes(), {}),
-    ('3/6/3, model effect .3', Sizes(), {'model_effect': 0.3}),
-    ('8/8/8 models', Sizes(8, 8, 8), {}),
-    ('3/3/3 pooled', Sizes(3, 3, 3), {'pool_examples': True}),
-    ('3/3/3 pooled, model effect .3', Sizes(3, 3, 3), {'pool_examples': True, 'model_effect': 0.3}),
-  )
-  for layout, sizes, options in layouts:
-    for kind, cases in names.items():
-      run = lambda k=kind, s=sizes, o=options, **c: rejections(k, draws=draws, sizes=s, **o, **c)
-      rows += [Row(f'{kind}, {layout}', name, run(**case), ALPHA) for name, case in cases]
-      moved = 'unlearned_shift' if kind == 'unlike_gold' else 'original_shift'
-      for shift in shifts:
-        name = f'{moved.split("_")[0]} {shift:g} from gold'
-        rows.append(Row(f'{kind}, {layout}', name, run(**{moved: shift}), np.nan))
-  rows.append(Row('holm', '12 true null hypotheses', holm_alarms(draws), ALPHA))
+  for layout, (sizes, options) in LAYOUTS.items():
+    for kind, cases in CASES.items():
+      for case, shifts in cases.items():
+        moved = dict(zip(('unlearned_shift', 'original_shift'), shifts, strict=True))
+        share = rejections(kind, draws=draws, sizes=sizes, **moved, **options)
+        rows.append(Row(kind, case, layout, share))
+  return rows
+
+
+def bounds(draws: int) -> list[Row]:
+  """Holm's correction, bands of columns and bounds on epsilon."""
+  rows = [Row('holm', '12 true null hypotheses', 'exceeds', holm_alarms(draws))]
+  for golds, held_out in ((6, 3), (16, 8)):
+    for name, degrees in (('normal', 0), ('Student, 3 degrees', 3)):
+      share = band_alarms(draws, held_out=held_out, golds=golds, degrees=degrees)
+      case = f'{held_out} of {golds} golds held out, {name}'
+      rows.append(Row('held_out_alarms', case, 'exceeds', share))
   for name, bound in (('epsilon_lower_bound', _clopper), ('one_run_epsilon', _one_run)):
     for epsilon in (0.0, 1.0):
       share = epsilon_alarms(draws, epsilon, bound)
-      rows.append(Row(name, f'true epsilon {epsilon:g}', share, ALPHA))
+      rows.append(Row(name, f'true epsilon {epsilon:g}', 'exceeds', share))
   return rows
 
 
 def markdown(rows: Sequence[Row]) -> str:
-  """The table in Markdown."""
-  lines = ['| test | case | rejects | false alarms allowed |', '|---|---|---:|---:|']
-  for row in rows:
-    allowed = 'power' if np.isnan(row.allowed) else f'{row.allowed:.2f}'
-    lines.append(f'| {row.test} | {row.case} | {row.share:.3f} | {allowed} |')
+  """Rows as a table in Markdown, layouts side by side."""
+  layouts = list(dict.fromkeys(row.layout for row in rows))
+  found = {(row.test, row.case, row.layout): row.share for row in rows}
+  lines = [f'| test | case | {" | ".join(layouts)} |', f'|---|---|{"---:|" * len(layouts)}']
+  for test, case in dict.fromkeys((row.test, row.case) for row in rows):
+    shares = ' | '.join(f'{found[test, case, layout]:.3f}' for layout in layouts)
+    lines.append(f'| `{test}` | {case} | {shares} |')
   return '\n'.join(lines)
 
 
 def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments {argv[1:]}')
-  print(markdown(table(_DRAWS.value)))
+  for part in (table, bounds):
+    print(markdown(part(_DRAWS.value)), end='\n\n')
 
 
 if __name__ == '__main__':

@@ -3,7 +3,9 @@
 Formulas and sources are in the docstrings of `dalign_jax.metrics`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+import dataclasses
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +17,11 @@ from experiments.problem import preparation
 Logits = dict[str, np.ndarray]  # by set
 Scores = tuple[np.ndarray, np.ndarray]  # of members, of non-members; larger is more likely a member
 RATES = np.logspace(-4, 0, 81)  # false-positive rates of the ROC curves
+_OFFLINE_A = 0.3  # of RMIA, where it is not tuned
 
 
-class Case(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
   """The outputs that attacks may use.
 
   Attributes:
@@ -25,12 +29,33 @@ class Case(NamedTuple):
     members: logits of the group's members.
     shadows: logits of shadows that went through the group's procedure, on forget.
     references: for each member, logits of models that never trained on the forget set.
+    pair: the first two shadows before unlearning, on forget and validation; empty: RMIA is not
+      tuned.
   """
 
   job: preparation.Job
   members: list[Logits]
   shadows: list[Logits]
   references: list[list[Logits]]
+  pair: Sequence[Logits] = ()
+
+  @functools.cached_property
+  def offline_a(self) -> float:
+    """RMIA's a: the best on the first of the pair, with the second as its reference."""
+    if len(self.pair) < 2:
+      return _OFFLINE_A
+    target, reference = self.pair[:2]
+    labels = self.job.sets['forget'].labels
+    members = np.zeros(len(labels), bool)
+    members[self.job.shadow_forget_rows(0)] = True
+    log_p = lambda logits, name: _log_probability(self.job, logits, name)
+    return metrics.tune_offline_a(
+      log_p(target, 'forget'),
+      members,
+      log_p(reference, 'forget')[None],
+      log_p(target, 'validation'),
+      log_p(reference, 'validation')[None],
+    )
 
 
 class Attack(NamedTuple):
@@ -70,8 +95,24 @@ def run(attack: Attack, case: Case) -> Result:
     'auc': float(np.mean(aucs)),
     'tpr_at_1_percent': together.tpr_at_1_percent,
     'tpr_at_01_percent': together.tpr_at_01_percent,
+    'epsilon': metrics.attack_epsilon(*pooled, seed=seed).threshold,
   }
   return Result(values, metrics.roc_curve(*pooled, RATES), aucs)
+
+
+def shadow_masks(job: preparation.Job, count: int) -> np.ndarray:
+  """bool `[count, N]`: which forget examples each shadow was trained on and then unlearned."""
+  unlearned = np.zeros((count, len(job.sets['forget'])), bool)
+  for index, rows in enumerate(unlearned):
+    rows[job.shadow_forget_rows(index)] = True
+  return unlearned
+
+
+def pools_variance(job: preparation.Job) -> bool:
+  """Whether U-LiRA fits one variance to all examples, as too few shadows leave no choice."""
+  masks = shadow_masks(job, max(2, job.config.shadows - job.config.shadows % 2) - 2)
+  masks = masks[:, masks.any(0)]  # the others of an attacked pair
+  return not masks.size or metrics.needs_pooled_variance(masks, ~masks)
 
 
 def _u_lira(case):
@@ -87,17 +128,13 @@ def _u_lira(case):
   shadows = case.shadows[: job.config.shadows]
   count = len(shadows) - len(shadows) % 2
   scores = np.stack([score(logits['forget'], labels) for logits in shadows[:count]])
-  unlearned = np.zeros(scores.shape, bool)
-  for index, rows in enumerate(unlearned):
-    rows[job.shadow_forget_rows(index)] = True
+  unlearned = shadow_masks(job, count)
   used = unlearned.any(0)  # of an odd number, one example is in no shadow at all
   scores, unlearned = scores[:, used], unlearned[:, used]
   found = []
   for target in range(count):
     others = np.arange(count) // 2 != target // 2
-    chance = metrics.u_lira(
-      scores[target], scores[others], unlearned[others], ~unlearned[others], pooled_variance=True
-    )
+    chance = metrics.u_lira(scores[target], scores[others], unlearned[others], ~unlearned[others])
     found.append((chance[unlearned[target]], chance[~unlearned[target]]))
   return found
 
@@ -108,29 +145,33 @@ def _of_members(scores: Callable) -> Callable[[Case], list[Scores]]:
   def run_on_members(case):
     rows = one_model.matched_rows(case.job)
     pairs = zip(case.members, case.references, strict=True)
-    return [scores(case.job, member, references, rows) for member, references in pairs]
+    return [scores(case, member, references, rows) for member, references in pairs]
 
   return run_on_members
 
 
-def _rmia(job, member, references, rows):
-  log_probability = lambda logits, name: (
-    -metrics.cross_entropy_scores(logits[name], job.sets[name].labels)
-  )
+def _log_probability(job, logits, name):
+  return -metrics.cross_entropy_scores(logits[name], job.sets[name].labels)
+
+
+def _rmia(case, member, references, rows):
+  log_probability = functools.partial(_log_probability, case.job)
   population = log_probability(member, 'validation')
   population_reference = np.stack([log_probability(r, 'validation') for r in references])
   scores = []
   for name in rows:
     target = log_probability(member, name)[rows[name]]
     reference = np.stack([log_probability(r, name)[rows[name]] for r in references])
-    scores.append(metrics.rmia(target, reference, population, population_reference))
+    scores.append(
+      metrics.rmia(target, reference, population, population_reference, offline_a=case.offline_a)
+    )
   return tuple(scores)
 
 
-def _population(job, member, references, rows):
+def _population(case, member, references, rows):
   """Out-of-fold decision values of a regression on loss, confidence, entropy, modified entropy."""
   del references
-  features = []
+  job, features = case.job, []
   for name in rows:
     logits, labels = member[name][rows[name]], job.sets[name].labels[rows[name]]
     features.append(metrics.attack_features(logits, labels))

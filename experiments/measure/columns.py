@@ -1,11 +1,17 @@
-"""The columns of the tables: measures of one model, then those of a group of models."""
+"""The columns of the tables: of one model, of a group of models, of recovery and audits."""
 
 from dalign_jax import evaluation
-from experiments.measure import many_seeds
+from experiments.measure import audit_columns, many_seeds, recovery
 
 Column = evaluation.Measure
 
-COLUMNS = tuple(m for m in (*evaluation.MEASURES, *many_seeds.MEASURES) if m.head)
+_ALL = (
+  *evaluation.MEASURES,
+  *many_seeds.MEASURES,
+  *recovery.MEASURES,
+  *audit_columns.MEASURES,
+)
+COLUMNS = tuple(m for m in _ALL if m.head)
 
 
 def markdown() -> str:

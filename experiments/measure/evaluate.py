@@ -8,13 +8,22 @@ import functools
 
 import numpy as np
 
-from dalign_jax import checkpoints, digests, errors, evaluation, prediction, types
+from dalign_jax import checkpoints, digests, errors, evaluation
 from dalign_jax.store import files, progress
-from experiments.measure import many_seeds, one_model, predictions, seed_groups
+from experiments.measure import (
+  audit,
+  many_seeds,
+  models,
+  one_model,
+  predictions,
+  recovery,
+  seed_groups,
+  verdict,
+)
 from experiments.measure import rows as rows_lib
 from experiments.problem import preparation
 
-FORMAT = 6  # to be raised when a measure changes (a new one is noticed): evaluates again
+FORMAT = 7  # to be raised when a measure changes (a new one is noticed): evaluates again
 
 
 def evaluate(job: preparation.Job, labels: list[str]) -> None:
@@ -36,14 +45,17 @@ def evaluate(job: preparation.Job, labels: list[str]) -> None:
       raise errors.InputError(
         f'no model in {model.checkpoint}; run its stage first', argument='stages'
       )
-  outputs = functools.lru_cache(maxsize=4)(functools.partial(_outputs, job))
+  outputs = functools.lru_cache(maxsize=4)(functools.partial(models.outputs, job))
   todo = [(g, i) for g, i in chosen if not _is_fresh(job, g, i)]
   todo.sort(key=lambda item: item[1])  # members of a number share original and gold
   with progress.bar('evaluate') as shown:
     for done, (group, number) in enumerate(todo):
       shown.update(done, len(todo), group.name)
       _evaluate_member(job, group, number, outputs)
-  logits = functools.cache(functools.partial(_logits, job))
+  if job.config.has_recovery:
+    audit.evaluate(job, sorted(chosen, key=lambda item: item[1]), outputs)
+    recovery.evaluate(job, [g.members[i] for g, i in chosen if i < recovery.MOST_SEEDS])
+  logits = functools.cache(functools.partial(models.logits, job))
   whole = found if job.config.is_full and is_whole else []
   wide = [g for g in whole if not _is_group_fresh(job, g)]
   with progress.bar('evaluate groups') as shown:
@@ -74,8 +86,12 @@ def read_rows(job: preparation.Job) -> rows_lib.Results:
 
 def _row(job, group) -> rows_lib.Row:
   first = group.members[0]
-  seeds = tuple(files.read_json(m.folder / 'evaluation.json')['values'] for m in group.members)
+  seeds = [files.read_json(m.folder / 'evaluation.json')['values'] for m in group.members]
   arrays = files.read_arrays(first.folder / 'plots.npz')
+  if job.config.has_recovery:
+    more = audit.read_values(job, group), recovery.read_values(job, group)
+    seeds = [values | a | r for values, a, r in zip(seeds, *more, strict=True)]
+    arrays |= recovery.read_arrays(job, group)
   found = {}
   if job.config.is_full and _is_group_fresh(job, group):
     found = files.read_json(group.file(job, '.json'))
@@ -85,7 +101,7 @@ def _row(job, group) -> rows_lib.Row:
   return rows_lib.Row(
     group.name,
     'oracle' if 'gold' in records[0] else group.kind,
-    seeds,
+    tuple(seeds),
     {**records[0], **times},
     arrays,
     first.folder,
@@ -96,12 +112,13 @@ def _row(job, group) -> rows_lib.Row:
 
 
 def _evaluate_member(job, group, number, outputs) -> None:
-  original, gold = _references(job, number)
+  original, gold = models.references(job, number)
   model = group.members[number]
   measured = outputs(model)
   values = one_model.scalars(
     job, measured, outputs(gold), outputs(original), is_gold=group.kind == 'gold'
   )
+  verdict.write(job, model.folder, measured)
   predictions.evaluate(model.folder, outputs(gold)['forget'].logits, job.sets['forget'].labels)
   arrays = one_model.arrays(job, measured) if number == 0 else {}
   if arrays:
@@ -127,7 +144,8 @@ def _evaluate_group(job, group, logits) -> None:
     original=[logits(m) for m in original.members],
     gold=[logits(m) for m in gold.members],
     references=[[logits(r) for r in second.members if r.folder != m.folder] for m in group.members],
-    state=_restore(job, group.members[0]),
+    state=models.restore(job, group.members[0]),
+    pair=[logits(m, ('forget', 'validation')) for m in original.shadows[:2]],
     is_gold=group.kind == 'gold',
   )
   files.write_arrays(group.file(job, '.npz'), result.arrays)
@@ -142,23 +160,17 @@ def _evaluate_group(job, group, logits) -> None:
   )
 
 
-def _references(job, number) -> tuple[seed_groups.Model, seed_groups.Model]:
-  """Original and gold that the member of this number is compared with."""
-  original, gold, _ = seed_groups.standing(job)
-  return original.members[number % len(original.members)], gold.members[number]
-
-
 def _settings(job, model, number) -> dict:
   """The settings that an evaluation depends on."""
-  original, gold = _references(job, number)
+  original, gold = models.references(job, number)
   return {
     'format': FORMAT,
     'measures': [measure.key for measure in evaluation.MEASURES],
     'da_energy': job.config.da_energy,
     'evaluation_seed': job.config.evaluation_seed,
-    'model': _digest(job, model.checkpoint),
-    'original': _digest(job, original.checkpoint),
-    'gold': _digest(job, gold.checkpoint),
+    'model': models.digest(job, model.checkpoint),
+    'original': models.digest(job, original.checkpoint),
+    'gold': models.digest(job, gold.checkpoint),
   }
 
 
@@ -170,7 +182,7 @@ def _group_settings(job, group) -> dict:
     'evaluation_seed': job.config.evaluation_seed,
     'relearn_epochs': job.config.relearn_epochs,
     'shadows': job.config.shadows,
-    'models': [[_digest(job, m.checkpoint) for m in (*g.members, *g.shadows)] for g in used],
+    'models': [[models.digest(job, m.checkpoint) for m in (*g.members, *g.shadows)] for g in used],
   }
 
 
@@ -178,6 +190,8 @@ def _is_fresh(job, group, number) -> bool:
   model = group.members[number]
   there = _read(model.folder / 'evaluation.json')
   if there is None or there['settings'] != _settings(job, model, number):
+    return False
+  if not job.is_multi_label and not verdict.is_kept(model.folder):
     return False
   if (model.folder / 'prediction.npz').exists() and not _is_whole(model.folder / 'reliability.npz'):
     return False
@@ -205,13 +219,6 @@ def _is_whole(path, digest: str | None = None) -> bool:
   return True
 
 
-def _digest(job, checkpoint) -> str | None:
-  """The digest in a model's record; None where there is no model."""
-  if checkpoint not in job.digests and checkpoints.exists(checkpoint):
-    job.digests[checkpoint] = checkpoints.read_record(checkpoint)['digest']
-  return job.digests.get(checkpoint)
-
-
 def _read(path):
   """An evaluation; None where there is none, or one that cannot be read."""
   if not path.exists():
@@ -221,21 +228,3 @@ def _read(path):
   except files.DamagedError as error:
     progress.say(f'measured again: {error}')
     return None
-
-
-def _restore(job, model) -> types.ModelState:
-  return checkpoints.restore(model.checkpoint, job.template)[0]
-
-
-def _logits(job, model, names=None) -> dict[str, np.ndarray]:
-  """Logits on all sets or on those named."""
-  outputs = evaluation.finite(_outputs(job, model, names))
-  return {name: of_set.logits for name, of_set in outputs.items()}
-
-
-def _outputs(job, model, names=None) -> dict[str, types.Outputs]:
-  state = _restore(job, model)
-  return {
-    name: prediction.predict(job.apply_fn, state, job.sets[name].images, devices=job.devices)
-    for name in names or job.sets
-  }

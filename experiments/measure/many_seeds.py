@@ -5,7 +5,7 @@ Formulas and sources are in the docstrings of `dalign_jax.metrics`; docs/evaluat
 read the metrics.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 from typing import NamedTuple
@@ -73,6 +73,7 @@ def measure(
   references: list[list[Logits]],
   state: types.ModelState,
   is_gold: bool,
+  pair: Sequence[Logits] = (),
 ) -> Result:
   """Everything about a group.
 
@@ -87,9 +88,10 @@ def measure(
       set and other than the member.
     state: the first member, whose relearning is timed.
     is_gold: whether the group is the reference itself; distances are left out.
+    pair: the first two shadows before unlearning, which tune RMIA.
   """
   group = Group(
-    case=attacks.Case(job, members, shadows, references),
+    case=attacks.Case(job, members, shadows, references, pair),
     original=original,
     gold=None if is_gold else gold,
     state=state,
@@ -150,7 +152,7 @@ _distance = functools.partial(_full, digits=2, is_distance=True)
 
 
 def _of_attack(attack: attacks.Attack) -> tuple[evaluation.Measure, ...]:
-  """AUC and true-positive rates of an attack."""
+  """AUC, true-positive rates and bound on epsilon of an attack."""
   of = lambda name: lambda group: group.attacked[attack.key].values[name]
   key = lambda name: f'{attack.key}_{name}'
   rate = 'Its true-positive rate at {} % false positives, %, over all models together.'
@@ -160,6 +162,14 @@ def _of_attack(attack: attacks.Attack) -> tuple[evaluation.Measure, ...]:
     _full(key('auc'), attack.head, attack.meaning, of('auc')),
     rates(key(one), f'{attack.head} @1%', rate.format(1), of(one)),
     rates(key(tenth), '', rate.format(0.1), of(tenth)),
+    _full(
+      key('epsilon'),
+      f'{attack.head} eps >=',
+      'Lower bound on epsilon at 95 % from its scores over all models together; one half of them '
+      'chose the threshold. Never a guarantee.',
+      of('epsilon'),
+      digits=2,
+    ),
   )
 
 
@@ -186,6 +196,12 @@ MEASURES: tuple[evaluation.Measure, ...] = (
     _forgetting_quality,
   ),
   *(entry for attack in attacks.ATTACKS for entry in _of_attack(attack)),
+  _full(
+    'rmia_offline_a',
+    '',
+    "RMIA's a, tuned on a pair of shadows.",
+    lambda group: group.case.offline_a,
+  ),
   _full(
     'relearn_epochs',
     'relearn',

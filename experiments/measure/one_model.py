@@ -10,6 +10,7 @@ import numpy as np
 from sklearn import decomposition
 
 from dalign_jax import evaluation, metrics
+from experiments.measure import models
 from experiments.problem import preparation
 
 ENERGIES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99)
@@ -35,16 +36,7 @@ def scalars(
     is_gold: whether the model is the reference itself; distances to gold are left out.
     keys: which to measure, None for all.
   """
-  case = evaluation.Case(
-    sets=job.sets,
-    outputs=outputs,
-    original=original,
-    gold=None if is_gold else gold,
-    num_classes=job.num_classes,
-    forgotten_subclass=job.forgets_subclass,
-    energy=job.config.da_energy,
-    seed=job.config.evaluation_seed,
-  )
+  case = models.case(job, outputs, original, None if is_gold else gold)
   values = evaluation.measure(case, keys=keys)
   if keys is None and case.inside_classes:
     labels = job.sets['test'].labels

@@ -1,9 +1,11 @@
-"""Relearn time: how soon a model knows the forget set again."""
+"""Relearning: how soon a model knows the forget set again when it is trained on it."""
+
+from collections.abc import Iterator
 
 import numpy as np
 
 from dalign_jax import data as data_lib
-from dalign_jax import metrics, optim, parallel, prediction, seeds, training, types
+from dalign_jax import metrics, optim, parallel, prediction, recovery, seeds, training, types
 from experiments.problem import preparation
 
 _OPTIMIZER, _BATCH_SIZE = optim.sgd(0.01, momentum=0.9), 64
@@ -25,9 +27,26 @@ def relearn_epochs(job: preparation.Job, model: types.ModelState, target_loss: f
 
   Deviation: a target below 0.01 nats is raised to that.
   """
+  target, labels = max(target_loss, _LEAST_LOSS), job.sets['forget'].labels
+  for epoch, logits in enumerate(_epochs(job, model, job.config.relearn_epochs)):
+    if np.mean(metrics.cross_entropy_scores(logits, labels)) <= target:
+      return float(epoch)
+  return float(job.config.relearn_epochs + 1)
+
+
+def curve(
+  job: preparation.Job, model: types.ModelState, *, num_epochs: int
+) -> recovery.RecoveryCurve:
+  """Forget accuracy while a copy is fine-tuned on the forget set, after 0, 1, ... epochs."""
+  labels = job.sets['forget'].labels
+  rates = [metrics.accuracy(logits, labels) for logits in _epochs(job, model, num_epochs)]
+  return recovery.RecoveryCurve(np.arange(num_epochs + 1.0), np.array(rates))
+
+
+def _epochs(job, model, num_epochs) -> Iterator[np.ndarray]:
+  """Logits of the forget set before and after each epoch on it."""
   devices = tuple(parallel.local_devices(job.devices))  # this process alone evaluates
   count = len(devices)
-  target = max(target_loss, _LEAST_LOSS)
   forget = job.sets['forget']
   loss_fn = training.ClassificationLoss(job.apply_fn, 'forget', 'none')
   step = training.make_step(loss_fn, _OPTIMIZER, devices=devices)
@@ -35,12 +54,10 @@ def relearn_epochs(job: preparation.Job, model: types.ModelState, target_loss: f
   state = parallel.replicate(training.init_state(model, _OPTIMIZER), devices)
   key = seeds.stream(job.config.evaluation_seed, 'relearn')
   batch_size = count * -(-_BATCH_SIZE // count)
-  for epoch in range(job.config.relearn_epochs + 1):
+  for epoch in range(num_epochs + 1):
     now = parallel.fetch(state).model
     outputs = prediction.predict(job.apply_fn, now, forget.images, devices=devices)
-    if np.mean(metrics.cross_entropy_scores(outputs.logits, forget.labels)) <= target:
-      return float(epoch)
+    yield np.nan_to_num(np.asarray(outputs.logits), nan=0.0, posinf=1e6, neginf=-1e6)
     rng = training.epoch_rng(key, epoch)
     batches = {'forget': data_lib.epoch_batches(len(forget), batch_size, rng)}
     state, _ = training.run_steps(step, state, data, batches, key)
-  return float(job.config.relearn_epochs + 1)

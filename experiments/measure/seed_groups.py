@@ -67,6 +67,7 @@ def runs(job: preparation.Job) -> list[Group]:
 def of_run(job: preparation.Job, label: str, name: str, seed: int | None = None) -> Group:
   """The results of a method, by default those of this run's `--unlearn_seed`."""
   models = lambda folders: [Model(f, f / 'unlearned') for f in folders]
-  kind = 'control' if hparams.method_of(label) == config_lib.CONTROL else 'unlearned'
+  controls = {config_lib.CONTROL, *job.config.controls}
+  kind = 'control' if hparams.method_of(label) in controls else 'unlearned'
   members = models(job.run_folders(label, seed))
   return Group(name, kind, members, models(job.run_shadow_folders(label, seed)))

@@ -1,5 +1,6 @@
 """Memorisation scores of training images, from models trained without a part of them."""
 
+from collections.abc import Callable
 import dataclasses
 import hashlib
 import json
@@ -14,12 +15,13 @@ from dalign_jax.store import files, progress
 from experiments import config as config_lib
 from experiments.problem import ensembles, preparation
 
+_FILE = 'scores.npz'
 _PARTS = 3  # each model is trained without one of so many parts
 _NOT_ASKED = ('forget', 'original_seed', 'gold_seed')  # settings that scores do not depend on
 
 
 class Scores(NamedTuple):
-  """Memorisation scores `[N]` of all rows (0 for those not trained on), and of what data."""
+  """Scores `[N]` of all rows (0 for those not trained on), and of what data."""
 
   values: np.ndarray
   data_hash: str
@@ -38,10 +40,37 @@ def scores(config: config_lib.Config) -> Scores:
       f'must be a multiple of {_PARTS}, got {config.memorisation_models}',
       argument='memorisation_models',
     )
+  return stored(config, _FILE, 'memorisation', _compute)
+
+
+def is_kept(config: config_lib.Config) -> bool:
+  """Whether memorisation scores of a configuration's training images have been computed."""
+  return (folder_of(config) / _FILE).exists()
+
+
+def kept(config: config_lib.Config) -> Scores | None:
+  """The memorisation scores, if they have been computed."""
+  return _read(folder_of(config) / _FILE) if is_kept(config) else None
+
+
+def stored(config: config_lib.Config, file: str, title: str, compute: Callable) -> Scores:
+  """Scores from a file, or computed and kept there.
+
+  Args:
+    config: of the run.
+    file: name of the file, beside the models.
+    title: for people.
+    compute: `(job, folder)` to the scores of retain and forget rows, in this order; None on
+      processes other than the first.
+  """
   folder = folder_of(config)
-  path = folder / 'scores.npz'
+  path = folder / file
   if not parallel.agree(path.exists()):
-    _compute(config, folder, path)
+    _make(config, folder, path, title, compute)
+  return _read(path)
+
+
+def _read(path):
   found = files.read_arrays(path, keys=['scores', 'data_hash'])
   if found['scores'].ndim != 1 or found['data_hash'].ndim:
     raise files.DamagedError(path, f'scores are {list(found["scores"].shape)}')
@@ -56,7 +85,7 @@ def folder_of(config: config_lib.Config) -> pathlib.Path:
   return pathlib.Path(os.path.expanduser(config.workdir)) / 'memorisation' / name
 
 
-def _compute(config, folder, path):
+def _make(config, folder, path, title, compute):
   # held-out rows are the same for every request that chooses among the training rows
   config = dataclasses.replace(
     config, forget='random:0.5', evaluation='standard', num_seeds=1, num_gold=2, member=-1
@@ -64,21 +93,26 @@ def _compute(config, folder, path):
   with files.locked_by_writer(folder):
     job = preparation.prepare(config, folder)
     preparation.fix(job)
-    parallel.barrier('memorisation')
-    rows = np.concatenate([job.split.retain, job.split.forget])
-    subsets = {k: _subset(config, k, len(rows)) for k in range(config.memorisation_models)}
-    folders = {k: folder / 'memorisation' / f'seed_{k}' for k in subsets}
-    keys = {k: seeds.stream(k, 'memorisation') for k in subsets}
-    ensembles.make_ensemble(job, 'memorisation', folders, keys, job.training_set, subsets)
+    parallel.barrier(title)
+    found = compute(job, folder)
     if parallel.is_main_process():
-      found = _measure(job, folders, subsets)
+      rows = np.concatenate([job.split.retain, job.split.forget])
       values = np.zeros(sum(len(rows) for rows in vars(job.split).values()), np.float32)
       values[rows] = found
       files.write_arrays(path, {'scores': values, 'data_hash': np.array(job.data_hash)})
       progress.say(
-        f'memorisation: mean {found.mean():.3f}, 90th percentile {np.quantile(found, 0.9):.3f}'
+        f'{title}: mean {found.mean():.3g}, 90th percentile {np.quantile(found, 0.9):.3g}'
       )
     parallel.barrier('scores')
+
+
+def _compute(job, folder) -> np.ndarray | None:
+  config, size = job.config, len(job.training_set)
+  subsets = {k: _subset(config, k, size) for k in range(config.memorisation_models)}
+  folders = {k: folder / 'memorisation' / f'seed_{k}' for k in subsets}
+  keys = {k: seeds.stream(k, 'memorisation') for k in subsets}
+  ensembles.make_ensemble(job, 'memorisation', folders, keys, job.training_set, subsets)
+  return _measure(job, folders, subsets) if parallel.is_main_process() else None
 
 
 def _subset(config, index, size) -> np.ndarray:

@@ -121,9 +121,10 @@ def _check(job):
     raise errors.InputError(
       f'must be 0 for attributes, got {job.recipe.label_smoothing}', argument='label_smoothing'
     )
-  if job.config.is_full and job.is_multi_label:
+  if job.config.has_recovery and job.is_multi_label:
     raise errors.InputError(
-      'full is for one label an image, not for attributes', argument='evaluation'
+      f'{job.config.evaluation} is for one label an image, not for attributes',
+      argument='evaluation',
     )
   if job.config.is_full and len(job.sets['forget']) < 10:
     raise errors.InputError(

@@ -42,7 +42,7 @@ def make(config: config_lib.Config, scores: np.ndarray | None = None) -> Made:
 
   Args:
     config: the settings.
-    scores: memorisation scores of all rows, for `--forget=memorised:SHARE`.
+    scores: scores of all rows, for requests such as `--forget=memorised:SHARE`.
 
   Raises:
     errors.InputError: naming the flag that cannot be followed.

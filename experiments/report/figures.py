@@ -8,10 +8,10 @@ import numpy as np
 
 from dalign_jax import hparams
 from dalign_jax.store import files
-from experiments.measure import attacks, many_seeds, predictions
+from experiments.measure import attacks, many_seeds, predictions, recovery_procedures
 from experiments.measure import rows as rows_lib
 from experiments.problem import preparation
-from experiments.report import plots
+from experiments.report import plots, recovery_plot
 
 _RUN = ('unlearned', 'oracle')
 
@@ -64,6 +64,7 @@ def draw(job: preparation.Job, rows: rows_lib.Results) -> list[Figure]:
       plots.histograms(rows),
       'Margins (log odds of the true label) of forget and of unseen images of the same classes.',
     ),
+    *_recovery(rows),
     *_attacks(job, rows),
     *_reliability(rows),
     *_perturbed(rows),
@@ -117,6 +118,13 @@ def _curves(rows):
     curves = plots.training_curves(unlearning)
     found.append(Figure('unlearning', curves, 'Losses of each epoch while unlearning, nats.'))
   return found
+
+
+def _recovery(rows):
+  if not any(name.startswith('recovery_') for row in rows for name in row.arrays):
+    return []
+  caption = 'What comes back: forget accuracy after each recovery procedure, mean over seeds.'
+  return [Figure('recovery', recovery_plot.recovery(rows, recovery_procedures.PROCEDURES), caption)]
 
 
 def _attacks(job, rows):

@@ -6,7 +6,7 @@ import pathlib
 import urllib.parse
 
 from experiments.measure import rows as rows_lib
-from experiments.report import table
+from experiments.report import error_rates, table
 
 
 def link(text: str, path: pathlib.Path, folder: pathlib.Path) -> str:
@@ -28,19 +28,21 @@ def results(rows: rows_lib.Results, folder: pathlib.Path, part: str = 'main') ->
   Args:
     rows: original, gold, second gold and the methods.
     folder: of the page.
-    part: 'main', or 'full' for distributions and strong attacks.
+    part: of the columns, such as 'main'.
   """
   shown = table.columns(rows, part)
+  grey = error_rates.grey(shown, rows)
+  classes = {c.head: ' class="grey"' for c in shown if c.key in grey}
   meanings = {c.head: c.meaning for c in shown}
   head = ''.join(
-    f'<th title="{html.escape(meanings.get(h, ""))}">{html.escape(h)}</th>'
+    f'<th{classes.get(h, "")} title="{html.escape(meanings.get(h, ""))}">{html.escape(h)}</th>'
     for h in table.heads(shown, part)
   )
-  body = ''.join(_line(line, shown, part, folder) for line in table.lines(rows))
+  body = ''.join(_line(line, shown, part, folder, grey) for line in table.lines(rows))
   return _table(head, body)
 
 
-def _line(line, shown, part, folder):
+def _line(line, shown, part, folder, grey):
   row, texts = line.row, table.texts(line, shown, part)
   flags = row.folder / 'flags.txt'
   name = link(texts[0], flags, folder) if flags.exists() else html.escape(texts[0])
@@ -49,7 +51,8 @@ def _line(line, shown, part, folder):
     cell, gap = line.cells[column.key], ''
     if cell.gap is not None and not column.is_distance:
       gap = f'<small>gap {cell.gap * column.scale:.{column.digits}f}</small>'
-    mark = ' class=floor' if cell.at_floor else ''
+    names = ['floor'] * cell.at_floor + ['grey'] * (column.key in grey)
+    mark = f' class="{" ".join(names)}"' if names else ''
     cells.append(f'<td{mark}>{html.escape(text)}{gap}</td>')
   cells += [f'<td>{html.escape(t)}</td>' for t in texts[1 + len(shown) :]]
   kind = ' class=gold' if row.kind.endswith('gold') else ''

@@ -19,6 +19,7 @@ th button:focus-visible { outline: 2px solid; }
 th[aria-sort=ascending] button::after { content: ' \\2191'; }
 th[aria-sort=descending] button::after { content: ' \\2193'; }
 td.floor { background: #2a02; }
+td.grey, th.grey { opacity: .4; }
 td small { display: block; opacity: .65; }
 tr.gold td { background-color: color-mix(in srgb, Canvas 86%, #da3); }
 figure { display: inline-block; margin: .5rem 1rem .5rem 0; vertical-align: top; max-width: 100%; }

@@ -1,22 +1,23 @@
 """Writes `report.html` (one file, works offline), `report.md`, `report.csv` and `rows.json`."""
 
-import collections
 from collections.abc import Sequence
 import html
 
-from dalign_jax import hparams
 from dalign_jax.store import files, progress
 from experiments.measure import attacks, evaluate, many_seeds, predictions
 from experiments.measure import rows as rows_lib
+from experiments.measure import verdict as verdict_lib
 from experiments.problem import preparation
-from experiments.report import figures, html_tables, page, rows_file, table
+from experiments.report import error_rates, figures, headline, html_tables, page, rows_file, table
+from experiments.report import parts as parts_lib
 
 _RUN = ('unlearned', 'oracle')
 _LEAST_MOVE = 0.1  # of the way from original to gold: below it, a method did next to nothing
 READING = (
   'Compare every number with that of gold, the model retrained without the '
-  'forget set: nearer to gold is better; higher or lower is not. "=" marks a gap to gold no larger '
-  'than the gap between two golds (the floor). Avg Gap: mean absolute gap to gold over forget, '
+  'forget set: nearer to gold is better; higher or lower is not. "=" marks a value that '
+  'another gold could have: inside the 95 % band of golds, or, with fewer than four golds, no '
+  'further from gold than a second gold. Avg Gap: mean absolute gap to gold over forget, '
   'retain and test accuracy and the attack, in points. ToW: product of one minus the three '
   'accuracy gaps, 1 is gold. '
   'Seconds without compilation; "of gold" is the share of the time that training gold took. In '
@@ -32,7 +33,7 @@ _ORACLE = (
   'An oracle knows which forget images gold gets right: it shows what could be reached, is no '
   'method, and is not ranked'
 )
-
+_RANKS = 'Ranks have no error rate: what can be told apart is said in the headline.'
 
 Section = tuple[str, list[list[str]], str]  # title, table, words
 
@@ -41,15 +42,21 @@ def write(job: preparation.Job) -> None:
   """Writes the three reports and prints the table and where they are."""
   rows = evaluate.read_rows(job)
   notes = warnings(rows)
-  text = tables(rows, _sections(job, rows))
+  verdict = verdict_lib.judge(rows, seed=job.config.evaluation_seed)
+  sections, first = _sections(job, rows, verdict), headline.words(rows, verdict)
+  text = tables(rows, sections)
   title = f'Unlearning {job.config.forget} from {job.config.model} on {job.config.dataset}'
   files.write_text(job.folder / 'report.csv', table.to_csv(rows))
-  files.write_text(job.folder / 'report.md', _markdown(job, rows, title, text, notes))
+  files.write_text(
+    job.folder / 'report.md', _markdown(job, rows, title, text, notes, first, sections)
+  )
   rows_file.write(job.folder, rows_file.Record(title, notes, rows))
   drawn = figures.draw(job, rows)
   figures.write(job, drawn)
-  files.write_text(job.folder / 'report.html', _html(job, rows, title, notes, drawn))
-  progress.say(f'\n{text}\n\n= within the noise floor')
+  files.write_text(
+    job.folder / 'report.html', _html(job, rows, title, notes, drawn, first, sections)
+  )
+  progress.say(f'\n{text}\n\n= within the noise floor\n{first}')
   for note in notes:
     progress.say(f'warning: {note}')
   progress.say(f'report: {job.folder / "report.html"}')
@@ -57,15 +64,24 @@ def write(job: preparation.Job) -> None:
 
 def tables(rows: rows_lib.Results, sections: Sequence[Section] = ()) -> str:
   """The tables as Markdown: methods against gold, distributions and attacks, rankings, sections."""
-  grids = [table.ranking(rows), *(cells for _, cells, _ in sections)]
-  parts = [table.markdown(rows), table.markdown(rows, 'full')]
-  parts += [table.grid(cells) for cells in grids if cells]
-  return '\n\n'.join(part for part in parts if part)
+  found = [table.markdown(rows)]
+  for part, (title, _) in parts_lib.PARTS.items():
+    found += [f'**{title}**', text] if (text := table.markdown(rows, part)) else []
+  found += [table.grid(cells)] if (cells := table.ranking(rows)) else []
+  for title, cells, _ in sections:
+    found += [f'**{title}**', table.grid(cells)]
+  return '\n\n'.join(found)
 
 
-def _sections(job, rows) -> list[Section]:
+def _sections(job, rows, verdict) -> list[Section]:
   """Title, table and words of what only some problems and methods have."""
   sections = [
+    ('Verdict', headline.grid(verdict), headline.WORDS),
+    (
+      'False alarms of the columns',
+      error_rates.table(table.columns(rows), rows),
+      error_rates.WORDS,
+    ),
     ('Inside the classes', predictions.class_table(rows, job.class_names), _CLASSES),
     (
       'Predictions of what gold knows',
@@ -129,43 +145,6 @@ def _missed_leaks(rows) -> list[str]:
   return notes
 
 
-def verdict(rows: rows_lib.Results) -> str:
-  """The table in words."""
-  lines = [line for line in table.lines(rows) if line.row.kind == 'unlearned']
-  if not lines:
-    return 'No method has been run yet.'
-  best = {
-    'output (activation distance)': min(lines, key=lambda x: x.row.values['activation_distance']),
-    'features (DA)': min(lines, key=_alignment_gap),
-    'accuracies and attack (Avg Gap)': min(lines, key=_average_gap),
-  }
-  parts = [f'{hparams.short(line.row.name)} in {what}' for what, line in best.items()]
-  return 'Nearest to gold: ' + '; '.join(parts) + '.'
-
-
-def nearness(rows: rows_lib.Results) -> str:
-  """In how many columns each method is as near to gold as another gold."""
-  lines = [line for line in table.lines(rows) if line.row.kind == 'unlearned']
-  counts = collections.defaultdict(list)
-  for line in lines:
-    number = sum(cell.at_floor for cell in line.cells.values())
-    counts[number].append(hparams.short(line.row.name))
-  if not counts:
-    return ''
-  parts = [f'{", ".join(counts[number])} in {number}' for number in sorted(counts, reverse=True)]
-  total = len(table.columns(rows))
-  return f'As near to gold as another gold, of {total} columns: {"; ".join(parts)}.'
-
-
-def _alignment_gap(line) -> float:
-  cell = line.cells.get('dimensional_alignment')
-  return float('inf') if cell is None or cell.gap is None else cell.gap
-
-
-def _average_gap(line) -> float:
-  return float('inf') if line.average_gap is None else line.average_gap
-
-
 def _facts(job, rows) -> list[str]:
   sizes = ', '.join(f'{name} {len(d):,}' for name, d in job.sets.items())
   gold = rows.gold
@@ -187,35 +166,39 @@ def _facts(job, rows) -> list[str]:
   ]
 
 
-def _markdown(job, rows, title, text, notes) -> str:
-  parts = [f'# {title}', f'{verdict(rows)} {nearness(rows)}'.strip()]
+def _markdown(job, rows, title, text, notes, first, sections) -> str:
+  parts = [f'# {title}', first]
   parts += [f'**Warning:** {note}.' for note in notes]
-  parts += [text, READING, *(words for _, _, words in _sections(job, rows)), *_oracles(rows)]
-  if table.columns(rows, 'full'):
-    parts += [_null_floors(job)]
+  parts += [text, READING, _RANKS, *(words for _, _, words in sections), *_oracles(rows)]
+  parts += _words_of_parts(job, rows)
   parts += ['\n'.join(f'- {c.head}: {c.meaning}' for c in table.columns(rows))]
   parts += _facts(job, rows)
   return '\n\n'.join(parts) + '\n'
 
 
-def _html(job, rows, title, notes, drawn) -> str:
+def _words_of_parts(job, rows) -> list[str]:
+  """Words under the tables that a report has, with the null floors of full evaluation."""
+  shown = {part: words for part, (_, words) in parts_lib.PARTS.items() if table.columns(rows, part)}
+  return [_null_floors(job) if part == 'full' else words for part, words in shown.items()]
+
+
+def _html(job, rows, title, notes, drawn, first, sections) -> str:
   escape, ranking = html.escape, table.ranking(rows)
   body = [f'<h1>{escape(title)}</h1>']
-  body += [f'<p class="verdict">{escape(verdict(rows))} {escape(nearness(rows))}</p>']
+  body += [f'<p class="verdict">{escape(first)}</p>']
   body += [f'<p class="warning">Warning: {escape(n)}.</p>' for n in notes]
   body += [html_tables.results(rows, job.folder), f'<p>{escape(READING)}</p>']
-  if table.columns(rows, 'full'):
-    body += [
-      '<h2>Distributions of outputs and strong attacks</h2>',
-      html_tables.results(rows, job.folder, 'full'),
-    ]
-    body += [f'<p>{escape(_null_floors(job))}</p>']
+  for part, (heading, words) in parts_lib.PARTS.items():
+    if table.columns(rows, part):
+      body += [f'<h2>{escape(heading)}</h2>', html_tables.results(rows, job.folder, part)]
+      body += [f'<p>{escape(_null_floors(job) if part == "full" else words)}</p>']
   body += [
     '<h2>Rankings</h2>',
     html_tables.grid(ranking) if ranking else '<p>No method has been run yet.</p>',
+    f'<p>{escape(_RANKS)}</p>',
   ]
   body += [f'<p>{escape(words)}</p>' for words in _oracles(rows)]
-  for heading, cells, words in _sections(job, rows):
+  for heading, cells, words in sections:
     body += [f'<h2>{escape(heading)}</h2>', html_tables.grid(cells), f'<p>{escape(words)}</p>']
   body += ['<h2>Figures</h2>', *(f.in_html() for f in drawn)]
   body += ['<h2>What the columns say</h2><dl>']
@@ -238,5 +221,15 @@ def _null_floors(job) -> str:
     f'KLOM {floors["klom"]:.2f} on average, {floors["klom_p95"]:.2f} at the 95th percentile '
     f'({many_seeds.num_bins(job)} bins); '
     f'FQ {floors["forgetting_quality"]:.2f}; AUC of an attack 0.5. ± is half the 95 % interval '
-    'over training seeds (U-LiRA: over shadows).'
+    'over training seeds (U-LiRA: over shadows). ' + _of_attacks(job)
+  )
+
+
+def _of_attacks(job) -> str:
+  """How the attacks were fitted."""
+  pooled = attacks.pools_variance(job)
+  how = 'one variance for all examples' if pooled else 'a variance of each example'
+  return (
+    f'U-LiRA fits {how} ({"fewer than" if pooled else "at least"} 16 models on each side); '
+    "RMIA's a is tuned on a pair of shadows."
   )

@@ -12,6 +12,7 @@ from dalign_jax.store import files
 from experiments import sweep_cells
 from experiments.measure import rows as rows_lib
 from experiments.report import html_tables, page, problem_report, rows_file, table
+from experiments.report import parts as parts_lib
 
 
 class Part(NamedTuple):
@@ -119,8 +120,9 @@ def _html(folder, parts, failures) -> str:
   for part in parts:
     rows, whole = part.record.rows, part.scenario.folders.folder / 'report.html'
     body += [f'<h2>{html.escape(part.record.title)}</h2>', html_tables.results(rows, folder)]
-    if table.columns(rows, 'full'):
-      body.append(html_tables.results(rows, folder, 'full'))
+    for name, (title, _) in parts_lib.PARTS.items():
+      if table.columns(rows, name):
+        body += [f'<h3>{html.escape(title)}</h3>', html_tables.results(rows, folder, name)]
     if ranking := table.ranking(rows):
       body.append(html_tables.grid(ranking))
     body += [f'<p class="warning">Warning: {html.escape(n)}.</p>' for n in part.record.notes]

@@ -8,12 +8,17 @@ from typing import NamedTuple
 from dalign_jax import metrics
 from experiments.measure import columns as columns_lib
 from experiments.measure import rows as rows_lib
+from experiments.report import error_rates
 
 Column = columns_lib.Column
+_TAILS = {  # columns of a part that are made of others
+  'main': ('Avg Gap', 'ToW', 'seconds', 'of gold', 'sees'),
+  'full': ('F x RA x TA',),
+}
 
 
 class Cell(NamedTuple):
-  """A value, its gap to gold, whether the gap is within the noise floor, and its interval."""
+  """A value, its gap to gold, whether that is as small as a gold's, and the value's interval."""
 
   value: float | None
   gap: float | None
@@ -42,8 +47,8 @@ def columns(rows: rows_lib.Results, part: str | None = None) -> list[Column]:
 
 def lines(rows: rows_lib.Results) -> list[Line]:
   """The rows with gaps, floor marks, aggregates and time ratios."""
-  floors = {c.key: floor(c, rows) for c in columns(rows)}
-  return [_line(row, rows.gold, floors) for row in rows]
+  shown = [(c, floor(c, rows)) for c in columns(rows)]
+  return [_line(row, rows, shown) for row in rows]
 
 
 def floor(column: Column, rows: rows_lib.Results) -> float:
@@ -74,14 +79,14 @@ def _gap(column, row, gold):
   return sum(gaps) / len(gaps)
 
 
-def _line(row, gold, floors):
-  cells = {}
-  for column in columns_lib.COLUMNS:
-    if column.key in floors:
-      gap = None if row is gold else _gap(column, row, gold)
-      at_floor = gap is not None and gap <= floors[column.key]
-      interval = row.interval(column.key)
-      cells[column.key] = Cell(row.values.get(column.key), gap, at_floor, interval)
+def _line(row, rows, shown):
+  gold, cells = rows.gold, {}
+  for column, noise in shown:
+    gap = None if row is gold else _gap(column, row, gold)
+    is_inside = None if gap is None else error_rates.is_inside(column, row, rows)
+    at_floor = gap is not None and (gap <= noise if is_inside is None else is_inside)
+    interval = row.interval(column.key)
+    cells[column.key] = Cell(row.values.get(column.key), gap, at_floor, interval)
   seconds = row.record['seconds']
   gaps = _aggregates(metrics.average_gap, row, gold, ('UA', 'RA', 'TA', 'MIA'))
   tugs = _aggregates(metrics.tug_of_war, row, gold, ('FA', 'RA', 'TA'))
@@ -157,8 +162,7 @@ def format_gap(line: Line) -> str:
 
 def heads(shown: list[Column], part: str = 'main') -> list[str]:
   """The head line of a table."""
-  tail = ['Avg Gap', 'ToW', 'seconds', 'of gold', 'sees']
-  return ['model', *(c.head for c in shown), *(tail if part == 'main' else ['F x RA x TA'])]
+  return ['model', *(c.head for c in shown), *_TAILS.get(part, ())]
 
 
 def texts(line: Line, shown: list[Column], part: str = 'main') -> list[str]:
@@ -167,6 +171,8 @@ def texts(line: Line, shown: list[Column], part: str = 'main') -> list[str]:
   number = lambda value, digits: '-' if value is None else f'{value:.{digits}f}'
   if part == 'full':
     return [*cells, number(line.final_score, 3)]
+  if part != 'main':
+    return cells
   times = [number(line.seconds, 1), number(line.time_ratio, 2)]
   return [
     *cells,

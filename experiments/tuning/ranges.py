@@ -59,6 +59,7 @@ _LONG = Choice((3, 5, 10))
 _RETAIN_RATE = Log(1e-3, 0.1)  # of passes over retain data
 
 RANGES: dict[str, dict[str, Range]] = {
+  'amun': {'num_epochs': _LONG, 'learning_rate': _RETAIN_RATE},
   'bad_teacher': {
     'num_epochs': _EPOCHS,
     'learning_rate': Log(1e-5, 3e-3),
@@ -75,6 +76,8 @@ RANGES: dict[str, dict[str, Range]] = {
     'num_epochs': _LONG,
     'learning_rate': _RETAIN_RATE,
   },
+  'cmf': {'scale': Log(5.0, 50.0)},
+  'ct': {'num_epochs': _LONG, 'learning_rate': _RETAIN_RATE},
   'delete': {'num_epochs': _EPOCHS, 'learning_rate': Log(1e-5, 1e-2)},
   'dlfd': {
     'learning_rate': Log(1e-4, 1e-2),
@@ -83,6 +86,13 @@ RANGES: dict[str, dict[str, Range]] = {
     'ot_weight': Choice((1.0, 3.0, 10.0)),
     'stop_threshold': Choice((0.01, 0.03, 0.06)),
   },
+  'duck': {
+    'num_epochs': Choice((5, 10, 30)),
+    'learning_rate': _RETAIN_RATE,
+    'distance_weight': Log(0.3, 10.0),
+  },
+  'esc': {'forget_share': Choice((0.01, 0.015, 0.03, 0.06))},
+  'esc_t': {'learning_rate': Log(0.1, 100.0), 'threshold': Choice((0.5, 0.7, 0.9))},
   'eu_k': {
     'num_layers': Choice((1, 2, 3)),
     'num_epochs': _LONG,
@@ -107,6 +117,17 @@ RANGES: dict[str, dict[str, Range]] = {
     'regularization': Log(0.1, 10.0),
     'stop_accuracy': Choice((0.1, 0.3, 0.5, 0.7, 0.9)),
   },
+  'lotus': {
+    'num_epochs': _LONG,
+    'learning_rate': Log(1e-4, 3e-3),
+    'smoothing': Choice((1.0, 2.0, 4.0, 8.0)),
+  },
+  'msg': {
+    'num_epochs': _LONG,
+    'learning_rate': _RETAIN_RATE,
+    'reset_share': Choice((0.1, 0.3, 0.5)),
+    'kept_rate': Choice((0.03, 0.1, 0.3, 1.0)),
+  },
   'muda': {
     'rounds': Choice((3, 5, 8)),
     'da_weight': Log(0.5, 20.0),
@@ -120,6 +141,12 @@ RANGES: dict[str, dict[str, Range]] = {
     'learning_rate': _RETAIN_RATE,
     'retain_weight': Choice((0.8, 0.9, 0.95, 0.98, 0.99, 0.995)),
   },
+  'negmerge': {
+    'num_epochs': _LONG,
+    'learning_rate': Log(0.01, 0.5),
+    'control_share': Choice((0.95, 0.98, 0.99)),
+  },
+  'noisy_finetune': {'num_epochs': _LONG, 'radius': Log(0.03, 3.0)},
   'pbu': {
     'learning_rate': Log(1e-5, 3e-3),
     'fisher_weight': Log(10.0, 1e4),
@@ -139,7 +166,22 @@ RANGES: dict[str, dict[str, Range]] = {
     'forget_learning_rate': Log(1e-4, 3e-2),
     'distillation_weight': Log(1e-3, 1.0),
   },
+  'sfron': {
+    'num_epochs': _LONG,
+    'learning_rate': _RETAIN_RATE,
+    'ascent_weight': Log(1.0, 100.0),
+    'forget_every': Choice((1, 2, 5, 10)),
+  },
   'ssd': {'selection_weight': Log(1.0, 10.0), 'dampening': Log(0.05, 1.0)},
+  'svd_projection': {
+    'retain_scale': Choice((10.0, 30.0, 100.0, 300.0, 1000.0)),
+    'forget_scale': Choice((1.0, 3.0, 10.0, 30.0, 100.0)),
+  },
+  'task_vector': {
+    'num_epochs': _LONG,
+    'learning_rate': Log(0.01, 0.5),
+    'control_share': Choice((0.95, 0.98, 0.99)),
+  },
   'tmu': {
     'num_epochs': _LONG,
     'learning_rate': _RETAIN_RATE,

@@ -1,0 +1,157 @@
+"""An earlier request as a starting point: its configuration, and the samples after it."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from dalign_jax import data as data_lib
+from dalign_jax import errors, from_settings, types
+from dalign_jax import settings as settings_lib
+from dalign_jax.deletion import audit_record, commitments, record_files, record_keys, untrusted
+
+ROLES = ('train', 'validation', 'test')
+_WITHOUT_PATH = tuple(kind for kind, reader in data_lib.SOURCES.items() if not reader.path)
+
+
+def configuration(
+  config: settings_lib.Settings,
+  record: dict,
+  request: settings_lib.Request,
+  keys: pathlib.Path,
+  trusts_records: bool,
+) -> tuple[settings_lib.Settings, str]:
+  """The configuration of an earlier request, and its held-out data; seeds are this one's.
+
+  Args:
+    config: of this request.
+    record: of the earlier one.
+    request: the flags of this one.
+    keys: the private folder.
+    trusts_records: whether paths in a record of format 1 may be read.
+  """
+  settings = audit_record.config_of(record).problem_settings()
+  places = record_keys.places(keys, record)
+  if record['format'] == 1 and trusts_records:
+    places = {'data': settings['dataset'], 'held_out': record['configuration']['held_out']}
+  settings['dataset'] = place_of('data', settings['dataset'], request.data, places)
+  said = record['configuration']['held_out']
+  held_out = place_of('held_out', said, request.held_out, places)
+  return dataclasses.replace(config, **settings), held_out
+
+
+def place_of(name: str, said: str, given: str, places: dict) -> str:
+  """Where data are, by what was given, by the private folder, or as they are inside a package.
+
+  Args:
+    name: of the argument.
+    said: by the record: a kind of data, empty where there are none.
+    given: by whoever asks.
+    places: of `record_keys.places`.
+
+  Raises:
+    errors.InputError: if nobody says it.
+  """
+  if given or not said:
+    return given
+  kept = places.get(name)
+  if isinstance(kept, str) and kept.partition(':')[0] in data_lib.SOURCES:
+    return kept
+  if said in _WITHOUT_PATH:
+    return said
+  raise errors.InputError(
+    f'say where they are: the record says {said!r}, and no record is obeyed', argument=name
+  )
+
+
+def held_out_data(
+  config: settings_lib.Settings, held_out: str, class_names: tuple[str, ...] | None
+) -> types.Dataset | None:
+  """Data that were held out; None where they are part of the data of a run."""
+  if not held_out and not config.test_split:
+    return None
+  config = dataclasses.replace(config, dataset=held_out or config.dataset)
+  return from_settings.load(uncached(config), config.test_split or 'train', class_names).dataset
+
+
+def sets_by_ids(
+  config: settings_lib.Settings,
+  record: dict,
+  held_out: str,
+  place: pathlib.Path,
+  keys: pathlib.Path,
+) -> tuple[data_lib.Source, dict[str, types.Dataset]]:
+  """The sets after a request, by the tags next to its record, checked by its hashes.
+
+  Args:
+    config: with the data.
+    record: of the request.
+    held_out: data that were held out, empty if they are part of the same.
+    place: the folder of the request.
+    keys: the private folder of its chain.
+
+  Raises:
+    errors.InputError: naming the flag, if samples are missing or changed.
+  """
+  key = None
+  if record['format'] > 1:
+    key = record_keys.read(keys)
+    record_keys.check(key, record)
+  ids = _members(place, key)
+  class_names = _class_names(record, keys, key)
+  source = from_settings.load(uncached(config), config.train_split, class_names)
+  _check_class_names(source.class_names, record, key)
+  other = held_out_data(config, held_out, class_names) or source.dataset
+  found = {}
+  for role in ROLES:
+    dataset = source.dataset if role == 'train' else other
+    there = dataset.ids.tolist() if key is None else commitments.tags(key, dataset.ids.tolist())
+    row_of = {name: row for row, name in enumerate(there)}
+    missing = [name for name in ids[role] if name not in row_of]
+    if missing:
+      raise errors.InputError(
+        f'{len(missing)} {role} samples are missing, such as {missing[0]!r}', argument='data'
+      )
+    found[role] = dataset.take(np.array([row_of[name] for name in ids[role]], np.int64))
+    if commitments.root(found[role], key) != record['samples'][role]['after']:
+      raise errors.InputError(
+        f'the {role} samples are not those of the record in {place}', argument='data'
+      )
+  return source, found
+
+
+def _members(place, key) -> dict[str, list[str]]:
+  """The ids of each set after a request, or their tags."""
+  path = place / (record_files.IDS if key is None else record_files.MEMBERS)
+  found = untrusted.read_json(path)
+  for role in ROLES:
+    names = found.get(role) if isinstance(found, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+      raise errors.InputError(f'{path} has no list of {role} samples', argument='checkpoint')
+    if len(set(names)) < len(names):
+      raise errors.InputError(f'{path} names {role} samples twice', argument='checkpoint')
+  return found
+
+
+def _class_names(record, keys, key) -> tuple[str, ...] | None:
+  """The names of classes in their order, None where the data alone can say them."""
+  if key is None:
+    return tuple(record['configuration']['class_names'])
+  said = record_keys.places(keys, record).get('class_names')
+  return tuple(said) if said else None
+
+
+def _check_class_names(names, record, key):
+  if key is None:
+    return
+  wanted = record['configuration']['classes']['commitment']
+  if commitments.of_json(key, 'classes', list(names)) != wanted:
+    raise errors.InputError(
+      'the data have other classes than those of the record; its private folder says their names',
+      argument='keys',
+    )
+
+
+def uncached(config: settings_lib.Settings) -> settings_lib.Settings:
+  """Decoded images are not kept: the caches must not outlive the samples."""
+  return dataclasses.replace(config, cache_dir='')

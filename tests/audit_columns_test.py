@@ -1,0 +1,39 @@
+"""Columns of an audit on made-up outputs: thirds of the forget set, and groups."""
+
+import numpy as np
+import pytest
+
+from dalign_jax import evaluation, types
+from experiments.measure import audit_case, audit_columns
+
+
+def _grouped_case(gold_logits, own_logits):
+  groups = np.repeat([0, 1, 2, -1], [40, 40, 3, 7]).astype(np.int32)
+  labels = (np.arange(90) % 2).astype(np.int32)
+  images = np.zeros((90, 1, 1, 1), np.uint8)
+  dataset = types.Dataset(images, labels, np.arange(90).astype(str), groups)
+  sets = dict.fromkeys(('retain', 'forget', 'test'), dataset)
+  outputs = lambda logits: dict.fromkeys(sets, types.Outputs(logits, logits))
+  of_model = evaluation.Case(
+    sets=sets,
+    outputs=outputs(own_logits),
+    original=outputs(gold_logits),
+    gold=outputs(gold_logits),
+    num_classes=2,
+  )
+  return audit_case.Case(of_model=of_model, difficulty={'entangled': np.arange(90.0)})
+
+
+def test_groups_and_strata():
+  labels = np.arange(90) % 2
+  right = np.stack([1.0 - labels, labels], axis=1)
+  wrong = right.copy()
+  wrong[:20] = right[:20, ::-1]  # half of group 0
+  case = _grouped_case(right, wrong)
+  values = {m.key: m.compute(case) for m in audit_columns.MEASURES}
+  assert values['group_worst_accuracy'] == 0.5 and values['group_gap'] == 0.5
+  assert values['group_worst_probe'] <= 1 and values['group_attack'] == pytest.approx(0.5, abs=0.3)
+  accuracies = [values[f'entangled_{s}_accuracy'] for s in ('low', 'middle', 'high')]
+  np.testing.assert_allclose(accuracies, [1 / 3, 1, 1])
+  assert values['entangled_high_distance'] == 0 < values['entangled_low_distance']
+  assert values['memorised_low_accuracy'] is None
