@@ -33,7 +33,7 @@ from experiments.benchmarks import damages_places
 
 RIGHT = ('refused', 'made again', 'written anyway', 'not read', 'said')
 _TIMES = ('seconds', 'compile_seconds', 'time_ratio')
-_REMEDY = re.compile(r'delete|copy|left out|name (a|the)')
+_REMEDY = re.compile(r'delete|copy|left out|run evaluate')
 
 
 class Outcome(NamedTuple):

@@ -32,7 +32,7 @@ LIKE, NEARER, BETWEEN, NOT_NEARER = (
   'not shown to be nearer to gold',
 )
 MOST_ALARMS = 0.2  # of held-out golds: an output that fails more decides nothing
-_FILE = 'representation.npz'
+FILE = 'representation.npz'
 _MOST_EXAMPLES, _MOST_AUDITS = 1000, 100
 
 
@@ -87,15 +87,14 @@ class Verdict(NamedTuple):
   reason: str
 
 
-def write(job: preparation.Job, folder: pathlib.Path, outputs: evaluation.Outputs) -> None:
-  """Keeps what the tests need of a model; not of one with several attributes."""
-  if not job.is_multi_label:
-    files.write_arrays(folder / _FILE, _representation(job, evaluation.finite(outputs)))
+def representation(job: preparation.Job, outputs: evaluation.Outputs) -> dict[str, np.ndarray]:
+  """What the tests need of a model, for `FILE`; empty for one with several attributes."""
+  return {} if job.is_multi_label else _representation(job, evaluation.finite(outputs))
 
 
 def is_kept(folder: pathlib.Path) -> bool:
   """Whether a model has what the tests need."""
-  return (folder / _FILE).exists()
+  return (folder / FILE).exists()
 
 
 def judge(rows: rows_lib.Results, *, seed: int) -> Verdict:
@@ -213,7 +212,7 @@ def _false_alarms(golds, originals, is_told, family, seed) -> float | None:
 
 def _stack(folders: Sequence[pathlib.Path]) -> dict[str, np.ndarray]:
   """What was kept of some models, stacked; empty where it is not there for all."""
-  paths = [folder / _FILE for folder in folders]
+  paths = [folder / FILE for folder in folders]
   if not paths or not all(path.exists() for path in paths):
     return {}
   found = [files.read_arrays(path) for path in paths]
