@@ -22,13 +22,13 @@ import re
 import shutil
 import sys
 import tempfile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 import zipfile
 
 from absl import app, flags, logging
 import numpy as np
 
-from dalign_jax import errors
+from dalign_jax import checkpoints, errors
 from experiments.benchmarks import damages_places
 
 RIGHT = ('refused', 'made again', 'written anyway', 'not read', 'said')
@@ -141,17 +141,17 @@ def _restore(copy, folder):
   shutil.copytree(copy, folder)
 
 
-def results(folder: pathlib.Path) -> dict[str, list]:
-  """The numbers of a folder's tables, without times."""
-  found = {}
-  for path in sorted([*folder.rglob('report.csv'), *folder.rglob('record.json')]):
-    name = str(path.relative_to(folder))
+def results(folder: pathlib.Path) -> dict[str, Any]:
+  """The numbers of a folder's tables, without times, and the models of its records."""
+  found: dict[str, Any] = {}
+  for path in sorted(folder.rglob('report.csv')):
     with contextlib.suppress(ValueError):
-      if path.suffix == '.json':
-        found[name] = [json.loads(path.read_text(encoding='utf-8'))['model']['after']]
-      else:
-        rows = csv.DictReader(path.read_text(encoding='utf-8').splitlines())
-        found[name] = [{k: v for k, v in row.items() if k not in _TIMES} for row in rows]
+      rows = csv.DictReader(path.read_text(encoding='utf-8').splitlines())
+      name = str(path.relative_to(folder))
+      found[name] = [{k: v for k, v in row.items() if k not in _TIMES} for row in rows]
+  for path in sorted(p.parent / 'model' for p in folder.rglob('record.json')):
+    with contextlib.suppress(errors.InputError):
+      found[str(path.relative_to(folder))] = checkpoints.read_record(path)['digest']
   return found
 
 

@@ -100,7 +100,7 @@ def full(root: pathlib.Path) -> Place:
     evaluation='full',
     num_seeds=2,
     num_gold=4,
-    shadow_models=2,
+    num_shadows=6,
     relearn_epochs=1,
     num_epochs=1,
   )
