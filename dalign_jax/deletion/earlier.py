@@ -115,7 +115,9 @@ def sets_by_ids(
     found[role] = dataset.take(np.array([row_of[name] for name in ids[role]], np.int64))
     if commitments.root(found[role], key) != record['samples'][role]['after']:
       raise errors.InputError(
-        f'the {role} samples are not those of the record in {place}', argument='data'
+        f'the {role} samples are not those of the record in {place}: the data have changed, or '
+        'the ids in that folder, of which a copy must be brought back',
+        argument='data',
       )
   return source, found
 

@@ -119,7 +119,8 @@ def outcomes(
       before = _contents(place.folder)
       with contextlib.redirect_stdout(io.StringIO()):
         run()
-      written = {p for p, data in _contents(place.folder).items() if before.get(p) != data}
+      after = _contents(place.folder)
+      written = {p for p in {*before, *after} if before.get(p) != after.get(p)}
       expected = results(place.folder)
       _restore(copy, place.folder)
       todo = {k: p for k, p in kinds(place.folder).items() if k not in skipped}
@@ -169,14 +170,15 @@ def _try(place, run, path, data, is_written, expected) -> tuple[str, str]:
     return _refusal(place, path, str(error))
   except Exception as error:  # what it is about: a traceback
     return 'wrong', f'{type(error).__name__}: {error}'[:300]
-  if is_written:
-    return 'written anyway', ''
   there = path.read_bytes() if path.exists() else None
   names = [line for line in said.getvalue().splitlines() if _names(line, path, place)]
-  if there != data:
+  same = results(place.folder) == expected
+  if is_written and same:
+    return 'written anyway', ''
+  if there != data and not is_written:
     made = data is None or bool(names)  # a file that is missing is made: nothing to be said
     return ('made again' if made else 'wrong'), (names or ['made again, but not said'])[0]
-  if results(place.folder) == expected:
+  if same:
     return 'not read', ''
   return ('said' if names else 'wrong'), (names or ['other results, and nothing said'])[0]
 
