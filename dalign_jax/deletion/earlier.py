@@ -129,9 +129,13 @@ def _members(place, key) -> dict[str, list[str]]:
   for role in ROLES:
     names = found.get(role) if isinstance(found, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-      raise errors.InputError(f'{path} has no list of {role} samples', argument='checkpoint')
+      raise errors.InputError(
+        f'{path} has no list of {role} samples; bring back a copy', argument='checkpoint'
+      )
     if len(set(names)) < len(names):
-      raise errors.InputError(f'{path} names {role} samples twice', argument='checkpoint')
+      raise errors.InputError(
+        f'{path} names {role} samples twice; bring back a copy', argument='checkpoint'
+      )
   return found
 
 

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import zipfile
 
 from absl import app, flags, logging
+import jax
 import numpy as np
 
 from dalign_jax import checkpoints, errors
@@ -130,6 +131,7 @@ def outcomes(
           found, why = _try(place, run, path, data, path in written, expected)
           yield Outcome(place.name, command, name, damage, found, why)
           _restore(copy, place.folder)
+        jax.clear_caches()  # else hundreds of runs in one process keep all their programs
 
 
 def _contents(folder):
@@ -146,13 +148,13 @@ def results(folder: pathlib.Path) -> dict[str, Any]:
   """The numbers of a folder's tables, without times, and the models of its records."""
   found: dict[str, Any] = {}
   for path in sorted(folder.rglob('report.csv')):
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, csv.Error):
       rows = csv.DictReader(path.read_text(encoding='utf-8').splitlines())
       name = str(path.relative_to(folder))
       found[name] = [{k: v for k, v in row.items() if k not in _TIMES} for row in rows]
   for path in sorted(p.parent / 'model' for p in folder.rglob('record.json')):
     with contextlib.suppress(errors.InputError):
-      found[str(path.relative_to(folder))] = checkpoints.read_record(path)['digest']
+      found[str(path.relative_to(folder))] = checkpoints.read_record(path).get('digest')
   return found
 
 
