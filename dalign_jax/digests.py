@@ -74,7 +74,7 @@ def unseal(tree: Any, metadata: Any, place: pathlib.Path) -> dict:
   saved = metadata.get(_KEY) if isinstance(metadata, dict) else None
   rest = {k: v for k, v in metadata.items() if k != _KEY} if isinstance(metadata, dict) else {}
   is_sealed = saved is not None or any(_is_seal(value) for value in rest.values())
-  if isinstance(metadata, dict) and not is_sealed:  # of version 0.1.0, which sealed nothing
+  if rest and not is_sealed:  # of version 0.1.0, which sealed nothing
     is_model = isinstance(tree, dict) and tree.keys() == {'params', 'batch_stats'}
     if not is_model or 'digest' not in rest:
       return rest  # it kept no digest

@@ -5,6 +5,7 @@ handler can be lost in a callback of a library, a note cannot. Where nothing ask
 the exception is raised all the same.
 """
 
+import atexit
 import os
 import signal
 import threading
@@ -40,8 +41,18 @@ def install() -> None:
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, _note)
   signal.signal(signal.SIGALRM, lambda *_: check())
+  atexit.register(_ignore)  # first: so it is called last
   if os.environ.get(PARENT):
     threading.Thread(target=_watch, args=(int(os.environ[PARENT]),), daemon=True).start()
+
+
+def _ignore() -> None:
+  """Ignores signals from now on: Python takes its handlers away while it shuts down.
+
+  The work is done and the exit code settled; a signal would only turn it into another.
+  """
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
 
 
 def _note(number: int, frame: Any) -> None:

@@ -92,3 +92,11 @@ def test_splits_are_checked_against_the_problem(tmp_path):
   data.save_split(tmp_path / 'splits.npz', moved)
   with pytest.raises(errors.InputError, match=r'splits.npz has the digest .* it was changed'):
     problem_folder.read_split(tmp_path)
+
+
+def test_metadata_that_are_an_empty_object_are_damaged(tmp_path):
+  """Those of version 0.1.0 have no seal, but they are never empty."""
+  checkpoints.save_training(tmp_path, 1, {'w': np.ones(2)}, {})
+  (path,) = tmp_path.glob('1/metadata/metadata')
+  path.write_text('{}', encoding='utf-8')
+  assert checkpoints.restore_training(tmp_path, {'w': np.ones(2)}) is None

@@ -1,13 +1,16 @@
 """The trials of interruptions: resumed behind the last line, and wrong where something is wrong."""
 
-import json
-import pathlib
+import functools
 import signal
 import sys
+import types
 
-from absl.testing import flagsaver
+from absl import flags
+import numpy as np
 import pytest
 
+from dalign_jax import checkpoints
+from dalign_jax import types as model_types
 from experiments.benchmarks import interruptions
 
 
@@ -24,23 +27,38 @@ def counted(monkeypatch):
   reference = lambda name: {'reference': name, 'seconds': 9.0, 'results': {'model': name}}
   monkeypatch.setattr(interruptions, 'trial', trial)
   monkeypatch.setattr(interruptions, 'reference', reference)
-  if not interruptions.flags.FLAGS.is_parsed():
-    interruptions.flags.FLAGS(['interruptions'])
   return made
 
 
-def test_trials_are_kept_and_go_on(counted, tmp_path, capsys):
+@pytest.fixture
+def main(monkeypatch):
+  """The benchmark as a command, with flags of its own."""
+
+  def run(*arguments):
+    values = flags.FlagValues()
+    names = ('DEFINE_integer', 'DEFINE_string', 'DEFINE_boolean')
+    define = {n: functools.partial(getattr(flags, n), flag_values=values) for n in names}
+    own = types.SimpleNamespace(FLAGS=values, **define)
+    monkeypatch.setattr(interruptions, 'flags', own)
+    interruptions.define_flags()
+    values(['interruptions', *arguments])
+    interruptions.main([])
+
+  return run
+
+
+def test_trials_are_kept_and_go_on(counted, main, tmp_path, capsys):
   path = tmp_path / 'i.jsonl'
-  with flagsaver.flagsaver(output=str(path), trials=4):
-    interruptions.main([])
-  with flagsaver.flagsaver(output=str(path), trials=9), pytest.raises(SystemExit, match='1'):
-    interruptions.main([])
+  output = f'--output={path}'
+  main(output, '--trials=4')
+  with pytest.raises(SystemExit, match='1'):
+    main(output, '--trials=9')
   assert len(counted) == len(set(counted)) == 9  # three commands by three signals
   references, done = interruptions.read(path)
   assert references.keys() == interruptions.COMMANDS.keys() and len(done) == 9
   assert all(0.5 <= trial['after'] <= 9 for trial in done)
-  with flagsaver.flagsaver(output=str(path), only_print=True), pytest.raises(SystemExit):
-    interruptions.main([])
+  with pytest.raises(SystemExit):
+    main(output, '--only_print')
   assert len(counted) == 9
   last = capsys.readouterr().out.splitlines()[-1]
   assert last == '| all | | 9 | 1 |'
@@ -82,10 +100,11 @@ def _run(script):
   return process.returncode, text
 
 
-def test_results_name_every_file_but_those_of_orbax(tmp_path):
-  (tmp_path / 'a' / 'model' / '0' / 'state').mkdir(parents=True)
-  (tmp_path / 'a' / 'model' / '0' / 'state' / 'x').write_text('')
-  (tmp_path / 'a' / 'evaluation.json').write_text(json.dumps({}))
+def test_results_are_digests_and_the_names_of_files_but_those_of_orbax(tmp_path):
+  model = model_types.ModelState({'w': np.ones(2)}, {})
+  checkpoints.save(tmp_path / 'a' / 'model', model, {'digest': 'of w'})
+  (tmp_path / 'a' / 'evaluation.json').write_text('{}')
   (tmp_path / 'a' / '.evaluation.json.12').write_text('')  # left by a kill
-  found = interruptions.results(pathlib.Path(tmp_path))
-  assert found.keys() == {'a/evaluation.json', 'a/.evaluation.json.12'}
+  found = interruptions.results(tmp_path)
+  assert found.keys() == {'a/model', 'a/evaluation.json', 'a/.evaluation.json.12'}
+  assert found['a/model'] == 'of w' and len(found['a/evaluation.json']) == 64

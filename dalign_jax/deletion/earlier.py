@@ -115,7 +115,9 @@ def sets_by_ids(
     found[role] = dataset.take(np.array([row_of[name] for name in ids[role]], np.int64))
     if commitments.root(found[role], key) != record['samples'][role]['after']:
       raise errors.InputError(
-        f'the {role} samples are not those of the record in {place}', argument='data'
+        f'the {role} samples are not those of the record in {place}: the data have changed, or '
+        'the ids in that folder, of which a copy must be brought back',
+        argument='data',
       )
   return source, found
 
@@ -127,9 +129,13 @@ def _members(place, key) -> dict[str, list[str]]:
   for role in ROLES:
     names = found.get(role) if isinstance(found, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-      raise errors.InputError(f'{path} has no list of {role} samples', argument='checkpoint')
+      raise errors.InputError(
+        f'{path} has no list of {role} samples; bring back a copy', argument='checkpoint'
+      )
     if len(set(names)) < len(names):
-      raise errors.InputError(f'{path} names {role} samples twice', argument='checkpoint')
+      raise errors.InputError(
+        f'{path} names {role} samples twice; bring back a copy', argument='checkpoint'
+      )
   return found
 
 

@@ -63,7 +63,7 @@ def check(folder: pathlib.Path, record: dict, *, is_signed: bool) -> str:
   except ModuleNotFoundError:
     return f'not checked: it {_NEEDS}'
   if untrusted.read_text(path) != wanted:
-    raise errors.InputError(f'{path} is not the page of the record beside it')
+    raise errors.InputError(f'{path} is not the page of the record beside it; {files.BRING_BACK}')
   return 'the one of the record'
 
 

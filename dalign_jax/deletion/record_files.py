@@ -94,9 +94,11 @@ def chain_of(folder: pathlib.Path) -> list[tuple[dict, dict | None]]:
     )
   history = untrusted.read_json(path)
   if not isinstance(history, list) or len(history) > _LONGEST:
-    raise errors.InputError(f'{path} is no list of records')
+    raise errors.InputError(f'{path} is no list of records; {files.BRING_BACK}')
   if record['format'] == 2 and hashing.of_json(history) != record['history']:
-    raise errors.InputError(f'{path} is not the history of the record: the chain is broken')
+    raise errors.InputError(
+      f'{path} is not the history of the record: the chain is broken; {files.BRING_BACK}'
+    )
   chain = [untrusted.named(path, _entry, value) for value in history]
   chain.append((record, _own_envelope(folder, record)))
   for number, (one, _) in enumerate(chain, start=1):

@@ -64,7 +64,9 @@ def read(place: pathlib.Path) -> bytes | None:
     if found['format'] != _FORMAT or len(key) != 32:
       raise ValueError('it is of another format')
   except (ValueError, KeyError, TypeError, RecursionError) as error:
-    raise errors.InputError(f'{path} is no key of records: {error}', argument='keys') from None
+    raise errors.InputError(
+      f'{path} is no key of records ({error}); bring back a copy of it', argument='keys'
+    ) from None
   return key
 
 

@@ -57,7 +57,7 @@ def read_bytes(path: pathlib.Path) -> bytes:
         raise errors.InputError(f'{path} has {found.st_size:,} bytes, which is too large')
       return file.read(_LARGEST + 1)
   except FileNotFoundError:
-    raise errors.InputError(f'there is no {path}') from None
+    raise errors.InputError(f'there is no {path}; bring back a copy of it') from None
   except OSError as error:
     raise errors.InputError(f'{path} cannot be read: {error.strerror}') from None
 

@@ -119,7 +119,7 @@ def check_files(folder: pathlib.Path, record: dict) -> None:
       how = 'changed' if changed[0] in said and changed[0] in there else 'missing or too many'
       raise errors.InputError(
         f'{len(changed)} files of the model are not those of the record, such as '
-        f'{changed[0]!a} ({how})'
+        f'{changed[0]!a} ({how}) in {folder}; bring back a copy'
       )
   with errors.blame('checkpoint'):
     model, _ = checkpoints.restore(folder / 'model')

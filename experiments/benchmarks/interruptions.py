@@ -26,11 +26,6 @@ from typing import NamedTuple
 from absl import app, flags, logging
 import numpy as np
 
-_TRIALS = flags.DEFINE_integer('trials', 100, 'Interruptions, over all commands and signals.')
-_OUTPUT = flags.DEFINE_string('output', 'interruptions.jsonl', 'File of finished trials.')
-_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the moments.')
-_ONLY_PRINT = flags.DEFINE_boolean('only_print', False, 'Print the table of the output file.')
-
 TINY = (
   *('--dataset=digits', '--width_multiplier=0.125', '--num_epochs=6', '--batch_size=64'),
   *('--num_devices=1', '--methods=finetune', '--hparam=finetune.num_epochs=2'),
@@ -156,30 +151,39 @@ def _write_line(path, line):
     file.write(json.dumps(line) + '\n')
 
 
+def define_flags() -> None:
+  """Defines the flags: not on import, since other benchmarks have some of the same names."""
+  flags.DEFINE_integer('trials', 100, 'Interruptions, over all commands and signals.')
+  flags.DEFINE_string('output', 'interruptions.jsonl', 'File of finished trials.')
+  flags.DEFINE_integer('seed', 0, 'Seed of the moments.')
+  flags.DEFINE_boolean('only_print', False, 'Print the table of the output file.')
+
+
 def main(argv) -> None:
   """Runs the trials that the file lacks and prints the table."""
   del argv
   logging.set_verbosity(logging.FATAL)
-  path = pathlib.Path(_OUTPUT.value)
+  path = pathlib.Path(flags.FLAGS.output)
   references, done = read(path)
-  for index in range(len(done), 0 if _ONLY_PRINT.value else _TRIALS.value):
+  for index in range(len(done), 0 if flags.FLAGS.only_print else flags.FLAGS.trials):
     name = list(COMMANDS)[index % len(COMMANDS)]
     number = SIGNALS[index // len(COMMANDS) % len(SIGNALS)]
     if name not in references:
       references[name] = reference(name)
       _write_line(path, references[name])
     last = references[name]['seconds']
-    moment = np.random.default_rng([_SEED.value, index]).uniform(_LEAST_SECONDS, last)
+    moment = np.random.default_rng([flags.FLAGS.seed, index]).uniform(_LEAST_SECONDS, last)
     moment, fault = trial(name, number, moment, references[name]['results'])
     line = {'trial': index, 'command': name, 'signal': number.name, 'after': moment, 'fault': fault}
     _write_line(path, line)
     done.append(line)
     shown = f'{name} {number.name} {moment:.1f} s: {fault or "same bits"}'
-    print(f'{index + 1}/{_TRIALS.value} {shown}', flush=True)
+    print(f'{index + 1}/{flags.FLAGS.trials} {shown}', flush=True)
   print(table(done))
   if any(line['fault'] for line in done):
     sys.exit(1)
 
 
 if __name__ == '__main__':
+  define_flags()
   app.run(main)

@@ -71,16 +71,20 @@ def read_rows(job: preparation.Job) -> rows_lib.Results:
 
   Runs whose evaluation is of other models or settings are left out, and said to be.
   """
-  found = []
+  found, left_out = [], ''
   for group in [*seed_groups.standing(job), *seed_groups.runs(job)]:
     members = range(len(group.members))
     if not all(_is_fresh(job, group, i) for i in members):
       folder = group.members[0].folder
+      left_out = left_out or folder
       progress.say(f'{folder}: evaluated with other settings, left out; run evaluate for it')
       continue
     found.append(_row(job, group))
   if [row.kind for row in found[:2]] != ['original', 'gold']:
-    raise errors.InputError('nothing evaluated yet; run evaluate first', argument='stages')
+    raise errors.InputError(
+      f'{left_out or "original and gold"}: not evaluated with these settings; run evaluate first',
+      argument='stages',
+    )
   return rows_lib.Results(found)
 
 
@@ -118,12 +122,16 @@ def _evaluate_member(job, group, number, outputs) -> None:
   values = one_model.scalars(
     job, measured, outputs(gold), outputs(original), is_gold=group.kind == 'gold'
   )
-  predictions.evaluate(model.folder, outputs(gold)['forget'].logits, job.sets['forget'].labels)
-  arrays = one_model.arrays(job, measured) if number == 0 else {}
-  if arrays:
-    files.write_arrays(model.folder / 'plots.npz', arrays)
-  tested = verdict.representation(job, measured)
-  files.write_arrays(model.folder / verdict.FILE, tested)
+  kept = {  # files beside the evaluation, and what is in them
+    verdict.FILE: verdict.representation(job, measured),
+    predictions.FILE: predictions.reliability(
+      model.folder, outputs(gold)['forget'].logits, job.sets['forget'].labels
+    ),
+    'plots.npz': one_model.arrays(job, measured) if number == 0 else {},
+  }
+  kept = {name: arrays for name, arrays in kept.items() if arrays}
+  for name, arrays in kept.items():
+    files.write_arrays(model.folder / name, arrays)
   files.write_json(
     model.folder / 'evaluation.json',
     {
@@ -131,8 +139,7 @@ def _evaluate_member(job, group, number, outputs) -> None:
       'kind': group.kind,
       'settings': _settings(job, model, number),
       'values': values,
-      'arrays': digests.of_tree(arrays),
-      'tested': digests.of_tree(tested),
+      'arrays': {name: digests.of_tree(arrays) for name, arrays in kept.items()},
     },
   )
 
@@ -193,11 +200,12 @@ def _is_fresh(job, group, number) -> bool:
   there = _read(model.folder / 'evaluation.json')
   if there is None or there['settings'] != _settings(job, model, number):
     return False
-  if (model.folder / 'prediction.npz').exists() and not _is_whole(model.folder / 'reliability.npz'):
+  if not job.is_multi_label and not verdict.is_kept(model.folder):
     return False
-  if not _is_whole(model.folder / verdict.FILE, there.get('tested')):
-    return False
-  return number > 0 or _is_whole(model.folder / 'plots.npz', there.get('arrays'))
+  known = there.get('arrays')  # not in those of before it was kept
+  if not isinstance(known, dict):
+    return number > 0 or _is_whole(model.folder / 'plots.npz')
+  return all(_is_whole(model.folder / name, digest) for name, digest in known.items())
 
 
 def _is_group_fresh(job, group) -> bool:

@@ -21,6 +21,7 @@ WORDS = (
   'share of what gold knows that was called easy, and of what it does not know that was called '
   'hard. Means over seeds; the method itself never sees gold.'
 )
+FILE = 'reliability.npz'
 _ARRAYS = ('names', 'easy', 'chance', 'held_out_easy', 'held_out_chance')
 _MOST_CLASSES = 20  # columns of single classes
 _HEADS = (
@@ -37,21 +38,28 @@ _HEADS = (
 )
 
 
-def evaluate(folder: pathlib.Path, gold_logits: np.ndarray, labels: np.ndarray) -> None:
-  """Compares the prediction in a model's folder, if there is one, with gold on the forget set."""
+def reliability(
+  folder: pathlib.Path, gold_logits: np.ndarray, labels: np.ndarray
+) -> dict[str, np.ndarray]:
+  """The prediction in a model's folder, and what gold knows of the forget set; empty without one.
+
+  Raises:
+    files.DamagedError: if the prediction is not of these images.
+  """
   path = folder / 'prediction.npz'
-  if path.exists():
-    remedy = f'delete {folder} to have it made again'
-    found = files.read_arrays(path, keys=_ARRAYS, remedy=remedy)
-    known = gold_logits.argmax(axis=1) == labels
-    if any(found[name].shape != known.shape for name in ('easy', 'chance')):
-      raise files.DamagedError(path, f'it is not of {len(known)} images', remedy)
-    files.write_arrays(folder / 'reliability.npz', {**found, 'known_to_gold': known})
+  if not path.exists():
+    return {}
+  remedy = f'delete {folder} to have it made again'
+  found = files.read_arrays(path, keys=_ARRAYS, remedy=remedy)
+  known = gold_logits.argmax(axis=1) == labels
+  if any(found[name].shape != known.shape for name in ('easy', 'chance')):
+    raise files.DamagedError(path, f'it is not of {len(known)} images', remedy)
+  return {**found, 'known_to_gold': known}
 
 
 def read(folders: Sequence[pathlib.Path]) -> dict[str, np.ndarray]:
   """The members' predictions and the truth, stacked; empty where there are none."""
-  paths = [folder / 'reliability.npz' for folder in folders]
+  paths = [folder / FILE for folder in folders]
   if not paths or not all(path.exists() for path in paths):
     return {}
   members = [files.read_arrays(path) for path in paths]

@@ -88,11 +88,16 @@ class Verdict(NamedTuple):
 
 
 def representation(job: preparation.Job, outputs: evaluation.Outputs) -> dict[str, np.ndarray]:
-  """What the tests need of a model; nothing of one with several attributes.
+  """What the tests need of a model, for `FILE`; nothing of one with several attributes.
 
   Features are in a form that turning a model's feature space does not change.
   """
   return {} if job.is_multi_label else _representation(job, evaluation.finite(outputs))
+
+
+def is_kept(folder: pathlib.Path) -> bool:
+  """Whether a model has what the tests need."""
+  return (folder / FILE).exists()
 
 
 def judge(rows: rows_lib.Results, *, seed: int) -> Verdict:
