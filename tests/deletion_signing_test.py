@@ -108,14 +108,20 @@ def _run(command, arguments, **given):
 
 @pytest.fixture
 def no_flags(monkeypatch):
-  """The commands define flags: none of them stays."""
+  """The commands define flags, which others may have defined: none is there, and none stays."""
   monkeypatch.setattr(console.command, 'start_platform', lambda settings: None)
-  before = set(console.FLAGS)
+  before = {console.FLAGS[name].name: console.FLAGS[name] for name in console.FLAGS}
+  for name in list(console.FLAGS):
+    if name in console.FLAGS:  # a short name goes with the long one
+      delattr(console.FLAGS, name)
   if not console.FLAGS.is_parsed():
     console.FLAGS.mark_as_parsed()
   yield
-  for name in set(console.FLAGS) - before:
-    delattr(console.FLAGS, name)
+  for name in list(console.FLAGS):
+    if name in console.FLAGS:
+      delattr(console.FLAGS, name)
+  for name, flag in before.items():
+    console.FLAGS[name] = flag
 
 
 def test_summary_of_a_verification_is_signed_by_whoever_verifies(asked, tmp_path, no_flags):

@@ -7,9 +7,10 @@ import pytest
 from safetensors import numpy as safetensors
 
 from dalign_jax import data as data_lib
-from dalign_jax import errors, foreign, locate, models, types
+from dalign_jax import errors, foreign, locate, types
 from dalign_jax import settings as settings_lib
-from dalign_jax.deletion import carry_out
+from dalign_jax.deletion import carry_out, verdict
+from experiments.benchmarks import file_kills
 from tests import deletion_test
 
 MODEL = types.ModelState(
@@ -88,8 +89,7 @@ def test_a_request_on_a_safetensors_file_gives_one_back(tmp_path):
   for name, rows in (('train', slice(0, 200)), ('held_out', slice(200, 350))):
     arrays = {k: getattr(source, k)[rows] for k in ('images', 'labels', 'ids')}
     np.savez(tmp_path / f'{name}.npz', **arrays)
-  build = {'num_classes': 10, 'image_shape': (8, 8, 1), 'width_multiplier': 0.125}
-  state = models.build('cnn', **build)[1](jax.random.key(0))
+  state = file_kills.trained(200)
   leaves = jax.tree_util.tree_leaves_with_path(state._asdict())
   named = {'.'.join(p.key for p in path): np.asarray(leaf) for path, leaf in leaves}
   safetensors.save_file(named, str(tmp_path / 'mine.safetensors'))
@@ -102,6 +102,7 @@ def test_a_request_on_a_safetensors_file_gives_one_back(tmp_path):
     held_out=f'npz:{tmp_path}/held_out.npz',
     method='finetune',
     hparam=('finetune.num_epochs=1',),
+    accept=verdict.ACCEPTABLE,
   )
   shared = settings_lib.Settings(
     width_multiplier=0.125, num_devices=1, cache_dir='', compilation_cache_dir=''

@@ -57,7 +57,9 @@ def _run(folder, *arguments):
 @pytest.mark.slow
 def test_added_method_keeps_the_contract(copy):
   contract = 'tests/methods_contract_test.py'
-  out = _run(copy, 'pytest', '-q', '-p', 'no:cacheprovider', contract, '-k', 'noisy')
+  out = _run(
+    copy, 'pytest', '-q', '-p', 'no:cacheprovider', contract, '-k', 'noisy and not finetune'
+  )
   assert re.search(r'5 passed, 2 skipped', out), out
 
 

@@ -79,7 +79,7 @@ def amun(
 def nearest(problem, *, epsilon, num_steps, num_doublings, as_bytes=True):
   """Neighbours `[N, ...]` of the forget images, their labels `[N]`, and whether one was found."""
   forget = problem.forget
-  images = forget.images.astype(np.float32) / 255
+  images = np.asarray(forget.images).astype(np.float32) / 255
   labels, left = forget.labels.copy(), np.arange(len(forget))
   attack = _Attack(problem.apply_fn, num_steps, as_bytes)
   for doubling in range(num_doublings + 1):
