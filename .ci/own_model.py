@@ -1,6 +1,6 @@
 """The deletion request of the docs' own network, from an installed wheel: python own_model.py DOCS.
 
-Makes the network of docs/deletion_requests.md, a checkpoint and data of one's own in the current
+Makes the network of docs/deletion_own.md, a checkpoint and data of one's own in the current
 folder, then runs `dalign-jax forget` and `dalign-jax verify` as a user would.
 """
 
@@ -27,7 +27,7 @@ FLAGS = (
 
 def main(docs: str) -> None:
   """Runs the request; raises where a command fails."""
-  text = pathlib.Path(docs, 'deletion_requests.md').read_text(encoding='utf-8')
+  text = pathlib.Path(docs, 'deletion_own.md').read_text(encoding='utf-8')
   code = re.search(r'```python\n(.*?)```', text, flags=re.DOTALL)[1]
   pathlib.Path('networks.py').write_text(code, encoding='utf-8')
   import networks

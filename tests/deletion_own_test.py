@@ -66,7 +66,7 @@ def test_own_checkpoint_and_data_that_shrink(tmp_path, capsys):
 
 def test_network_of_the_docs(tmp_path, monkeypatch):
   ids = _own(tmp_path)
-  text = (ROOT / 'docs' / 'deletion_requests.md').read_text(encoding='utf-8')
+  text = (ROOT / 'docs' / 'deletion_own.md').read_text(encoding='utf-8')
   code = re.search(r'```python\n(.*?)```', text, flags=re.DOTALL)[1]
   (tmp_path / 'networks.py').write_text(code, encoding='utf-8')
   monkeypatch.syspath_prepend(tmp_path)

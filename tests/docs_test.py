@@ -88,6 +88,16 @@ def test_site_lists_every_page():
   assert listed == {page.relative_to(ROOT / 'docs').as_posix() for page in pages}
 
 
+PROSE = 1100  # words that are read in five minutes
+
+
+@pytest.mark.parametrize('page', sorted((ROOT / 'docs').glob('*.md')), ids=lambda p: p.stem)
+def test_page_is_read_in_five_minutes(page):
+  text = re.sub(r'```.*?```', '', page.read_text('utf-8'), flags=re.DOTALL)
+  prose = [line for line in text.splitlines() if not line.startswith(('|', '!['))]
+  assert len(' '.join(prose).split()) <= PROSE
+
+
 def test_columns_of_the_docs_are_those_of_the_code():
   assert f'{columns.markdown()}\n' in (ROOT / 'docs/metrics.md').read_text('utf-8')
   assert len({c.key for c in columns.COLUMNS}) == len(columns.COLUMNS)

@@ -145,7 +145,7 @@ def test_command_ends_with_the_code_of_the_verdict(monkeypatch, capsys):
 
 
 def test_rules_of_the_docs_are_those_of_the_code():
-  text = (deletion_test.ROOT / 'docs' / 'verdict.md').read_text(encoding='utf-8')
+  text = (deletion_test.ROOT / 'docs' / 'verdict_requests.md').read_text(encoding='utf-8')
   assert verdict_rules.markdown() in text
 
 
