@@ -269,7 +269,7 @@ class Config(settings.Settings):
     return lines
 
 
-SEARCHES = ('random', 'grid')
+SEARCHES = ('tpe', 'random')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -277,14 +277,14 @@ class Tuning:
   """Settings of a search, in addition to `Config`."""
 
   num_trials: int = settings.run_setting(
-    16,
+    20,
     'Settings tried per method; the first is its defaults.',
     section='Search',
     valid=valid.COUNT,
   )
   search: str = settings.run_setting(
-    'random',
-    'How ranges are searched: random, or grid (in random order).',
+    'tpe',
+    'How ranges are searched: tpe (tree-structured Parzen estimator), or random.',
     section='Search',
     valid=valid.OneOf(SEARCHES),
   )
@@ -298,7 +298,7 @@ class Tuning:
     valid=valid.SEED,
   )
   num_tuning_seeds: int = settings.run_setting(
-    1,
+    3,
     'Originals, each with two golds, over which a score is averaged.',
     section='Search',
     valid=valid.Between(1, 1000),

@@ -1,4 +1,4 @@
-"""Tunes methods with equal numbers of trials, on validation data against a separate gold model.
+"""Tunes methods with equal numbers of trials, on validation data against separate gold models.
 
 python -m experiments.tune --flagfile=experiments/flags/tune_cifar10_random.flags
 """

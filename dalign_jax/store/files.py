@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 import time
-from typing import Any
+from typing import IO, Any
 import zipfile
 import zlib
 
@@ -163,6 +163,17 @@ def lock(folder: pathlib.Path, *, is_shared: bool = False) -> Iterator[None]:
         argument='workdir',
       )
     yield
+
+
+def try_lock(path: pathlib.Path) -> IO | None:
+  """Locks a file for as long as it stays open, at once; None if another process holds it."""
+  file = open(path, 'a')
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    file.close()
+    return None
+  return file
 
 
 def _get_lock(file, kind) -> bool:

@@ -159,7 +159,7 @@ def cached(root: pathlib.Path) -> Place:
 def tuned(root: pathlib.Path) -> Place:
   """A finished search."""
   config = _config(root, methods=('finetune',), num_epochs=1)
-  tuning = config_lib.Tuning(num_trials=2)
+  tuning = config_lib.Tuning(num_trials=2, num_tuning_seeds=1)
   search.run(config, tuning)
   return Place('search', root, {'tune': lambda: search.run(config, tuning)})
 

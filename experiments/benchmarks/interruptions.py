@@ -32,7 +32,7 @@ TINY = (
 )
 COMMANDS = {
   'run': ('experiments.run', *TINY),
-  'tune': ('experiments.tune', *TINY, '--num_trials=2'),
+  'tune': ('experiments.tune', *TINY, '--num_trials=2', '--num_tuning_seeds=1'),
   'sweep': ('experiments.sweep', *TINY, '--scenario=class:1'),
 }
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)

@@ -3,9 +3,7 @@
 Hyper-parameters that are not named here keep their defaults, or what `--hparam` says.
 """
 
-from typing import NamedTuple, Protocol
-
-import numpy as np
+from typing import Any, NamedTuple, Protocol
 
 from dalign_jax import hparams
 
@@ -13,11 +11,15 @@ Value = int | float | str | bool
 
 
 class Range(Protocol):
-  """A range from which values are drawn, and the few of them that a grid has."""
+  """A range that an Optuna trial draws from."""
 
-  def draw(self, rng: np.random.Generator) -> Value: ...
+  def including(self, values: dict[str, Any], name: str) -> tuple['Range', Value]:
+    """The range that has the default of a name as well, and that default."""
+    ...
 
-  def levels(self) -> tuple[Value, ...]: ...
+  def suggest(self, trial, name: str) -> Value:
+    """The value of a trial (`optuna.Trial`)."""
+    ...
 
 
 class Choice(NamedTuple):
@@ -25,24 +27,32 @@ class Choice(NamedTuple):
 
   values: tuple[Value, ...]
 
-  def draw(self, rng):
-    return self.values[rng.integers(len(self.values))]
+  def including(self, values, name):
+    default = values[name]
+    return (self if default in self.values else Choice((*self.values, default))), default
 
-  def levels(self):
-    return self.values
+  def suggest(self, trial, name):
+    return trial.suggest_categorical(name, self.values)
 
 
 class Log(NamedTuple):
-  """From `low` to `high`, uniform in the logarithm; two significant digits."""
+  """From `low` to `high`, uniform in the logarithm; two significant digits.
+
+  `stands_for` names the hyper-parameter whose value a default of None means.
+  """
 
   low: float
   high: float
+  stands_for: str = ''
 
-  def draw(self, rng):
-    return _rounded(np.exp(rng.uniform(np.log(self.low), np.log(self.high))))
+  def including(self, values, name):
+    default = values[self.stands_for] if values[name] is None else values[name]
+    if default <= 0:  # no logarithm: it begins at the lower end, and runs as it is
+      return self, self.low
+    return Log(min(self.low, default), max(self.high, default)), default
 
-  def levels(self):
-    return tuple(_rounded(value) for value in np.geomspace(self.low, self.high, 4))
+  def suggest(self, trial, name):
+    return _rounded(trial.suggest_float(name, self.low, self.high, log=True))
 
 
 def _rounded(value) -> float:
@@ -56,19 +66,20 @@ def of(name: str) -> dict[str, Range]:
 
 _EPOCHS = Choice((1, 2, 3, 5, 10))
 _LONG = Choice((3, 5, 10))
-_RETAIN_RATE = Log(1e-3, 0.1)  # of passes over retain data
+_RETAIN_RATE = Log(1e-3, 0.3)  # of passes over retain data
+_ASCENT_RATE = Log(1e-6, 0.1)  # from no effect to ruin, wherever a network's threshold lies
 
 RANGES: dict[str, dict[str, Range]] = {
   'amun': {'num_epochs': _LONG, 'learning_rate': _RETAIN_RATE},
   'bad_teacher': {
     'num_epochs': _EPOCHS,
-    'learning_rate': Log(1e-5, 3e-3),
+    'learning_rate': _ASCENT_RATE,
     'retain_fraction': Choice((0.3, 1.0)),
     'temperature': Choice((1.0, 2.0, 4.0)),
   },
   'boundary_shrink': {
     'num_epochs': _EPOCHS,
-    'learning_rate': Log(1e-5, 1e-2),
+    'learning_rate': _ASCENT_RATE,
     'epsilon': Choice((0.03, 0.1, 0.3)),
   },
   'cf_k': {
@@ -78,7 +89,7 @@ RANGES: dict[str, dict[str, Range]] = {
   },
   'cmf': {'scale': Log(5.0, 50.0)},
   'ct': {'num_epochs': _LONG, 'learning_rate': _RETAIN_RATE},
-  'delete': {'num_epochs': _EPOCHS, 'learning_rate': Log(1e-5, 1e-2)},
+  'delete': {'num_epochs': _EPOCHS, 'learning_rate': _ASCENT_RATE},
   'dlfd': {
     'learning_rate': Log(1e-4, 1e-2),
     'step_size': Choice((0.004, 0.008, 0.016, 0.03)),
@@ -100,11 +111,11 @@ RANGES: dict[str, dict[str, Range]] = {
   },
   'finetune': {'num_epochs': _LONG, 'learning_rate': Log(3e-3, 0.3)},
   'fisher': {'noise': Log(1e-9, 1e-4), 'max_variance': Log(1e-5, 1e-2)},
-  'gradient_ascent': {'num_epochs': _EPOCHS, 'learning_rate': Log(1e-6, 1e-2)},
+  'gradient_ascent': {'num_epochs': _EPOCHS, 'learning_rate': _ASCENT_RATE},
   'influence': {'scale': Log(0.1, 100.0), 'damping': Log(1e-4, 0.1)},
   'jit': {
     'num_epochs': Choice((1, 2, 3)),
-    'learning_rate': Log(1e-4, 3e-2),
+    'learning_rate': _ASCENT_RATE,
     'noise': Choice((0.1, 0.25, 0.5)),
   },
   'l1_sparse': {
@@ -113,7 +124,7 @@ RANGES: dict[str, dict[str, Range]] = {
     'l1_weight': Log(1e-5, 1e-2),
   },
   'l2ul': {
-    'learning_rate': Log(1e-5, 3e-3),
+    'learning_rate': _ASCENT_RATE,
     'regularization': Log(0.1, 10.0),
     'stop_accuracy': Choice((0.1, 0.3, 0.5, 0.7, 0.9)),
   },
@@ -130,9 +141,12 @@ RANGES: dict[str, dict[str, Range]] = {
   },
   'muda': {
     'rounds': Choice((3, 5, 8)),
-    'da_weight': Log(0.5, 20.0),
-    'learning_rate': Log(1e-3, 3e-2),
-    'recover_epochs': Choice((1, 3, 5)),
+    'da_weight': Log(0.05, 50.0),
+    'energy': Choice((0.8, 0.9, 0.95, 0.99)),
+    'learning_rate': Log(1e-4, 0.1),
+    'recover_learning_rate': Log(1e-4, 0.1, stands_for='learning_rate'),
+    'forget_epochs': Choice((1, 2, 3)),
+    'recover_epochs': Choice((1, 2, 3, 5)),
     'retain_fraction': Choice((0.1, 0.3, 1.0)),
     'teacher': Choice(('original', 'current', 'unmasked')),
   },
@@ -148,7 +162,7 @@ RANGES: dict[str, dict[str, Range]] = {
   },
   'noisy_finetune': {'num_epochs': _LONG, 'radius': Log(0.03, 3.0)},
   'pbu': {
-    'learning_rate': Log(1e-5, 3e-3),
+    'learning_rate': _ASCENT_RATE,
     'fisher_weight': Log(10.0, 1e4),
     'distance_weight': Log(0.1, 10.0),
     'stop_accuracy': Choice((0.02, 0.1, 0.3)),
@@ -163,7 +177,7 @@ RANGES: dict[str, dict[str, Range]] = {
     'num_epochs': Choice((4, 6, 10)),
     'forget_epochs': Choice((1, 2, 3)),
     'learning_rate': _RETAIN_RATE,
-    'forget_learning_rate': Log(1e-4, 3e-2),
+    'forget_learning_rate': Log(1e-5, 0.1),
     'distillation_weight': Log(1e-3, 1.0),
   },
   'sfron': {

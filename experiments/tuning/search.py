@@ -1,16 +1,16 @@
 """Hyper-parameter search against a gold model that no table uses, by the rule of `score`.
 
-A method's trials run in one process, in memory; its log is whole after each of them, and a search
-that was stopped goes on behind the last.
+Trials run in memory. A setting is tried on one original after the other, and successive halving
+stops those that fall behind (`study`). The log is whole after each trial; a search that was stopped
+goes on, and the same command in a second process takes part in it. The log says which settings no
+other beats in both score and seconds (`front`).
 """
 
 from collections.abc import Mapping
 import csv
 import dataclasses
 import io
-import itertools
 import pathlib
-import zlib
 
 import numpy as np
 
@@ -20,11 +20,11 @@ from experiments import config as config_lib
 from experiments import stages
 from experiments.problem import folders
 from experiments.tuning import ranges as ranges_lib
-from experiments.tuning import score
+from experiments.tuning import score, study
 
 _TIMES = ('seconds', 'compile_seconds')
 _NAMES = ('method', 'trial', 'search_seed', 'setting', 'status')
-_HEADS = (*_NAMES, 'score', 'scores', *score.METRICS, *_TIMES)
+_HEADS = (*_NAMES, 'front', 'score', 'scores', *score.METRICS, *_TIMES, 'hparam')
 
 # Every setting is a program of its own. jax.pmap keeps what it compiled until the process ends, 3
 # to 6 MiB a setting for the smallest network; with shard_map it goes when our caches drop it.
@@ -49,9 +49,9 @@ def run(config: config_lib.Config, tuning: config_lib.Tuning) -> None:
   for name, values in judge.references.items():
     progress.say(f'{name}: {_describe(values)}')
   for method, values in resolved.items():
-    with files.lock(folder / 'search' / method):
-      _search(judge, method, values, tuning)
-  _write_together(folder / 'search')
+    _search(judge, method, values, tuning)
+  with files.lock(folder / 'search'):
+    _write_together(folder / 'search')
 
 
 def tuning_folder(config: config_lib.Config) -> pathlib.Path:
@@ -80,7 +80,8 @@ def prepare_judge(config: config_lib.Config, tuning: config_lib.Tuning) -> score
 def _check(config, tuning):
   if config.num_processes > 1:
     raise errors.InputError(
-      'a search runs in one process; give each its --methods', argument='num_processes'
+      'a search runs in one process; start the same command in several, and they share its trials',
+      argument='num_processes',
     )
   used = [config.original_seed + i for i in range(config.seeds)]
   used += [config.gold_seed + i for i in range(config.golds)]
@@ -93,73 +94,62 @@ def _check(config, tuning):
     )
 
 
-def settings(method: str, values: dict, fixed: set[str], tuning: config_lib.Tuning) -> list[dict]:
-  """Settings tried for a method, in order: its defaults, then points of its ranges.
-
-  Args:
-    method: its name.
-    values: hyper-parameters outside the search, and the first trial.
-    fixed: names that are not searched, though they have a range.
-    tuning: how many, and how. A smaller number gives the first of those of a larger one.
-  """
-  space = {n: r for n, r in ranges_lib.of(method).items() if n not in fixed}
-  if not space:
-    return [values]
-  seed = [tuning.search_seed, zlib.crc32(method.encode())]
-  if tuning.search == 'grid':
-    points = list(itertools.product(*(r.levels() for r in space.values())))
-    order = np.random.default_rng(seed).permutation(len(points))[: tuning.num_trials - 1]
-    found = [dict(zip(space, points[i], strict=True)) for i in order]
-  else:
-    rngs = [np.random.default_rng([*seed, trial]) for trial in range(1, tuning.num_trials)]
-    found = [{name: r.draw(rng) for name, r in space.items()} for rng in rngs]
-  return [values, *({**values, **point} for point in found)]
-
-
 def _search(judge, method, values, tuning):
-  """Runs the trials of a method that its log lacks."""
+  """Runs the trials of a method that its study lacks."""
   folder = judge.job.folder / 'search' / method
   fixed = hparams.given(method, judge.job.config.hparam)
-  tried = settings(method, values, fixed, tuning)
-  rows = _read_log(folder / 'trials.csv', method, tried, tuning)
-  for trial in range(len(rows), len(tried)):
-    rows.append(_trial(judge, method, trial, tried[trial], tuning))
-    files.write_text(folder / 'trials.csv', _to_csv(rows))
-    progress.say(f'{method} {trial + 1}/{len(tried)}: {_describe_row(rows[-1])}')
-  best = min(rows, key=_order)
-  if best['status'] != 'ok':
+  names = [name for name in values if name in fixed or name in ranges_lib.of(method)]
+  trials = study.Study(folder, method, values, fixed, tuning)
+  while (trial := trials.next()) is not None:
+    row = _trial(judge, method, trial, names, tuning)
+    rows = _write_log(folder, trials)
+    progress.say(f'{method} {trial.position + 1}: {_describe_row(row)} ({len(rows)} ended)')
+  rows = _write_log(folder, trials)
+  best = min(rows, key=_order, default=None)
+  if best is None or best['status'] != 'ok':
     (folder / 'tuned.flags').unlink(missing_ok=True)
     progress.say(f'warning: no trial of {method} succeeded')
     return
-  names = [n for n in values if n in fixed or n in ranges_lib.of(method)]
-  files.write_text(folder / 'tuned.flags', _flags(method, rows, best, tried, names))
+  files.write_text(folder / 'tuned.flags', _flags(method, rows, best))
   progress.say(f'{method}: best {best["setting"]}, score {float(best["score"]):.4f}')
+  for row in rows:
+    if row['front'] and row is not best:
+      progress.say(
+        f'  in {float(row["seconds"]):.1f} s {float(row["score"]):.4f}: {row["setting"]}'
+      )
 
 
-def _trial(judge, method, trial, values, tuning) -> Row:
+def _trial(judge, method, trial, names, tuning) -> Row:
   """One setting: unlearns in memory, measures, and gives a line of the log."""
   row = {
     'method': method,
-    'trial': trial,
+    'trial': trial.position,
     'search_seed': tuning.search_seed,
-    'setting': _label(method, values),
+    'setting': _label(method, trial.values),
+    'hparam': ' '.join(f'{name}={trial.values[name]}' for name in names),
   }
-  watch = timing.Stopwatch()
+  watch, each, status = timing.Stopwatch(), [], 'ok'
+  networks = len(judge.originals)
   try:
-    each = [
-      _measured(judge, method, values, number, tuning, watch)
-      for number in range(len(judge.originals))
-    ]
-    status = 'ok'
+    for number in range(networks):
+      each.append(_measured(judge, method, trial.values, number, tuning, watch))
+      score_ = score.mean(each)['score']
+      if not np.isfinite(score_):
+        status = 'outputs are not finite'
+        break
+      if trial.falls_behind(score_, number + 1) and number + 1 < networks:
+        status = f'stopped after {number + 1} of {networks} originals'
+        break
   except Exception as error:  # whatever it is, the search goes on
     status = f'{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}'
     each = [{'score': float('inf')}]
   values = score.mean(each)
-  if status == 'ok' and not np.isfinite(values['score']):
-    status = 'outputs are not finite'
   row |= {'status': status, **values, 'scores': ' '.join(f'{f["score"]:.4f}' for f in each)}
-  row |= {name: f'{getattr(watch, name):.3f}' for name in _TIMES}
-  return {head: str(row.get(head, '')) for head in _HEADS}
+  row |= {name: f'{getattr(watch, name) / len(each):.3f}' for name in _TIMES}
+  row = {head: str(row.get(head, '')) for head in _HEADS}
+  failed = status != 'ok' and not status.startswith('stopped')
+  trial.end(row, None if failed else values['score'], is_stopped=status.startswith('stopped'))
+  return row
 
 
 def _measured(judge, method, values, number, tuning, watch):
@@ -182,25 +172,19 @@ def _order(row) -> tuple:
   return row['status'] != 'ok', number('score'), number('activation_distance'), int(row['trial'])
 
 
-def _read_log(path, method, tried, tuning) -> list[Row]:
-  """The finished trials of this very search."""
-  if not path.exists():
-    return []
-  rows = _rows(path)
-  for row, values in zip(rows, tried, strict=False):
-    now = {'search_seed': str(tuning.search_seed), 'setting': _label(method, values)}
-    there = {name: row.get(name) for name in now}
-    if row.get('status') == 'ok':
-      now['num_tuning_seeds'] = str(tuning.num_tuning_seeds)
-      there['num_tuning_seeds'] = str(len(row.get('scores', '').split()))
-    changed = [f'{k}: {there[k]} there, {v} now' for k, v in now.items() if there[k] != v]
-    if changed:
-      raise errors.InputError(
-        f'{path} is the log of another search (trial {row.get("trial")}: '
-        f'{"; ".join(changed)}); use another --problem, or delete it',
-        argument='workdir',
-      )
-  return rows[: len(tried)]
+def _write_log(folder, trials) -> list[Row]:
+  """The lines of all trials that have ended, in the log too."""
+  rows = [{**row, 'front': 'yes' if on else ''} for row, on in _with_front(trials.rows())]
+  files.write_text(folder / 'trials.csv', _to_csv(rows))
+  return rows
+
+
+def _with_front(rows) -> list[tuple[Row, bool]]:
+  """Each line, and whether no other is better in score or seconds and as good in both."""
+  point = lambda row: (float(row['score']), float(row['seconds']))
+  points = {point(row) for row in rows if row['status'] == 'ok'}
+  beaten = lambda p: any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points)
+  return [(row, row['status'] == 'ok' and not beaten(point(row))) for row in rows]
 
 
 def _rows(path) -> list[Row]:
@@ -233,14 +217,13 @@ def _to_csv(rows) -> str:
   return out.getvalue()
 
 
-def _flags(method, rows, best, tried, names) -> str:
+def _flags(method, rows, best) -> str:
   """A flag file for `experiments.run`, with what the search found."""
-  values = tried[int(best['trial'])]
   first = float(rows[0]['score'])
   return (
     f'# {method}: score {float(best["score"]):.4f} on validation, {first:.4f} with the defaults; '
     f'trial {best["trial"]} of {len(rows)}\n'
-  ) + ''.join(f'--hparam={method}.{name}={values[name]}\n' for name in names)
+  ) + ''.join(f'--hparam={method}.{setting}\n' for setting in best['hparam'].split())
 
 
 def _write_together(folder):
