@@ -65,6 +65,23 @@ def test_gaps_and_floors(rows):
   assert cells['gold']['activation_distance'] == table.Cell(None, None, False)
 
 
+def test_alignment_at_another_rank_has_no_verdict(rows):
+  ranks = {'original': 9.0, 'gold': 5.0, 'second gold': 6.0, 'good': 4.0, 'idle': 2.0}
+  for row in rows:
+    for seed in row.seeds:
+      seed['da_rank'] = ranks[row.name]
+  results = rows_lib.Results(rows)
+  cells = {line.row.name: line.cells['dimensional_alignment'] for line in table.lines(results)}
+  assert cells['good'].at_floor and not cells['good'].is_void  # one rank, as the golds
+  assert cells['idle'].is_void and cells['original'].is_void and not cells['gold'].is_void
+  near = rows[3].seeds[0]
+  near['da_rank'] = 3.0  # a gap of .015 in DA, but two ranks
+  (column,) = (c for c in table.columns(results) if c.key == 'dimensional_alignment')
+  cell = table.lines(results)[3].cells['dimensional_alignment']
+  assert not cell.at_floor and table.format_cell(column, cell).endswith(' ≠k')
+  assert 'k' in table.heads(table.columns(results, 'features'), 'features')
+
+
 def test_aggregates_are_those_of_the_definition(rows):
   good, idle = table.lines(rows_lib.Results(rows))[3:]
   assert good.average_gap == pytest.approx((0 + 0 + 0.1 + 0) / 4)

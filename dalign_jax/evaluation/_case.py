@@ -130,6 +130,15 @@ class Case:
     )
 
   @functools.cached_property
+  def overlap(self) -> float | None:
+    """Overlap of the principal forget and retain subspaces."""
+    if not self.has_features:
+      return None
+    return metrics.subspace_overlap(
+      self.features('forget'), self.features('retain'), energy=self.energy
+    )
+
+  @functools.cached_property
   def probe(self) -> metrics.ProbeResult | None:
     """A fresh linear head on the features of (some) training data."""
     if self.is_multi_label or not self.has_features:

@@ -109,6 +109,15 @@ def _to_gold(metric: Callable) -> Callable[[_case.Case], float | None]:
   return compute
 
 
+def _cka_distance(case):
+  if case.gold is None or not case.has_features:
+    return None
+  own, gold = case.features('forget'), np.asarray(_case.finite(case.gold)['forget'].features)
+  if not all(np.any(features.std(axis=0) > 0) for features in (own, gold)):
+    return None
+  return 1 - metrics.linear_cka(own, gold)
+
+
 def _moved(case):
   own, original = (case.as_classes(o, 'forget') for o in (case.own, _case.finite(case.original)))
   return metrics.activation_distance(own, original)
@@ -263,7 +272,32 @@ MEASURES: tuple[Measure, ...] = (
     "Share of the forget features inside the retain features' principal eigenspace.",
     _of_features('alignment', 'value'),
   ),
-  Measure('da_rank', '', 'Rank k of that eigenspace.', _of_features('alignment', 'rank')),
+  Measure(
+    'da_rank',
+    'k',
+    "Rank of that eigenspace. DA rises when it shrinks: a DA at another rank than gold's has no "
+    'verdict.',
+    _of_features('alignment', 'rank'),
+    digits=1,
+    part='features',
+  ),
+  Measure(
+    'subspace_overlap',
+    'overlap',
+    'Alignment of both eigenspaces: share of the principal forget directions inside the principal '
+    'retain directions, each at the energy of DA.',
+    lambda case: case.overlap,
+    part='features',
+  ),
+  Measure(
+    'cka_distance',
+    '1 - CKA',
+    "1 minus the linear centred kernel alignment of the forget features with gold's: 0 is equal "
+    'up to rotation and scale.',
+    _cka_distance,
+    is_distance=True,
+    part='features',
+  ),
   Measure(
     'linear_probe',
     'LP',

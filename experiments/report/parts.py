@@ -1,6 +1,11 @@
 """The tables of a report after the main one: by the `part` of their columns, title and words."""
 
 PARTS = {
+  'features': (
+    'Features',
+    'A DA can be compared with that of gold only where their ranks k are alike. "≠k" marks one '
+    "that cannot: its k differs from gold's by more than the golds' differ.",
+  ),
   'full': ('Distributions of outputs and strong attacks', ''),  # words: the null floors
   'recovery': (
     'What comes back',

@@ -15,15 +15,21 @@ _TAILS = {  # columns of a part that are made of others
   'main': ('Avg Gap', 'ToW', 'seconds', 'of gold', 'sees'),
   'full': ('F x RA x TA',),
 }
+_COMPARABLE_BY = {'dimensional_alignment': 'da_rank'}  # a value, and what must be as gold's is
+VOID = {'dimensional_alignment': '≠k'}  # their marks
 
 
 class Cell(NamedTuple):
-  """A value, its gap to gold, whether that is as small as a gold's, and the value's interval."""
+  """A value, its gap to gold, whether that is as small as a gold's, and the value's interval.
+
+  `is_void` says that the value is not comparable with gold's, and that its gap decides nothing.
+  """
 
   value: float | None
   gap: float | None
   at_floor: bool
   interval: float | None = None
+  is_void: bool = False
 
 
 class Line(NamedTuple):
@@ -87,6 +93,10 @@ def _line(row, rows, shown):
     at_floor = gap is not None and (gap <= noise if is_inside is None else is_inside)
     interval = row.interval(column.key)
     cells[column.key] = Cell(row.values.get(column.key), gap, at_floor, interval)
+  for key, basis in _COMPARABLE_BY.items():
+    if key in cells and basis in cells and cells[basis].gap is not None:
+      if not cells[basis].at_floor:
+        cells[key] = cells[key]._replace(at_floor=False, is_void=True)
   seconds = row.record['seconds']
   gaps = _aggregates(metrics.average_gap, row, gold, ('UA', 'RA', 'TA', 'MIA'))
   tugs = _aggregates(metrics.tug_of_war, row, gold, ('FA', 'RA', 'TA'))
@@ -144,12 +154,16 @@ def ranks(lines: list[Line]) -> dict[str, dict[str, int]]:
 
 
 def format_cell(column: Column, cell: Cell) -> str:
-  """The value, half its interval, and `=` where the gap to gold is within the floor."""
+  """The value, half its interval, and `=` where the gap to gold is within the floor.
+
+  A mark of `VOID` stands where the gap decides nothing.
+  """
   if cell.value is None:
     return '-'
   form = lambda x: f'{x * column.scale:.{column.digits}f}'
   interval = '' if cell.interval is None else f' ± {form(cell.interval)}'
-  return form(cell.value) + interval + (' =' if cell.at_floor else '')
+  mark = VOID[column.key] if cell.is_void else '=' if cell.at_floor else ''
+  return f'{form(cell.value)}{interval} {mark}'.rstrip()
 
 
 def format_gap(line: Line) -> str:
