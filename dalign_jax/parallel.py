@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
-from dalign_jax import errors, types
+from dalign_jax import errors, flop, types
 
 AXIS = 'devices'
 
@@ -130,12 +130,16 @@ def spmd(fn: Callable, *, devices: Devices = None, donate_argnums: Sequence[int]
   Returns:
     A function of pytrees with a leading axis of this process's devices.
   """
-  return MAPPINGS[_chosen[0]](fn, tuple(devices) if devices else None, tuple(donate_argnums))
+  program, place = MAPPINGS[_chosen[0]](
+    fn, tuple(devices) if devices else None, tuple(donate_argnums)
+  )
+  placed = lambda *args: program(*jax.tree.map(place, args))
+  return flop.counted(placed if place else program, program)
 
 
 def _pmap(fn, devices, donate_argnums):
   devices = list(devices) if devices else None
-  return jax.pmap(fn, axis_name=AXIS, devices=devices, donate_argnums=donate_argnums)
+  return jax.pmap(fn, axis_name=AXIS, devices=devices, donate_argnums=donate_argnums), None
 
 
 def _shard_map(fn, devices, donate_argnums):
@@ -160,7 +164,7 @@ def _shard_map(fn, devices, donate_argnums):
     is_placed = isinstance(x, jax.Array) and x.sharding == by_device
     return x if is_placed else jax.make_array_from_process_local_data(by_device, np.asarray(x))
 
-  return lambda *args: mapped(*jax.tree.map(place, args))
+  return mapped, place
 
 
 MAPPINGS = {'pmap': _pmap, 'shard_map': _shard_map}

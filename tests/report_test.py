@@ -1,6 +1,8 @@
 """The table and the words of a report, on made-up numbers."""
 
+import csv
 import dataclasses
+import io
 import pathlib
 
 import pytest
@@ -80,6 +82,16 @@ def test_alignment_at_another_rank_has_no_verdict(rows):
   cell = table.lines(results)[3].cells['dimensional_alignment']
   assert not cell.at_floor and table.format_cell(column, cell).endswith(' ≠k')
   assert 'k' in table.heads(table.columns(results, 'features'), 'features')
+
+
+def test_csv_has_a_number_under_each_head(rows):
+  rows[3].record.update(passes=2.5, flop=3e12)
+  lines = list(csv.DictReader(io.StringIO(table.to_csv(rows_lib.Results(rows)))))
+  assert len(lines) == len(rows) and not any(None in line for line in lines)
+  good = lines[3]
+  assert (good['model'], good['test_accuracy']) == ('good', '0.8')
+  assert float(good['passes']) == 2.5 and float(good['flop']) == 3e12
+  assert lines[4]['passes'] == ''
 
 
 def test_aggregates_are_those_of_the_definition(rows):

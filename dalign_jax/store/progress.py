@@ -10,7 +10,7 @@ import time
 
 from rich import progress, text
 
-from dalign_jax import checkpoints, errors, parallel, stopping, types
+from dalign_jax import checkpoints, errors, flop, parallel, stopping, types
 from dalign_jax.store import files, tensorboard
 
 _FIRST_LINE_SECONDS, _LINE_EVERY_SECONDS = 2.0, 10.0
@@ -101,19 +101,21 @@ class RunMonitor(types.Monitor):
     self._folder, self._shown, self._made_with = folder, shown, made_with
     self._compile_seconds = compile_seconds
     self._compile_start = compile_seconds()
-    self._start = time.monotonic()
-    self._earlier = {'seconds': 0.0, 'compile_seconds': 0.0}
+    self._start, self._flop_start = time.monotonic(), flop.total()
+    self._earlier = {'seconds': 0.0, 'compile_seconds': 0.0, 'flop': 0.0}
     self._first, self._epoch, self._num_epochs = 0, 0, 1
     self._totals: dict[str, int] = {}
     self._with_events, self._events = tensorboard, None
 
   def seconds(self) -> dict[str, float]:
-    """Wall time so far without compilation, and the time of compilation."""
+    """Wall time so far without compilation, the time of compilation, and operations (`flop`)."""
     compiling = self._compile_seconds() - self._compile_start
-    return {
-      'seconds': self._earlier['seconds'] + time.monotonic() - self._start - compiling,
-      'compile_seconds': self._earlier['compile_seconds'] + compiling,
+    now = {
+      'seconds': time.monotonic() - self._start - compiling,
+      'compile_seconds': compiling,
+      'flop': flop.total() - self._flop_start,
     }
+    return {name: value + now[name] for name, value in self._earlier.items()}  # those known so far
 
   def restore(self, template):
     found = checkpoints.restore_training(self._folder / 'training', template)

@@ -85,6 +85,10 @@ def read_rows(job: preparation.Job) -> rows_lib.Results:
       f'{left_out or "original and gold"}: not evaluated with these settings; run evaluate first',
       argument='stages',
     )
+  one_pass = found[0].record.get('flop', 0.0) / job.recipe.num_epochs
+  for row in found:
+    if one_pass and 'flop' in row.record:
+      row.record['passes'] = row.record['flop'] / one_pass
   return rows_lib.Results(found)
 
 
@@ -101,7 +105,8 @@ def _row(job, group) -> rows_lib.Row:
     found = files.read_json(group.file(job, '.json'))
     arrays |= files.read_arrays(group.file(job, '.npz'))
   records = [checkpoints.read_record(m.checkpoint) for m in group.members]
-  times = {k: float(np.mean([r[k] for r in records])) for k in ('seconds', 'compile_seconds')}
+  costs = [k for k in ('seconds', 'compile_seconds', 'flop') if all(k in r for r in records)]
+  times = {k: float(np.mean([r[k] for r in records])) for k in costs}
   return rows_lib.Row(
     group.name,
     'oracle' if 'gold' in records[0] else group.kind,

@@ -20,8 +20,9 @@ READING = (
   'further from gold than a second gold. Avg Gap: mean absolute gap to gold over forget, '
   'retain and test accuracy and the attack, in points. ToW: product of one minus the three '
   'accuracy gaps, 1 is gold. '
-  'Seconds without compilation; "of gold" is the share of the time that training gold took. In '
-  "report.html, a method's name links to its resolved flags."
+  'Seconds without compilation; "of gold" is the share of the time that training gold took. '
+  'Passes: epochs of the original that cost as much, counted in operations of matrix products and '
+  "convolutions (PFLOP). In report.html, a method's name links to its resolved flags."
 )
 
 

@@ -12,7 +12,7 @@ from experiments.report import error_rates
 
 Column = columns_lib.Column
 _TAILS = {  # columns of a part that are made of others
-  'main': ('Avg Gap', 'ToW', 'seconds', 'of gold', 'sees'),
+  'main': ('Avg Gap', 'ToW', 'seconds', 'of gold', 'passes', 'PFLOP', 'sees'),
   'full': ('F x RA x TA',),
 }
 _COMPARABLE_BY = {'dimensional_alignment': 'da_rank'}  # a value, and what must be as gold's is
@@ -43,6 +43,8 @@ class Line(NamedTuple):
   final_score: float | None
   seconds: float
   time_ratio: float
+  passes: float | None
+  flop: float | None
 
 
 def columns(rows: rows_lib.Results, part: str | None = None) -> list[Column]:
@@ -110,6 +112,8 @@ def _line(row, rows, shown):
     final_score=_final_score(row.values, gold.values),
     seconds=seconds,
     time_ratio=seconds / gold.record['seconds'],
+    passes=row.record.get('passes'),
+    flop=row.record.get('flop'),
   )
 
 
@@ -187,7 +191,8 @@ def texts(line: Line, shown: list[Column], part: str = 'main') -> list[str]:
     return [*cells, number(line.final_score, 3)]
   if part != 'main':
     return cells
-  times = [number(line.seconds, 1), number(line.time_ratio, 2)]
+  times = [number(line.seconds, 1), number(line.time_ratio, 2), number(line.passes, 1)]
+  times.append('-' if line.flop is None else f'{line.flop / 1e15:.2g}')
   return [
     *cells,
     format_gap(line),
@@ -221,6 +226,10 @@ def grid(cells: list[list[str]]) -> str:
   return '\n'.join('| ' + ' | '.join(r) + ' |' for r in (aligned[0], rule, *aligned[1:]))
 
 
+def _numbers(cell):
+  return cell.value, cell.gap, cell.at_floor, cell.interval
+
+
 def to_csv(rows: rows_lib.Results) -> str:
   """All numbers in full, with gaps and floors."""
   shown = columns(rows)
@@ -228,12 +237,12 @@ def to_csv(rows: rows_lib.Results) -> str:
   writer = csv.writer(out, lineterminator='\n')
   names = [f'{c.key}{suffix}' for c in shown for suffix in ('', '_gap', '_at_floor', '_interval')]
   tail = ['average_gap', 'average_gap_interval', 'tug_of_war', 'final_score']
-  tail += ['seconds', 'compile_seconds', 'time_ratio']
+  tail += ['seconds', 'compile_seconds', 'time_ratio', 'passes', 'flop']
   writer.writerow(['model', 'kind', *names, *tail])
   for line in lines(rows):
-    cells = [x for c in shown for x in line.cells[c.key]]
+    cells = [x for c in shown for x in _numbers(line.cells[c.key])]
     compile_seconds = line.row.record['compile_seconds']
     aggregates = [line.average_gap, line.average_gap_interval, line.tug_of_war, line.final_score]
-    aggregates += [line.seconds, compile_seconds, line.time_ratio]
+    aggregates += [line.seconds, compile_seconds, line.time_ratio, line.passes, line.flop]
     writer.writerow([line.row.name, line.row.kind, *cells, *aggregates])
   return out.getvalue()
