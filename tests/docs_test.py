@@ -1,7 +1,9 @@
 """The code in README, CONTRIBUTING and docs runs as it stands there."""
 
+import importlib.util
 import pathlib
 import re
+import types as types_lib
 
 import chex
 from flax import nnx
@@ -119,3 +121,37 @@ class _Flat(nnx.Module):
 
   def __call__(self, images):
     return self.head(images.reshape(len(images), -1))
+
+
+def _site_hooks():
+  spec = importlib.util.spec_from_file_location('site_hooks', ROOT / 'docs/site.py')
+  hooks = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(hooks)
+  return hooks
+
+
+def test_formulas_become_mathml():
+  pytest.importorskip('latex2mathml')
+  html = (
+    '<p><span class="arithmatex">\\(a &lt; b\\)</span></p><div class="arithmatex">\\[x\\]</div>'
+  )
+  made = _site_hooks().on_page_content(html)
+  assert 'arithmatex' not in made and '\\' not in made
+  assert '<mo>&#x0003C;</mo>' in made and 'display="inline"' in made and 'display="block"' in made
+
+
+def test_site_links_the_repository_of_the_package(tmp_path):
+  pytest.importorskip('latex2mathml')
+  config = types_lib.SimpleNamespace(config_file_path=tmp_path / 'mkdocs.yml', extra={})
+  (tmp_path / 'pyproject.toml').write_text('[project]\nname = "x"\n')
+  assert _site_hooks().on_config(config).extra == {}
+  (tmp_path / 'pyproject.toml').write_text('[project.urls]\nRepository = "https://a.b/c"\n')
+  assert _site_hooks().on_config(config).extra['social'][0]['link'] == 'https://a.b/c'
+
+
+@pytest.mark.parametrize('name', ['mkdocs.yml', *(p.name for p in (ROOT / 'docs').glob('*.md'))])
+def test_site_asks_nothing_of_other_servers(name):
+  text = (ROOT / (name if name == 'mkdocs.yml' else f'docs/{name}')).read_text('utf-8')
+  assert not re.search(
+    r'!\[[^\]]*\]\(https?:|<(?:img|script|iframe)\b|https?://\S+\.(?:js|css)\b', text
+  )
