@@ -16,6 +16,7 @@ import numpy as np
 from dalign_jax import data, losses, methods, metrics, models, prediction, seeds, training, types
 
 matplotlib.use('agg')
+matplotlib.rcParams['svg.hashsalt'] = 'tutorial'  # equal runs, equal files
 from matplotlib import pyplot
 
 _FIGURES = flags.DEFINE_string('figures', 'docs/figures/tutorial', 'Folder of the pictures.')
