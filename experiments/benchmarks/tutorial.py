@@ -16,9 +16,9 @@ import numpy as np
 from dalign_jax import data, losses, methods, metrics, models, prediction, seeds, training, types
 
 matplotlib.use('agg')
-matplotlib.rcParams['svg.hashsalt'] = 'tutorial'  # equal runs, equal files
 from matplotlib import pyplot
 
+matplotlib.rcParams['svg.hashsalt'] = 'tutorial'  # equal runs, equal files
 _FIGURES = flags.DEFINE_string('figures', 'docs/figures/tutorial', 'Folder of the pictures.')
 _NUM_EPOCHS = flags.DEFINE_integer('tutorial_epochs', 20, 'Of originals and golds.')
 
