@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dalign_jax import augmentation, losses, parallel, prediction, types
+from dalign_jax import augmentation, losses, parallel, prediction, training, types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,8 @@ class MeanLoss:
       dataclass.
     train: whether batch norm uses and learns the batch's statistics. Without, the running ones
       stay as they are: the right choice for batches of forget data alone, whose statistics say
-      little about the images that remain.
+      little about the images that remain. Such a network draws no dropout then; one without batch
+      statistics does.
   """
 
   apply_fn: types.ApplyFn
@@ -30,10 +31,12 @@ class MeanLoss:
   train: bool = False
 
   def __call__(self, params, batch_stats, batch, constants, key):
-    del constants, key
+    del constants
     rows = batch[self.name]
     model = types.ModelState(params, batch_stats)
-    outputs, batch_stats = self.apply_fn(model, rows['images'], train=self.train)
+    outputs, batch_stats = training.forward(
+      self.apply_fn, model, rows['images'], key, keep_statistics=not self.train
+    )
     return jnp.mean(self.example_loss(rows, outputs.logits)), batch_stats
 
 
@@ -68,12 +71,12 @@ class PooledLoss:
   names: tuple[str, ...]
 
   def __call__(self, params, batch_stats, batch, constants, key):
-    del constants, key
+    del constants
     images, labels = (
       jnp.concatenate([batch[name][field] for name in self.names]) for field in ('images', 'labels')
     )
     model = types.ModelState(params, batch_stats)
-    outputs, batch_stats = self.apply_fn(model, images, train=True)
+    outputs, batch_stats = training.forward(self.apply_fn, model, images, key)
     return jnp.mean(losses.label_loss(labels, outputs.logits)), batch_stats
 
 
@@ -113,7 +116,7 @@ class _RandomLabels:
     labels = (rows['labels'] + rows['is_forget'] * shift) % self.num_classes
     model = types.ModelState(params, batch_stats)
     images = augmentation.augment(rows['images'], augmentation_key, self.augmentation)
-    outputs, batch_stats = self.apply_fn(model, images, train=True)
+    outputs, batch_stats = training.forward(self.apply_fn, model, images, key)
     return jnp.mean(losses.cross_entropy(labels, outputs.logits)), batch_stats
 
 

@@ -132,9 +132,9 @@ class _Network:
   apply_fn: types.ApplyFn
   rank: int
 
-  def __call__(self, state, images, *, train):
-    whole = self.whole(state)
-    outputs, batch_stats = self.apply_fn(whole, images, train=train)
+  def __call__(self, state, images, *, train, key=None):
+    apply_fn = types.with_key(self.apply_fn, key)
+    outputs, batch_stats = apply_fn(self.whole(state), images, train=train)
     return outputs, {_KEPT: state.batch_stats[_KEPT], _OWN: batch_stats}
 
   def whole(self, state) -> types.ModelState:

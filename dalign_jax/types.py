@@ -7,6 +7,8 @@ disjoint union of `retain` and `forget`; `validation` and `test` were never trai
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
+import inspect
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -53,13 +55,30 @@ class ApplyFn(Protocol):
   axis `'devices'`) and the returned state holds the updated running statistics; with
   `train=False` the returned state is the given one. Compiled programs are kept by the network: it
   must be hashable, as a function or a frozen dataclass is.
+
+  `key` is what dropout and stochastic depth draw from. Training passes one, another for each step
+  and device; with `train=False` there is none. A network that draws nothing may leave the argument
+  out of its signature; see `with_key`.
   """
 
   def __call__(
-    self, state: ModelState, images: Array, *, train: bool
+    self, state: ModelState, images: Array, *, train: bool, key: jax.Array | None = None
   ) -> tuple[Outputs, PyTree]: ...
 
   def __hash__(self) -> int: ...
+
+
+def with_key(apply_fn: ApplyFn, key: jax.Array | None) -> ApplyFn:
+  """A network with the key it draws from; as it is, if its signature has no `key`.
+
+  Example:
+    >>> with_key(lambda state, images, *, train: (images, state), None)(0, 1, train=False)
+    (1, 0)
+    >>> with_key(lambda state, images, *, train, key=None: (key, state), 5)(0, 1, train=True)
+    (5, 0)
+  """
+  takes_key = 'key' in inspect.signature(apply_fn).parameters
+  return functools.partial(apply_fn, key=key) if takes_key else apply_fn
 
 
 class DataError(errors.InputError):

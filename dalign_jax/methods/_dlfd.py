@@ -304,7 +304,8 @@ class _Loss:
       self.settings.ce_weight * step / self.total_steps,
     )
     perturbed = _ascend(objective, images, self.settings, num_steps)
-    outputs, _ = self.apply_fn(model, perturbed, train=False)
+    outputs, _ = training.forward(self.apply_fn, model, perturbed, key, keep_statistics=True)
     if self.normalization == 'clean':
-      _, batch_stats = self.apply_fn(jax.lax.stop_gradient(model), images, train=True)
+      fixed = jax.lax.stop_gradient(model)
+      _, batch_stats = training.forward(self.apply_fn, fixed, images, key)
     return jnp.mean(losses.label_loss(retain['labels'], outputs.logits)), batch_stats

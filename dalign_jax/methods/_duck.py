@@ -87,12 +87,11 @@ class _Loss:
   cross_entropy_weight: float
 
   def __call__(self, params, batch_stats, batch, constants, key):
-    del key
     centroids, is_there = constants
     forget, retain = batch['forget'], batch['retain']
     images = jnp.concatenate([forget['images'], retain['images']])
     model, count = types.ModelState(params, batch_stats), len(forget['images'])
-    outputs, batch_stats = self.apply_fn(model, images, train=True)
+    outputs, batch_stats = training.forward(self.apply_fn, model, images, key)
     features = outputs.features[:count].astype(jnp.float32)
     lengths = jnp.sqrt(jnp.sum(features**2, axis=1, keepdims=True) + 1e-12)
     distances = 1 - (features / lengths) @ centroids.T

@@ -98,8 +98,9 @@ class _Loss:
 
   def __call__(self, params, batch_stats, batch, constants, key):
     of_set = lambda name: objectives.MeanLoss(self.apply_fn, name, objectives.cross_entropy)
-    forget, batch_stats = of_set('forget')(params, batch_stats, batch, (), key)
-    kept, _ = of_set('copies')(params, batch_stats, batch, (), key)
+    forget_key, copy_key = jax.random.split(key)
+    forget, batch_stats = of_set('forget')(params, batch_stats, batch, (), forget_key)
+    kept, _ = of_set('copies')(params, batch_stats, batch, (), copy_key)
     anchor, weights = constants
     by_rows = (self.num_copies * kept - forget) / (1 + self.num_copies)
     return by_rows + losses.quadratic(anchor, params, weights=weights), batch_stats

@@ -112,6 +112,6 @@ class Smoothing:
     soft = jax.nn.softmax(soft_logits / tau)
     hard = jax.nn.one_hot(jnp.argmax(hard_logits, axis=1), soft.shape[1])
     targets = jnp.where(rows['is_forget'][:, None], soft, hard)
-    outputs, batch_stats = self.apply_fn(model, rows['images'], train=True)
+    outputs, batch_stats = training.forward(self.apply_fn, model, rows['images'], key)
     log_probabilities = jax.nn.log_softmax(outputs.logits.astype(jnp.float32))
     return -jnp.mean(jnp.sum(targets * log_probabilities, axis=1)), batch_stats

@@ -220,7 +220,6 @@ class _ForgetLoss:
   settings: _Settings
 
   def __call__(self, params, batch_stats, batch, basis, key):
-    del key
     settings = self.settings
     with_companions = settings.normalization == 'companions' or settings.basis_source == 'batch'
     forget, companions = batch['forget'], batch['retain']
@@ -228,7 +227,9 @@ class _ForgetLoss:
     if with_companions:
       images = jnp.concatenate([images, companions['images']])
     model = types.ModelState(params, batch_stats)
-    outputs, batch_stats = self.apply_fn(model, images, train=settings.normalization != 'frozen')
+    outputs, batch_stats = training.forward(
+      self.apply_fn, model, images, key, keep_statistics=settings.normalization == 'frozen'
+    )
     if settings.basis_source == 'batch':
       basis = _batch_basis(outputs.features[count:], settings)
     distance = _teacher_distance(forget, outputs.logits[:count], settings)

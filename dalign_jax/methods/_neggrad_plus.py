@@ -69,8 +69,11 @@ class _Loss:
   augmentation: str
   retain_weight: float
 
-  def __call__(self, *args):
+  def __call__(self, params, batch_stats, batch, constants, key):
+    args = params, batch_stats, batch, constants
+    _, forget_key = jax.random.split(key)  # the retain rows' is the step's own
+    forget_loss = objectives.MeanLoss(self.apply_fn, 'forget', objectives.cross_entropy)
     retain_loss = training.ClassificationLoss(self.apply_fn, 'retain', self.augmentation)
-    retain, batch_stats = retain_loss(*args)
-    forget, _ = objectives.MeanLoss(self.apply_fn, 'forget', objectives.cross_entropy)(*args)
+    retain, batch_stats = retain_loss(*args, key)
+    forget, _ = forget_loss(*args, forget_key)
     return self.retain_weight * retain - (1 - self.retain_weight) * forget, batch_stats

@@ -124,7 +124,7 @@ class _RetainLoss:
     rows = batch['retain']
     images = augmentation.augment(rows['images'], key, self.augmentation)
     model = types.ModelState(params, batch_stats)
-    outputs, batch_stats = self.apply_fn(model, images, train=True)
+    outputs, batch_stats = training.forward(self.apply_fn, model, images, key)
     taught, _ = self.apply_fn(teacher, images, train=False)
     cross_entropy = losses.cross_entropy(rows['labels'], outputs.logits)
     distillation = losses.distillation(taught.logits, outputs.logits, temperature=self.temperature)

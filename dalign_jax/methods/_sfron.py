@@ -112,9 +112,9 @@ class AdaptiveAscent:
   exponent: float
 
   def __call__(self, params, batch_stats, batch, constants, key):
-    del constants, key
+    del constants
     rows, model = batch['forget'], types.ModelState(params, batch_stats)
-    outputs, _ = self.apply_fn(model, rows['images'], train=False)
+    outputs, _ = training.forward(self.apply_fn, model, rows['images'], key, keep_statistics=True)
     values = losses.cross_entropy(rows['labels'], outputs.logits)
     weights = jnp.maximum(jax.lax.stop_gradient(values), _LEAST_LOSS) ** -self.exponent
     mean = jax.lax.pmean(jnp.mean(weights), parallel.AXIS)

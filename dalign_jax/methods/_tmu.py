@@ -181,7 +181,8 @@ class _Loss:
     noisy = forget['images'] + is_easy[:, None, None, None] * offset
     kept = augmentation.augment(retain['images'], augmentation_key, self.augmentation)
     model = types.ModelState(params, batch_stats)
-    outputs, batch_stats = self.apply_fn(model, jnp.concatenate([noisy, kept]), train=True)
+    images = jnp.concatenate([noisy, kept])
+    outputs, batch_stats = training.forward(self.apply_fn, model, images, key)
     logits = outputs.logits[:count]
     if self.teacher == 'uninformed':
       hard = losses.distillation(forget['teacher_logits'], logits)

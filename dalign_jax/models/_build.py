@@ -95,7 +95,7 @@ def build(
 
   Returns:
     `apply_fn(state, images, *, train) -> (Outputs, batch_stats)`, see `dalign_jax.types.ApplyFn`,
-    and `init_fn(key) -> ModelState`, which runs on the host and cannot be traced. Where a part of
+    which draws nothing from a `key`, and `init_fn(key) -> ModelState`, which runs on the host and cannot be traced. Where a part of
     the initialisation is computed from the training images (`fast_cnn`), `init_fn` has a method
     `prepare(model, dataset)`; `dalign_jax.fresh.model` calls both.
 
@@ -126,7 +126,8 @@ def build(
   if not (stds > 0).all():
     raise errors.InputError(f'std must be positive, got {stds.ravel().tolist()}')
 
-  def apply_fn(state, images, *, train):
+  def apply_fn(state, images, *, train, key=None):
+    del key  # none of the models draws
     if images.shape[1:] != image_shape or not jnp.issubdtype(images.dtype, jnp.floating):
       raise errors.InputError(
         f'images must be floating point [B, {", ".join(map(str, image_shape))}], '

@@ -12,6 +12,7 @@ from dalign_jax.training._epochs import (
 from dalign_jax.training._errors import NonFiniteLossError
 from dalign_jax.training._feeding import PLACES, HostData, keep_data_on_device, put_data
 from dalign_jax.training._fit import ClassificationLoss, fit, minimize, recipe_optimizer
+from dalign_jax.training._forward import forward
 from dalign_jax.training._steps import (
   Step,
   make_step,
@@ -31,6 +32,7 @@ __all__ = [
   'epoch_rng',
   'fit',
   'fit_ensemble',
+  'forward',
   'init_state',
   'keep_data_on_device',
   'key_bits',

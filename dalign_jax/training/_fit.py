@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from dalign_jax import augmentation, errors, losses, optim, parallel, recipe_optim, types
-from dalign_jax.training import _epochs, _feeding, _steps
+from dalign_jax.training import _epochs, _feeding, _forward, _steps
 
 
 def minimize(
@@ -100,7 +100,8 @@ class ClassificationLoss:
     del constants
     rows = batch[self.name]
     images = augmentation.augment(rows['images'], key, self.kind)
-    outputs, batch_stats = self.apply_fn(types.ModelState(params, batch_stats), images, train=True)
+    model = types.ModelState(params, batch_stats)
+    outputs, batch_stats = _forward.forward(self.apply_fn, model, images, key)
     example_losses = losses.label_loss(
       rows['labels'], outputs.logits, label_smoothing=self.label_smoothing
     )
