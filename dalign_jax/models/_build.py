@@ -95,7 +95,7 @@ def build(
 
   Returns:
     `apply_fn(state, images, *, train) -> (Outputs, batch_stats)`, see `dalign_jax.types.ApplyFn`,
-    which draws nothing from a `key`, and `init_fn(key) -> ModelState`, which runs on the host and cannot be traced. Where a part of
+    and `init_fn(key) -> ModelState`, which runs on the host and cannot be traced. Where a part of
     the initialisation is computed from the training images (`fast_cnn`), `init_fn` has a method
     `prepare(model, dataset)`; `dalign_jax.fresh.model` calls both.
 
