@@ -131,25 +131,6 @@ def _linen(module, **options):
   return adapters.from_linen(module, **options), state
 
 
-def _jimm():
-  jimm = pytest.importorskip('jimm')
-  sharding = pytest.importorskip('jimm.common.sharding')
-  model = jimm.VisionTransformer(
-    num_classes=tiny.CLASSES,
-    in_channels=1,
-    img_size=SIDE,
-    patch_size=4,
-    num_layers=2,
-    num_heads=2,
-    mlp_dim=32,
-    hidden_size=16,
-    dropout_rate=0.2,
-    rngs=nnx.Rngs(0),
-    sharding=sharding.NoSharding,
-  )
-  return adapters.from_nnx(model, head='classifier')
-
-
 def _equinox():
   eqx = pytest.importorskip('equinox')
   body_key, head_key = jax.random.split(KEY)
@@ -193,12 +174,6 @@ MODULES = {
     draws=True,
     head=('encoder', 'heads', '0'),
     said='NNXViT(training: train(), is_training=True; head: encoder.heads.0)',
-  ),
-  'jax_image_models_vit': Case(
-    _jimm,
-    draws=True,
-    head=('classifier',),
-    said='VisionTransformer(training: train(); head: classifier)',
   ),
   'equinox': Case(_equinox, draws=True, head=()),
 }
