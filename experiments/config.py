@@ -152,6 +152,15 @@ class Config(settings.Settings):
     valid=valid.Between(-1, 999),
   )
 
+  show_images: bool = settings.run_setting(
+    False,
+    "Show a sample of the forgotten images with each model's answer in report.html; never for a "
+    'deletion request (--forget=ids:FILE).',
+    section='Evaluation',
+  )
+  quiet: bool = settings.run_setting(
+    False, 'Print warnings and the verdict only.', section='Platform'
+  )
   tensorboard: bool = settings.run_setting(
     False, 'Write TensorBoard event files in addition to train.jsonl.', section='Platform'
   )
@@ -177,7 +186,7 @@ class Config(settings.Settings):
 
   def __post_init__(self):
     super().__post_init__()
-    settings.raise_for([*self._counts(), *self._processes()])
+    settings.raise_for([*self._counts(), *self._processes(), *self._images()])
 
   def _counts(self) -> Iterator[tuple[str, str]]:
     """Invalid numbers of models."""
@@ -206,6 +215,14 @@ class Config(settings.Settings):
       yield 'coordinator_address', 'needs --num_processes, of more than 1, and --process_id'
     elif self.coordinator_address and not re.search(r':\d+$', self.coordinator_address):
       yield 'coordinator_address', f'must be HOST:PORT, got {self.coordinator_address!r}'
+
+  def _images(self) -> Iterator[tuple[str, str]]:
+    """Images that nobody may be shown."""
+    if self.show_images and self.forget.startswith('ids:'):
+      yield (
+        'show_images',
+        f'--forget={self.forget} is a deletion request, whose images are not shown; leave it out',
+      )
 
   @property
   def is_full(self) -> bool:
@@ -333,6 +350,21 @@ class Sweep:
     'Name of the folder of reports and logs.',
     section='Sweep',
     valid=valid.FOLDER_NAME,
+  )
+
+  def __post_init__(self):
+    settings.check(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+  """Settings of `experiments.compare`."""
+
+  comparison: str = settings.run_setting(
+    'comparison',
+    'Folder for compare.html and compare.md.',
+    section='Folders',
+    valid=valid.LOCAL_PATH,
   )
 
   def __post_init__(self):

@@ -10,7 +10,7 @@ import os
 from absl import flags
 
 from dalign_jax import command, errors
-from dalign_jax.store import tensorboard
+from dalign_jax.store import progress, tensorboard
 from experiments import config as config_lib
 
 FLAGS = command.FLAGS
@@ -61,6 +61,8 @@ def main(arguments: list[str]) -> None:
   if config.tensorboard:
     tensorboard.require()
   command.start_platform(config)
+  if config.quiet:
+    progress.mute()
   check_names(config)
   join_processes(config)
   from experiments import stages  # imports JAX: after the platform's settings

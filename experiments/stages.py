@@ -276,6 +276,7 @@ def _flag_file(config, run) -> str:
     process_id=0,
     distributed='off',
     member=-1,
+    quiet=False,
     methods=(run.name,),
     hparam=tuple(f'{run.name}.{name}={value}' for name, value in run.hparams.items()),
   )

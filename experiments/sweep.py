@@ -12,6 +12,7 @@ import sys
 from absl import flags
 
 from dalign_jax import command, errors
+from dalign_jax.store import progress
 from experiments import config as config_lib
 from experiments import run
 
@@ -25,6 +26,8 @@ def main(arguments) -> None:
   scenarios = _scenarios(base, sweep.scenario)
   for config in scenarios.values():
     run.check_names(config)
+  if base.quiet:
+    progress.mute()
   from experiments import sweep_cells
   from experiments.report import sweep_report  # they import JAX, but use no device
 

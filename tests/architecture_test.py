@@ -32,7 +32,7 @@ RANKS = (
   {'experiments.report'},
   {'experiments.stages'},
   {'experiments.tuning'},
-  {'experiments.run', 'experiments.forget', 'experiments.verify'},
+  {'experiments.run', 'experiments.compare', 'experiments.forget', 'experiments.verify'},
   {'experiments.sweep', 'experiments.tune', 'experiments.benchmarks'},
   {'tests', 'colab'},
 )

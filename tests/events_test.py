@@ -8,7 +8,8 @@ import pytest
 from dalign_jax import errors
 from dalign_jax.store import tensorboard
 from experiments import config, stages
-from tests import experiments_test
+from experiments.report import problem_report
+from tests import experiments_test, made_up
 
 tensorboardX = pytest.importorskip('tensorboardX')
 from tensorboardX.proto import event_pb2  # noqa: E402
@@ -84,9 +85,42 @@ def test_run_writes_what_train_jsonl_has(tmp_path):
   stages.run(made)
   folder = tmp_path / made.problem_name()
   original = _scalars(folder / 'original' / 'seed_0')
-  assert [(step, tag) for step, tag, _ in original] == [(1, 'loss')]
-  tags = {tag for _, tag, _ in _scalars(folder / 'runs')}
+  assert [(step, tag) for step, tag, _ in original if step] == [(1, 'loss')]
+  tags = {tag for step, tag, _ in _scalars(folder / 'runs') if step}
   assert tags == {'forget_loss', 'recover_loss'}
+  (text,) = _texts(folder / 'runs')['made with/text_summary']
+  assert '| method | muda |' in text and '| da_weight | 5.0 |' in text
+
+
+def _texts(folder):
+  """Texts by tag."""
+  found = {}
+  for event in _read(folder):
+    for value in event.summary.value:
+      if value.tensor.string_val:
+        found.setdefault(value.tag, []).append(value.tensor.string_val[0].decode())
+  return found
+
+
+def test_report_gives_tables_images_and_hyper_parameters(tmp_path):
+  job = made_up.job(tmp_path, tensorboard=True)
+  rows = made_up.rows(job)
+  for row in rows.methods:
+    row.record['hparams'] = {'da_weight': 5.0, 'layers': None}
+  for _ in range(2):  # a second report replaces the first
+    problem_report.write_rows(job, rows)
+  folder = tmp_path / 'tensorboard'
+  texts = _texts(folder)
+  assert 'Nothing can be ranked here' in texts['report/verdict/text_summary'][0]
+  (table,) = texts['report/tables/text_summary']
+  assert '| muda ' in table and 'Avg Gap' in table
+  values = [v for event in _read(folder) for v in event.summary.value]
+  images = {v.tag: v.image for v in values if v.image.width}
+  assert images['figures/unlearning'].width > 300 and 'figures/alignment' in images
+  runs = {path.parent.name for path in folder.rglob('hparams/*/events.out.*')}
+  assert runs == {row.name for row in rows.methods}
+  gaps = {v.tag: v.simple_value for v in values if v.tag.startswith('gap/')}
+  assert set(gaps) == {'gap/average', 'gap/activation_distance', 'gap/dimensional_alignment'}
 
 
 def test_missing_package_is_named(monkeypatch):

@@ -14,6 +14,7 @@ import time
 from absl.testing import flagsaver
 import chex
 import numpy as np
+from plotly import offline
 import pytest
 
 from dalign_jax import checkpoints, errors, hparams
@@ -136,8 +137,10 @@ def test_table_tells_the_story(finished):
 def test_report_is_one_self_contained_page(finished):
   config, folder = finished
   page = (folder / 'report.html').read_text(encoding='utf-8')
-  assert page.count('data:image/svg+xml;base64,') == 9 + len(config.methods)
-  assert 'http' not in page and page.count('<script>') == 1
+  assert page.count('<figure id="figure-') == 9
+  assert len([*(folder / 'figures').glob('*.svg')]) == 9 + len(config.methods)
+  own = page.replace(offline.get_plotlyjs(), '')
+  assert 'http' not in own and own.count('<script>') == 2 and ' src=' not in own
   for name in ('original', 'second gold', 'head_only', 'Nothing can be ranked here'):
     assert name in page
 

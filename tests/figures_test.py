@@ -1,5 +1,6 @@
 """Figures of a report that depend on what a run has: drawn if there, left out if not."""
 
+import json
 import pathlib
 from xml.etree import ElementTree
 
@@ -8,7 +9,8 @@ import numpy as np
 from dalign_jax.store import files
 from experiments.measure import predictions
 from experiments.measure import rows as rows_lib
-from experiments.report import figures, plot_style, plots
+from experiments.report import charts, figures, looks, pages, plots, svg
+from tests import made_up
 
 
 def _row(name, kind, folder, **values):
@@ -47,10 +49,19 @@ def test_perturbed_images_are_shown_where_a_run_left_them(tmp_path):
   assert figure.svg.count('<image') == 9
 
 
-def test_a_figure_in_a_page_needs_no_other_file():
-  figure = figures.Figure('x', '<svg>"</svg>', 'a < b')
-  assert 'data:image/svg+xml;base64,PHN2Zz4iPC9zdmc+' in figure.in_html()
-  assert 'a &lt; b' in figure.in_html()
+def test_a_picture_in_a_page_needs_no_other_file():
+  found = figures.Figure('x', '<svg>"</svg>', 'a < b').for_page()
+  assert found['picture'] == 'data:image/svg+xml;base64,PHN2Zz4iPC9zdmc+'
+
+
+def test_a_chart_in_a_page_is_data_that_ends_no_script():
+  look = looks.Look('#123456', label='</script>')
+  series = [charts.Series(x=[1, 2], y=[0.5, float('nan')], look=look, model='m')]
+  found = pages.chart(charts.Chart('x', 'c', [charts.Panel(series=series)]))
+  (text,) = found['panels']
+  assert '<' not in text
+  (trace,) = json.loads(text)['data']
+  assert trace['line']['color'] == '#123456' and trace['meta']['model'] == 'm'
 
 
 def test_grey_images_have_one_channel():
@@ -75,20 +86,53 @@ def test_each_method_is_drawn_beside_original_and_gold(tmp_path):
   assert words <= _texts(drawn[0].svg)
 
 
-def test_many_names_stand_beside_the_plot_and_differ_in_look(tmp_path):
-  rows = [_row(f'method_{i},learning_rate=0.1', 'unlearned', tmp_path) for i in range(25)]
-  looks = [plot_style.style(row, i) for i, row in enumerate(rows)]
-  assert len({(look['color'], look['linestyle']) for look in looks}) == 25
-  points = [plot_style.point_style(row, i) for i, row in enumerate(rows)]
-  assert len({(point['color'], point['marker']) for point in points}) == 25
+def test_many_names_stand_beside_the_plot_and_differ_in_look():
+  names = [f'method_{i},learning_rate=0.1' for i in range(25)]
+  of = looks.of_models((name, 'unlearned') for name in names)
+  assert len({(look.color, look.dash) for look in of.values()}) == 25
+  assert len({(look.color, look.marker) for look in of.values()}) == 25
   for count, beside in ((5, False), (25, True)):
-    fig, ax = plot_style.axes()
-    width = fig.get_figwidth()
-    for look in looks[:count]:
-      ax.plot([0, 1], **look)
-    plot_style.legend(ax)
-    assert bool(fig.legends) == beside and (fig.get_figwidth() > width) == beside
-  assert 'method_24' in _texts(plot_style.svg(fig))
+    series = [
+      charts.Series(x=[0, 1], y=[0, 1], look=of[name], model=name) for name in names[:count]
+    ]
+    chart = charts.Chart('x', 'c', [charts.Panel(series=series)])
+    fig = svg.figure(chart)
+    assert bool(fig.legends) == beside and (fig.get_figwidth() > chart.width) == beside
+  assert 'method_24' in _texts(svg.draw(chart))
+
+
+def _contrast(color, background):
+  """Contrast ratio of the Web Content Accessibility Guidelines 2.2."""
+
+  def luminance(name):
+    shares = [int(name[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in shares]
+    return np.dot([0.2126, 0.7152, 0.0722], linear) + 0.05
+
+  found = sorted((luminance(color), luminance(background)))
+  return found[1] / found[0]
+
+
+def test_colours_are_told_from_white_and_from_black():
+  standing = looks.of_models((kind, kind) for kind in ('original', 'gold'))
+  for color in (*looks.PALETTE, *(look.color for look in standing.values())):
+    for background in looks.BACKGROUNDS.values():
+      assert _contrast(color, background) >= 3, (color, background)
+
+
+def test_a_colour_is_that_of_a_method_in_every_figure(tmp_path):
+  job = made_up.job(tmp_path)
+  rows = made_up.rows(job)
+  found = {}
+  for figure in figures.draw(job, rows):
+    for panel in figure.chart.panels:
+      for series in panel.series:
+        if series.model:
+          found.setdefault(series.model, set()).add(series.look.color)
+  assert set(found) == {row.name for row in rows}
+  assert all(len(colors) == 1 for colors in found.values())
+  others = [next(iter(found[name])) for name in found if name != 'second gold']
+  assert len(set(others)) == len(others)
 
 
 def test_of_many_classes_those_that_change_most_are_shown(tmp_path):
@@ -105,12 +149,12 @@ def test_of_many_classes_those_that_change_most_are_shown(tmp_path):
     row.arrays['class_accuracy'] = values
     row.seeds[0].update({f'test_accuracy_{k}': v for k, v in enumerate(values)})
   names = tuple(f'class {k}' for k in range(1000))
-  words = _texts(plots.class_accuracy(rows_lib.Results(rows), names, forgotten=[3]))
+  words = _texts(svg.draw(plots.class_accuracy(rows_lib.Results(rows), names, forgotten=[3])))
   shown = {word for word in words if word.startswith('class ')}
   assert shown == {'class 3', 'class 7', 'class 500', 'class 999'}
   assert '4 of 1000 classes: forgotten, or differing most from gold' in words
   hurt[:] = 0.1
-  words = _texts(plots.class_accuracy(rows_lib.Results(rows), names, forgotten=[998]))
+  words = _texts(svg.draw(plots.class_accuracy(rows_lib.Results(rows), names, forgotten=[998])))
   shown = {word for word in words if word.startswith('class ')}
   assert 'class 998' in shown and len(shown) == plots.MOST_CLASSES
   hurt[:] = np.where(np.isin(np.arange(1000), [7, 500, 999]), 0.1, 0.9)

@@ -205,7 +205,7 @@ def test_report_has_the_tables_and_the_figure(finished):
   problem_report.write(job)
   page = (job.folder / 'report.html').read_text(encoding='utf-8')
   for text in ('What comes back', 'What the update gives away', 'By difficulty', 'Verdict'):
-    assert f'<h2>{text}</h2>' in page, text
+    assert f'<h3>{text}</h3>' in page, text
   assert 'False alarms of the columns' in page and 'Who pays' not in page
   assert (job.folder / 'figures' / 'recovery.svg').exists()
   csv = (job.folder / 'report.csv').read_text(encoding='utf-8')

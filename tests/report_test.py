@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 from experiments.measure import rows as rows_lib
-from experiments.report import headline, plots, problem_report, table
+from experiments.report import headline, looks, plots, problem_report, table
 
 GOLD = {
   'forget_accuracy': 0.0,
@@ -236,7 +236,9 @@ def test_attacks_that_miss_the_planted_leak_are_warned_of(rows):
 def test_training_that_stopped_before_its_last_epoch_is_drawn(tmp_path):
   log = tmp_path / 'train.jsonl'
   log.write_text('{"epoch": 1, "loss": 0.5}\n{"epoch": 2}\n', encoding='utf-8')
-  assert '<svg' in plots.training_curves({'stopped': log})
+  of = looks.of_models([('stopped', 'unlearned')])
+  (panel,) = plots.training_curves('unlearning', '', {'stopped': log}, of).panels
+  assert [(list(s.x), list(s.y)) for s in panel.series] == [([1], [0.5])]
 
 
 def test_methods_that_hardly_move_are_warned_of(rows):

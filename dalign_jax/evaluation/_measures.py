@@ -28,6 +28,7 @@ class Measure(NamedTuple):
     digits: after the decimal point.
     is_distance: whether it is already a distance to gold; else nearer to gold's value is better.
     part: the table it stands in: main or full.
+    group: heading over it and its neighbours; empty for none.
   """
 
   key: str
@@ -38,6 +39,7 @@ class Measure(NamedTuple):
   digits: int = 3
   is_distance: bool = False
   part: str = 'main'
+  group: str = ''
 
 
 def measure(case: _case.Case, *, keys: Collection[str] | None = None) -> dict[str, float]:
@@ -189,27 +191,42 @@ def _of_features(name: str, field: str) -> Callable[[_case.Case], float | None]:
 _percent = functools.partial(Measure, scale=100.0, digits=1)
 
 MEASURES: tuple[Measure, ...] = (
-  _percent('forget_accuracy', 'forget', 'Accuracy on the forget set, %.', _accuracy('forget')),
+  _percent(
+    'forget_accuracy',
+    'forget',
+    'Accuracy on the forget set, %.',
+    _accuracy('forget'),
+    group='accuracy (%)',
+  ),
   _percent(
     'forget_gap',
     'forget gap',
     "Distance of that accuracy from gold's, points: the aim is gold's accuracy, not 0.",
     _forget_gap,
     is_distance=True,
+    group='accuracy (%)',
   ),
-  _percent('retain_accuracy', 'retain', 'Accuracy on the retain set, %.', _accuracy('retain')),
+  _percent(
+    'retain_accuracy',
+    'retain',
+    'Accuracy on the retain set, %.',
+    _accuracy('retain'),
+    group='accuracy (%)',
+  ),
   _percent('validation_accuracy', '', 'The same on validation images.', _accuracy('validation')),
   _percent(
     'test_accuracy',
     'test',
     'Accuracy on test images of the retained classes (and subclasses), %.',
     _accuracy('test'),
+    group='accuracy (%)',
   ),
   _percent(
     'test_forget_accuracy',
     'test forgotten',
     'Accuracy on test images of forgotten classes or of the forgotten subclass, %.',
     _accuracy_on_forgotten('test'),
+    group='accuracy (%)',
   ),
   _percent('unseen_accuracy', '', 'Accuracy on unseen people, %.', _accuracy('unseen')),
   _percent(
@@ -218,6 +235,7 @@ MEASURES: tuple[Measure, ...] = (
     'Attack success rate: share of poisoned test images (other classes with the trigger, or with '
     'wrong labels) that get the wrong label, %.',
     _accuracy('poisoned'),
+    group='accuracy (%)',
   ),
   _percent(
     'retain_accuracy_same',
@@ -244,6 +262,7 @@ MEASURES: tuple[Measure, ...] = (
     "images (unseen people's or poisoned ones if any) of the same classes. 0.5 is chance. "
     'Its null floor at these sizes is given below.',
     _attack,
+    group='membership',
   ),
   Measure(
     'attack_floor',
@@ -257,6 +276,7 @@ MEASURES: tuple[Measure, ...] = (
     "Forgetting score of the face benchmarks: |M - 0.5|, M the attack's accuracy on all of forget "
     'against all of the unseen people, cut to equal size; its null floor is given below.',
     _forgetting_score,
+    group='membership',
   ),
   Measure('forgetting_score_floor', '', 'Its null floor.', _forgetting_score_floor),
   Measure(
@@ -265,12 +285,14 @@ MEASURES: tuple[Measure, ...] = (
     'Half the test accuracy plus half of 1 - 2 FS. Not calibrated on gold: an untouched or a '
     'constant network can beat it.',
     _nomus,
+    group='membership',
   ),
   Measure(
     'dimensional_alignment',
     'DA',
     "Share of the forget features inside the retain features' principal eigenspace.",
     _of_features('alignment', 'value'),
+    group='features',
   ),
   Measure(
     'da_rank',
@@ -305,6 +327,7 @@ MEASURES: tuple[Measure, ...] = (
     _of_features('probe', 'accuracy'),
     scale=100.0,
     digits=1,
+    group='features',
   ),
   Measure(
     'linear_probe_forget',
@@ -313,14 +336,22 @@ MEASURES: tuple[Measure, ...] = (
     _of_features('probe', 'forget_accuracy'),
     scale=100.0,
     digits=1,
+    group='features',
   ),
   Measure(
     'nmi',
     'NMI',
     'k-means clusters of test features against labels.',
     _of_features('clusters', 'nmi'),
+    group='features',
   ),
-  Measure('f1', 'F1', 'Pairwise F1 of the same clusters.', _of_features('clusters', 'f1')),
+  Measure(
+    'f1',
+    'F1',
+    'Pairwise F1 of the same clusters.',
+    _of_features('clusters', 'f1'),
+    group='features',
+  ),
   Measure(
     'moved',
     '',
@@ -333,6 +364,7 @@ MEASURES: tuple[Measure, ...] = (
     "Activation distance: mean L2 distance between the softmax outputs and gold's on forget.",
     _to_gold(metrics.activation_distance),
     is_distance=True,
+    group='outputs against gold',
   ),
   Measure(
     'agreement',
@@ -346,6 +378,7 @@ MEASURES: tuple[Measure, ...] = (
     'On forget, right where gold is right and wrong where gold is wrong: mean of the two shares, '
     '%. 50 says nothing, 100 is gold; a second gold shows what can be reached.',
     _balanced_agreement,
+    group='outputs against gold',
   ),
   Measure(
     'js_divergence',
@@ -353,6 +386,7 @@ MEASURES: tuple[Measure, ...] = (
     "Jensen-Shannon divergence to gold's outputs, nats.",
     _to_gold(metrics.js_divergence),
     is_distance=True,
+    group='outputs against gold',
   ),
   Measure('finite', '', 'Whether all outputs are finite.', lambda case: case.is_finite),
   Measure('changed', '', "Whether any output on forget is not the original's.", _changed),

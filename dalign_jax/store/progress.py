@@ -14,10 +14,23 @@ from dalign_jax import checkpoints, errors, flop, parallel, stopping, types
 from dalign_jax.store import files, tensorboard
 
 _FIRST_LINE_SECONDS, _LINE_EVERY_SECONDS = 2.0, 10.0
+_is_muted = False
+
+
+def mute() -> None:
+  """From now on this process prints results and no progress (`--quiet`)."""
+  global _is_muted
+  _is_muted = True
 
 
 def say(line: str = '') -> None:
-  """Prints a line, on the main process only."""
+  """Prints a line of progress, on the main process only."""
+  if not _is_muted:
+    tell(line)
+
+
+def tell(line: str) -> None:
+  """Prints a line of results or a warning, on the main process only."""
   if parallel.is_main_process():
     print(line, flush=True)
 
@@ -27,6 +40,11 @@ class Quiet:
 
   def update(self, done: int, total: int, note: str) -> None:
     del done, total, note
+
+
+class _Muted(Quiet):
+  def update(self, done, total, note):
+    stopping.check()
 
 
 class _Lines(Quiet):
@@ -64,6 +82,8 @@ def bar(title: str) -> Iterator[Quiet]:
   """Shows progress with rate and remaining time: `update(done, total, note)`."""
   if not parallel.is_main_process():
     yield Quiet()
+  elif _is_muted:
+    yield _Muted()
   elif not sys.stdout.isatty():
     yield _Lines(title)
   else:
@@ -78,6 +98,14 @@ def bar(title: str) -> Iterator[Quiet]:
     )
     with progress.Progress(*columns, transient=True) as bars:
       yield _Bar(bars, title)
+
+
+def _as_table(made_with: dict) -> str:
+  """Settings in two columns of Markdown; those of `hparams` one by one."""
+  nested = made_with.get('hparams', {})
+  every = {**{k: v for k, v in made_with.items() if k != 'hparams'}, **nested}
+  lines = [f'| {key} | {value} |' for key, value in every.items()]
+  return '\n'.join(['| setting | value |', '|---|---|', *lines])
 
 
 class RunMonitor(types.Monitor):
@@ -161,11 +189,17 @@ class RunMonitor(types.Monitor):
     with open(self._folder / 'train.jsonl', 'a', encoding='utf-8') as log:
       log.write(json.dumps(record) + '\n')
     if self._with_events:
-      self._events = self._events or tensorboard.Writer(self._folder, self._first)
+      self._events = self._events or self._open_events()
       self._events.write(epoch + 1, metrics)
     metadata = {'spent': spent, 'made_with': self._made_with}
     checkpoints.save_training(self._folder / 'training', epoch + 1, get_state(), metadata)
     stopping.check()
+
+  def _open_events(self) -> tensorboard.Writer:
+    """Event files, with how the model is made as their first text."""
+    events = tensorboard.Writer(self._folder, self._first)
+    events.write_text('made with', _as_table(self._made_with))
+    return events
 
   def close(self) -> None:
     """Drops the training states: the run is finished and its model saved."""

@@ -24,7 +24,10 @@ NUMBERS = {
   bool: ('maybe', '2', '-1', 'None', '0.5', '[]'),
 }
 TEXTS = ('a\nb', 'a\x00b', '\x1b[31m', 'a\tb')
-CLASSES = (config.Config, config.Tuning, config.Sweep, settings.Request, settings.Search)
+CLASSES = (
+  *(config.Config, config.Tuning, config.Sweep, config.Comparison),
+  *(settings.Request, settings.Search),
+)
 FIELDS = {f.name: (cls, f) for cls in CLASSES for f in dataclasses.fields(cls)}
 TABLES = {'methods', 'hparam', 'stages', 'scenario', 'method'}  # checked against their own tables
 _DEFINE = {

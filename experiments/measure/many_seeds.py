@@ -148,7 +148,7 @@ def _relearn_epochs(group):
 
 
 _full = functools.partial(evaluation.Measure, part='full')
-_distance = functools.partial(_full, digits=2, is_distance=True)
+_distance = functools.partial(_full, digits=2, is_distance=True, group='distributions')
 
 
 def _of_attack(attack: attacks.Attack) -> tuple[evaluation.Measure, ...]:
@@ -156,13 +156,14 @@ def _of_attack(attack: attacks.Attack) -> tuple[evaluation.Measure, ...]:
   of = lambda name: lambda group: group.attacked[attack.key].values[name]
   key = lambda name: f'{attack.key}_{name}'
   rate = 'Its true-positive rate at {} % false positives, %, over all models together.'
-  rates = functools.partial(_full, scale=100.0, digits=1)
+  full = functools.partial(_full, group=attack.head)
+  rates = functools.partial(full, scale=100.0, digits=1)
   one, tenth = 'tpr_at_1_percent', 'tpr_at_01_percent'
   return (
-    _full(key('auc'), attack.head, attack.meaning, of('auc')),
+    full(key('auc'), attack.head, attack.meaning, of('auc')),
     rates(key(one), f'{attack.head} @1%', rate.format(1), of(one)),
     rates(key(tenth), '', rate.format(0.1), of(tenth)),
-    _full(
+    full(
       key('epsilon'),
       f'{attack.head} eps >=',
       'Lower bound on epsilon at 95 % from its scores over all models together; one half of them '
@@ -194,6 +195,7 @@ MEASURES: tuple[evaluation.Measure, ...] = (
     'FQ',
     'Forgetting quality: 1 when no threshold tells the seeds from golds; never near 1 in practice.',
     _forgetting_quality,
+    group='distributions',
   ),
   *(entry for attack in attacks.ATTACKS for entry in _of_attack(attack)),
   _full(

@@ -14,7 +14,7 @@ from experiments.measure import models
 from experiments.problem import preparation
 
 ENERGIES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99)
-_PROJECTED = 400
+_PROJECTED, _LISTED = 400, 2000  # examples of the projection, and of each list of predictions
 
 
 def scalars(
@@ -66,8 +66,21 @@ def _project(points):
   return decomposition.PCA(2, random_state=0).fit_transform(points)
 
 
+def _predictions(job, outputs) -> dict[str, np.ndarray]:
+  """Predicted classes of some test and forget rows, and which rows; nothing for attributes."""
+  found: dict[str, np.ndarray] = {}
+  if job.is_multi_label:
+    return found
+  for name in ('test', 'forget'):
+    every = np.random.default_rng(0).permutation(len(job.sets[name]))
+    rows = np.sort(every[:_LISTED])
+    found[f'predicted_{name}'] = outputs[name].logits[rows].argmax(axis=1).astype(np.int32)
+    found[f'predicted_{name}_rows'] = rows
+  return found
+
+
 def arrays(job: preparation.Job, outputs: evaluation.Outputs) -> dict[str, np.ndarray]:
-  """Arrays for the plots: spectrum, DA by energy, accuracy by class, a projection of features."""
+  """Arrays for plots: spectrum, DA by energy, accuracy by class, projection, predicted classes."""
   rng = np.random.default_rng(job.config.evaluation_seed)
   outputs = evaluation.finite(outputs)
   forget, retain = outputs['forget'].features, outputs['retain'].features
@@ -90,6 +103,7 @@ def arrays(job: preparation.Job, outputs: evaluation.Outputs) -> dict[str, np.nd
     for name, picked in matched_rows(job).items()
   }
   return {
+    **_predictions(job, outputs),
     'margin_forget': margins['forget'],
     'margin_unseen': margins[evaluation.other_side(job.sets)],
     'spectrum': spectrum,

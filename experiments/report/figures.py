@@ -1,35 +1,35 @@
-"""The figures of a report: which are drawn, under which names and captions."""
+"""The figures of a report: which are drawn."""
 
-import base64
-import html
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from dalign_jax import hparams
 from dalign_jax.store import files
 from experiments.measure import attacks, many_seeds, predictions, recovery_procedures
 from experiments.measure import rows as rows_lib
 from experiments.problem import preparation
-from experiments.report import plots, recovery_plot
+from experiments.report import charts, looks, pages, plots, svg
 
 _RUN = ('unlearned', 'oracle')
 
 
 class Figure(NamedTuple):
-  """An SVG image: `name` is its file's, the caption describes it."""
+  """A figure: `svg` is its file's text, `chart` what it was drawn from, None for pictures.
+
+  Without `in_page` it is a file alone: the page compares any two models in a panel.
+  """
 
   name: str
   svg: str
   caption: str
+  chart: charts.Chart | None = None
+  in_page: bool = True
 
-  def in_html(self) -> str:
-    """The figure as an element that needs no other file."""
-    source = 'data:image/svg+xml;base64,' + base64.b64encode(self.svg.encode()).decode()
-    caption = html.escape(self.caption)
-    return (
-      f'<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
-    )
+  def for_page(self) -> dict[str, Any]:
+    """The figure as templates take it."""
+    if self.chart:
+      return pages.chart(self.chart)
+    return pages.picture(self.name, self.caption, self.svg)
 
 
 def draw(job: preparation.Job, rows: rows_lib.Results) -> list[Figure]:
@@ -37,33 +37,12 @@ def draw(job: preparation.Job, rows: rows_lib.Results) -> list[Figure]:
   return [
     *_nearness(rows),
     *_trade_off(rows),
-    Figure(
-      'alignment',
-      plots.alignment(rows, job.config.da_energy),
-      'DA against the share of the spectrum kept; both are shares of 1.',
-    ),
-    Figure(
-      'spectrum',
-      plots.spectrum(rows),
-      "Eigenvalue spectrum of the retain features' second moment, as shares of its trace.",
-    ),
+    _drawn(plots.alignment(rows, job.config.da_energy)),
+    _drawn(plots.spectrum(rows)),
     *_curves(rows),
-    Figure(
-      'classes',
-      plots.class_accuracy(rows, job.class_names, job.forgets_classes),
-      'Test accuracy by class, %.',
-    ),
-    Figure(
-      'projection',
-      plots.projection(rows),
-      'Training features of each model on their own first two principal components; '
-      'crosses: the forget set.',
-    ),
-    Figure(
-      'margins',
-      plots.histograms(rows),
-      'Margins (log odds of the true label) of forget and of unseen images of the same classes.',
-    ),
+    _drawn(plots.class_accuracy(rows, job.class_names, job.forgets_classes)),
+    _drawn(plots.projection(rows)),
+    _drawn(plots.margins(rows)),
     *_recovery(rows),
     *_attacks(job, rows),
     *_reliability(rows),
@@ -84,10 +63,13 @@ def write(job: preparation.Job, figures: list[Figure]) -> None:
     files.write_text(folder / f'{figure.name}.svg', figure.svg)
 
 
+def _drawn(chart: charts.Chart, *, in_page: bool = True) -> Figure:
+  return Figure(chart.name, svg.draw(chart), chart.caption, chart, in_page)
+
+
 def _nearness(rows):
-  svg = plots.nearness(rows)
-  caption = 'Distance to gold in outputs and in features; shaded: as near as another gold.'
-  return [Figure('nearness', svg, caption)] if svg else []
+  chart = plots.nearness(rows)
+  return [_drawn(chart)] if chart else []
 
 
 def _trade_off(rows):
@@ -97,72 +79,43 @@ def _trade_off(rows):
   }
   for key, label in choices.items():
     if all({key, 'test_accuracy'} <= row.values.keys() for row in rows):
-      caption = 'Utility against what the attack tells; large: mean, small: each seed.'
-      return [Figure('trade_off', plots.trade_off(rows, key, label), caption)]
+      return [_drawn(plots.trade_off(rows, key, label))]
   return []
 
 
 def _curves(rows):
-  logs = {row.name: row.folder / 'train.jsonl' for row in rows}
+  of, logs = looks.of_rows(rows), {row.name: row.folder / 'train.jsonl' for row in rows}
   logs = {name: path for name, path in logs.items() if path.exists()}
   standing = {name: logs[name] for name in ('original', 'gold') if name in logs}
   unlearning = {r.name: logs[r.name] for r in rows if r.kind in _RUN and r.name in logs}
-  found = [
-    Figure(
-      'training',
-      plots.training_curves(standing),
-      'Training of original and gold: mean loss of each epoch, nats.',
-    )
-  ]
+  caption = 'Training of original and gold: mean loss of each epoch, nats.'
+  found = [_drawn(plots.training_curves('training', caption, standing, of))]
   if unlearning:
-    curves = plots.training_curves(unlearning)
-    found.append(Figure('unlearning', curves, 'Losses of each epoch while unlearning, nats.'))
+    caption = 'Losses of each epoch while unlearning, nats.'
+    found.append(_drawn(plots.training_curves('unlearning', caption, unlearning, of)))
   return found
 
 
 def _recovery(rows):
   if not any(name.startswith('recovery_') for row in rows for name in row.arrays):
     return []
-  caption = 'What comes back: forget accuracy after each recovery procedure, mean over seeds.'
-  return [Figure('recovery', recovery_plot.recovery(rows, recovery_procedures.PROCEDURES), caption)]
+  return [_drawn(plots.recovery(rows, recovery_procedures.PROCEDURES))]
 
 
 def _attacks(job, rows):
   if not any('u_lira_curve' in row.arrays for row in rows):
     return []
-  found = [
-    Figure(
-      attack.key,
-      plots.roc(rows, attack.key),
-      f'{attack.title}: true against false positives, both in log scale.',
-    )
-    for attack in attacks.ATTACKS
-  ]
-  floor = many_seeds.floors(job)['klom']
-  caption = 'KLOM of the forget examples; grey: mean of identical distributions.'
-  return [*found, Figure('klom', plots.klom(rows, floor), caption)]
+  found = [_drawn(plots.roc(rows, attack.key, attack.title)) for attack in attacks.ATTACKS]
+  return [*found, _drawn(plots.klom(rows, many_seeds.floors(job)['klom']))]
 
 
 def _reliability(rows):
   found = predictions.predictions(rows)
-  caption = (
-    'Share of images that gold gets right against the predicted chance of it: forget images '
-    'against gold, held-out images against the original.'
-  )
-  return [Figure('reliability', plots.reliability(found), caption)] if found else []
+  return [_drawn(plots.reliability(found, looks.of_rows(rows)))] if found else []
 
 
 def _methods(rows):
-  standing = {row.name: row for row in rows if row.kind in ('original', 'gold')}
-  return [
-    Figure(
-      f'method_{hparams.short(row.name)}',
-      plots.beside_gold(row, standing['original'], standing['gold']),
-      f'{row.name}, original and gold: margins of forget and of unseen images, and features.',
-    )
-    for row in rows
-    if row.kind in _RUN
-  ]
+  return [_drawn(plots.beside_gold(row, rows), in_page=False) for row in rows if row.kind in _RUN]
 
 
 def _perturbed(rows):

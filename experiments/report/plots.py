@@ -1,90 +1,133 @@
-"""The plots of a report, as the text of SVG images."""
+"""The plots of a report: what of the rows they show, as charts."""
 
 from collections.abc import Sequence
 import pathlib
 
 import numpy as np
 
-from dalign_jax import hparams, metrics
+from dalign_jax import metrics
 from dalign_jax.store import files, progress
-from experiments.measure import columns
+from experiments.measure import columns, recovery_procedures
 from experiments.measure import rows as rows_lib
-from experiments.report import plot_style, table
+from experiments.report import charts, looks, svg, table
+
+MOST_CLASSES = 40  # that a plot of classes shows
+_LOWEST_GAP = 1e-3  # below it, a gap in DA is drawn at the edge
+_BINS = 25
 
 
-def nearness(rows: rows_lib.Results) -> str | None:
-  """Distance to gold in outputs (AD) and in features (DA), as SVG; None where one is not defined.
+def _line(row, x, y, of, **how) -> charts.Series:
+  return charts.Series(x=x, y=y, look=of[row.name], model=row.name, **how)
+
+
+def nearness(rows: rows_lib.Results) -> charts.Chart | None:
+  """Distance to gold in outputs (AD) and in features (DA); None where one is not defined.
 
   What is nearer than another gold is shaded.
   """
   by_key = {c.key: c for c in columns.COLUMNS}
   shown = [by_key[key] for key in ('activation_distance', 'dimensional_alignment')]
-  points = []
-  for i, line in enumerate(table.lines(rows)):
+  of, points = looks.of_rows(rows), []
+  for line in table.lines(rows):
     gaps = [line.cells[c.key].gap if c.key in line.cells else None for c in shown]
     if line.row.kind != 'gold' and None not in gaps:
-      points.append((gaps, plot_style.point_style(line.row, i)))
+      texts = [f'AD {gaps[0]:.3f}, gap in DA {gaps[1]:.3f}']
+      y = [max(gaps[1], _LOWEST_GAP)]
+      how = {'shape': 'points', 'size': 12, 'opacity': 0.85, 'texts': texts}
+      points.append(_line(line.row, [gaps[0]], y, of, **how))
   if not points:
     return None
-  fig, ax = plot_style.axes(width=5.4)
-  low = 1e-3  # below it, a gap in DA is drawn at the edge
   floors = [table.floor(column, rows) for column in shown]
-  ax.axvspan(0, floors[0], color='goldenrod', alpha=0.15, linewidth=0)
-  ax.axhspan(low, max(floors[1], low), color='goldenrod', alpha=0.15, linewidth=0)
-  for (distance, gap), style in points:
-    ax.scatter(distance, max(gap, low), s=60, alpha=0.8, **style)
-  ax.set(xlabel='outputs: activation distance to gold', ylabel='features: gap to gold in DA')
-  ax.set(yscale='log', ylim=(low, 1), xlim=(0, 1.1 * max(p[0][0] for p in points)))
-  ax.set_title('gold is at the lower left; shaded: as near as another gold', fontsize=8)
-  plot_style.legend(ax, beside=True)
-  return plot_style.svg(fig)
+  right = 1.1 * max(series.x[0] for series in points)
+  panel = charts.Panel(
+    series=points,
+    x_label='outputs: activation distance to gold',
+    y_label='features: gap to gold in DA',
+    title='gold is at the lower left;\nshaded: as near as another gold',
+    y_log=True,
+    x_range=(-0.02 * right, right),
+    y_range=(0.8 * _LOWEST_GAP, 1),
+    shaded=[
+      (-0.02 * right, floors[0], 0.8 * _LOWEST_GAP, 1),
+      (-0.02 * right, right, 0.8 * _LOWEST_GAP, max(floors[1], _LOWEST_GAP)),
+    ],
+  )
+  caption = 'Distance to gold in outputs and in features; shaded: as near as another gold.'
+  return charts.Chart('nearness', caption, [panel], width=5.4, beside=True)
 
 
-def spectrum(rows: rows_lib.Results) -> str:
-  """Eigenvalues of the retain features' second moment."""
-  fig, ax = plot_style.axes()
-  for i, row in enumerate(rows):
-    values = row.arrays['spectrum']
-    ax.semilogy(np.arange(1, len(values) + 1), np.maximum(values, 1e-8), **plot_style.style(row, i))
-  ax.set(xlabel='eigenvalue number', ylabel='share of the trace', xscale='log')
-  plot_style.legend(ax)
-  return plot_style.svg(fig)
+def trade_off(rows: rows_lib.Results, key: str, label: str) -> charts.Chart:
+  """Test accuracy against what an attack tells, each model's mean over seeds."""
+  of, series = looks.of_rows(rows), []
+  for row in rows:
+    points = {'shape': 'points'}
+    x, y = row.of_seeds(key), 100 * np.array(row.of_seeds('test_accuracy'))
+    series.append(_line(row, x, y, of, size=4, opacity=0.5, **points))
+    mean = [row.values[key]], [100 * row.values['test_accuracy']]
+    series.append(_line(row, *mean, of, size=11, **points))
+  panel = charts.Panel(series=series, x_label=label, y_label='test accuracy (%)')
+  caption = 'Utility against what the attack tells; large: mean, small: each seed.'
+  return charts.Chart('trade_off', caption, [panel], width=5.0, beside=True)
 
 
-def alignment(rows: rows_lib.Results, energy: float) -> str:
+def alignment(rows: rows_lib.Results, energy: float) -> charts.Chart:
   """DA against the share of the spectrum kept."""
-  fig, ax = plot_style.axes()
-  for i, row in enumerate(rows):
-    ax.plot(row.arrays['energies'], row.arrays['alignment'], marker='.', **plot_style.style(row, i))
-  ax.axvline(energy, color='gray', linewidth=0.5)
-  ax.set(xlabel='energy (share of the spectrum kept)', ylabel='dimensional alignment')
-  plot_style.legend(ax)
-  return plot_style.svg(fig)
+  of = looks.of_rows(rows)
+  panel = charts.Panel(
+    series=[_line(r, r.arrays['energies'], r.arrays['alignment'], of, dots=True) for r in rows],
+    x_label='energy (share of the spectrum kept)',
+    y_label='dimensional alignment',
+    x_at=energy,
+  )
+  caption = 'DA against the share of the spectrum kept; both are shares of 1.'
+  return charts.Chart('alignment', caption, [panel])
 
 
-def training_curves(logs: dict[str, pathlib.Path]) -> str:
-  """Losses by epoch, from the runs' `train.jsonl`."""
-  fig, ax = plot_style.axes()
-  for name, path in logs.items():
+def spectrum(rows: rows_lib.Results) -> charts.Chart:
+  """Eigenvalues of the retain features' second moment."""
+  of, series = looks.of_rows(rows), []
+  for row in rows:
+    values = np.maximum(row.arrays['spectrum'], 1e-8)
+    series.append(_line(row, np.arange(1, len(values) + 1), values, of))
+  axes = {'x_label': 'eigenvalue number', 'y_label': 'share of the trace'}
+  panel = charts.Panel(series=series, **axes, x_log=True, y_log=True)
+  caption = "Eigenvalue spectrum of the retain features' second moment, as shares of its trace."
+  return charts.Chart('spectrum', caption, [panel])
+
+
+_LOSS_DASHES = ('solid', 'dash', 'dot', 'dashdot')
+
+
+def training_curves(
+  name: str, caption: str, logs: dict[str, pathlib.Path], of: dict[str, looks.Look]
+) -> charts.Chart:
+  """Losses by epoch, from the runs' `train.jsonl`.
+
+  Args:
+    name: of the figure.
+    caption: of the figure.
+    logs: the files by the names of rows.
+    of: the look of each row; several losses of one differ in their lines.
+  """
+  series = []
+  for model, path in logs.items():
     records, error = files.read_json_lines(path, keys=['epoch'], remedy='its curve is left out')
     if error:
       progress.say(f'{error}')
       continue
-    for key in sorted({k for r in records for k in r if k.endswith('loss')}):
-      label = name if key == 'loss' else f'{name}: {key}'
+    for i, key in enumerate(sorted({k for r in records for k in r if k.endswith('loss')})):
+      label = of[model].label if key == 'loss' else f'{of[model].label}: {key}'
+      look = of[model]._replace(label=label, dash=_LOSS_DASHES[i % len(_LOSS_DASHES)])
       points = [(r['epoch'], r[key]) for r in records if key in r]  # a run that stopped has none
-      ax.plot(*zip(*points, strict=True), marker='.', label=label)
-  ax.set(xlabel='epoch', ylabel='mean loss (nats)')
-  plot_style.legend(ax)
-  return plot_style.svg(fig)
-
-
-MOST_CLASSES = 40  # that a plot of classes shows
+      x, y = zip(*points, strict=True)
+      series.append(charts.Series(x=x, y=y, look=look, model=model, dots=True))
+  panel = charts.Panel(series=series, x_label='epoch', y_label='mean loss (nats)')
+  return charts.Chart(name, caption, [panel])
 
 
 def class_accuracy(
-  rows: rows_lib.Results, class_names: tuple[str, ...], forgotten: Sequence[int] = ()
-) -> str:
+  rows: rows_lib.Results, class_names: Sequence[str], forgotten: Sequence[int] = ()
+) -> charts.Chart:
   """Test accuracy by class; of many, the forgotten and those where models differ most from gold."""
   accuracies = np.stack([np.nan_to_num(row.arrays['class_accuracy']) for row in rows])
   change = np.abs(accuracies - np.nan_to_num(rows.gold.arrays['class_accuracy'])).max(axis=0)
@@ -92,134 +135,188 @@ def class_accuracy(
   shown = np.sort(np.argsort(-change, kind='stable')[:MOST_CLASSES])
   if len(class_names) > MOST_CLASSES:
     shown = shown[change[shown] > 0]
-  fig, ax = plot_style.axes(width=8)
-  places, width = np.arange(len(shown)), 0.85 / len(rows)
-  for i, row in enumerate(rows):
-    style = plot_style.style(row, i)
-    offset = (i - (len(rows) - 1) / 2) * width
-    ax.bar(
-      places + offset,
-      100 * accuracies[i, shown],
-      width,
-      color=style['color'],
-      label=hparams.short(row.name),
-      alpha=0.6 if style['linestyle'] == ':' else 1.0,
-    )
-  ax.set(ylabel='test accuracy (%)', xticks=places)
-  is_part = len(shown) < len(class_names)
-  ax.set_xlabel(
-    f'{len(shown)} of {len(class_names)} classes: forgotten, or differing most from gold'
-    if is_part
-    else 'class'
+  of, names = looks.of_rows(rows), [class_names[k] for k in shown]
+  faint = {'second gold': 0.6}
+  panel = charts.Panel(
+    series=[
+      _line(row, names, 100 * y, of, shape='bars', opacity=faint.get(row.kind, 1.0))
+      for row, y in zip(rows, accuracies[:, shown], strict=True)
+    ],
+    x_label=f'{len(shown)} of {len(class_names)} classes: forgotten, or differing most from gold'
+    if len(shown) < len(class_names)
+    else 'class',
+    y_label='test accuracy (%)',
   )
-  names = [class_names[k] for k in shown]
-  ax.set_xticklabels(names, rotation=0 if len(names) <= 10 else 90, fontsize=7)
-  plot_style.legend(ax, beside=True)
-  return plot_style.svg(fig)
+  return charts.Chart('classes', 'Test accuracy by class, %.', [panel], width=8, beside=True)
 
 
-def projection(rows: rows_lib.Results) -> str:
-  """First two principal components of training features, the forget set in black."""
-  fig, panels = plot_style.panels(rows, height=2.5)
-  for ax, row in panels:
+def projection(rows: rows_lib.Results) -> charts.Chart:
+  """First two principal components of training features, the forget set as crosses."""
+  of, panels = looks.of_rows(rows), []
+  for row in rows:
     points, forget = row.arrays['projection'], row.arrays['projection_is_forget'].astype(bool)
-    labels = row.arrays['projection_labels']
-    ax.scatter(*points[~forget].T, s=4, c=[plot_style.COLORS[c % 10] for c in labels[~forget]])
-    ax.scatter(*points[forget].T, s=8, c='black', marker='x', linewidths=0.7)
-    ax.set(xticks=[], yticks=[])
-    ax.set_xlabel('component 1', fontsize=6)
-    ax.set_ylabel('component 2', fontsize=6)
-  return plot_style.svg(fig)
+    labels = row.arrays['projection_labels'].astype(int)
+    series = []
+    for k in np.unique(labels[~forget] % len(looks.CLASSES)):
+      chosen = points[~forget & (labels % len(looks.CLASSES) == k)]
+      look = looks.Look(looks.CLASSES[k])
+      series.append(
+        charts.Series(x=chosen[:, 0], y=chosen[:, 1], look=look, shape='points', size=4)
+      )
+    crosses = {'look': looks.INK._replace(marker='x'), 'shape': 'points', 'size': 4}
+    series.append(charts.Series(x=points[forget, 0], y=points[forget, 1], **crosses))
+    no_ticks = {'x_ticks': False, 'y_ticks': False}
+    axes = {'x_label': 'component 1', 'y_label': 'component 2'}
+    panels.append(charts.Panel(series=series, title=of[row.name].label, **axes, **no_ticks))
+  caption = (
+    'Training features of each model on their own first two principal components, coloured by '
+    'class; crosses: the forget set.'
+  )
+  return charts.Chart('projection', caption, panels, height=2.5)
 
 
-def histograms(rows: rows_lib.Results) -> str:
+def _histogram(values, bins):
+  """Density of values by bins, as a step that ends at 0."""
+  density, _ = np.histogram(np.clip(values, bins[0], bins[-1]), bins, density=True)
+  return bins, np.append(density, 0.0)
+
+
+def _bins(values):
+  low, high = np.quantile(np.concatenate([np.ravel(v) for v in values]), [0.005, 0.995])
+  return np.linspace(low, max(high, low + 1e-3), _BINS)
+
+
+def margins(rows: rows_lib.Results) -> charts.Chart:
   """Margins of forget and unseen images under each model."""
-  fig, panels = plot_style.panels(rows, height=1.9)
-  for ax, row in panels:
+  of, panels = looks.of_rows(rows), []
+  for row in rows:
     sides = {name: row.arrays[f'margin_{name}'] for name in ('forget', 'unseen')}
-    low, high = np.quantile(np.concatenate([*sides.values()]), [0.005, 0.995])
-    bins = np.linspace(low, max(high, low + 1e-3), 25)
-    for name, values in sides.items():
-      ax.hist(np.clip(values, low, bins[-1]), bins, density=True, alpha=0.55, label=name)
-    ax.tick_params(labelsize=6)
-    ax.set(yticks=[])
-    ax.set_xlabel('margin (nats)', fontsize=7)
-    ax.set_ylabel('density', fontsize=7)
-  panels[0][0].legend(fontsize=6)
-  return plot_style.svg(fig)
+    bins, series = _bins(sides.values()), []
+    for (name, values), shape in zip(sides.items(), ('filled', 'step'), strict=True):
+      look = of[row.name]._replace(label=name, dash='solid' if name == 'forget' else 'dot')
+      x, y = _histogram(values, bins)
+      series.append(charts.Series(x=x, y=y, look=look, shape=shape))
+    axes = {'x_label': 'margin (nats)', 'y_label': 'density', 'y_ticks': False}
+    panels.append(charts.Panel(series=series, title=of[row.name].label, **axes))
+  caption = (
+    'Margins (log odds of the true label) of forget images (filled) and of unseen images of the '
+    'same classes (dotted).'
+  )
+  return charts.Chart('margins', caption, panels, height=1.9)
 
 
-def beside_gold(row: rows_lib.Row, original: rows_lib.Row, gold: rows_lib.Row) -> str:
+def beside_gold(row: rows_lib.Row, rows: rows_lib.Results) -> charts.Chart:
   """One method's outputs on forget and on unseen images, and its features, with those of others."""
-  fig = plot_style.figure(7.2, 2.4)
-  *sides, features = fig.subplots(1, 3)
-  compared = [(original, 'black'), (gold, 'goldenrod'), (row, plot_style.COLORS[0])]
-  for ax, name in zip(sides, ('forget', 'unseen'), strict=True):
-    margins = [other.arrays[f'margin_{name}'].ravel() for other, _ in compared]
-    low, high = np.quantile(np.concatenate(margins), [0.005, 0.995])
-    bins = np.linspace(low, max(high, low + 1e-3), 25)
-    for values, (other, color) in zip(margins, compared, strict=True):
-      shape = {'histtype': 'stepfilled', 'alpha': 0.4} if other is row else {'histtype': 'step'}
-      values = np.clip(values, low, bins[-1])
-      ax.hist(values, bins, density=True, color=color, label=hparams.short(other.name), **shape)
-    ax.set(yticks=[], title=f'{name} images', xlabel='margin (nats)', ylabel='density')
-  for other, color in compared:
-    features.plot(other.arrays['energies'], other.arrays['alignment'], color=color, marker='.')
-  features.set(title='features', xlabel='energy kept', ylabel='dimensional alignment')
-  for ax in (*sides, features):
-    ax.title.set_fontsize(8)
-    ax.tick_params(labelsize=6)
-    ax.xaxis.label.set_fontsize(7)
-    ax.yaxis.label.set_fontsize(7)
-  handles, labels = sides[0].get_legend_handles_labels()
-  fig.legend(handles, labels, loc='outside upper center', ncols=3, fontsize=7, frameon=False)
-  return plot_style.svg(fig)
+  of, compared, panels = looks.of_rows(rows), (rows.original, rows.gold, row), []
+  for name in ('forget', 'unseen'):
+    values = [other.arrays[f'margin_{name}'] for other in compared]
+    bins = _bins(values)
+    series = [
+      _line(other, *_histogram(v, bins), of, shape='filled' if other is row else 'step')
+      for v, other in zip(values, compared, strict=True)
+    ]
+    axes = {'x_label': 'margin (nats)', 'y_label': 'density', 'y_ticks': False}
+    panels.append(charts.Panel(series=series, title=f'{name} images', **axes))
+  panels.append(
+    charts.Panel(
+      series=[
+        _line(r, r.arrays['energies'], r.arrays['alignment'], of, dots=True) for r in compared
+      ],
+      x_label='energy kept',
+      y_label='dimensional alignment',
+      title='features',
+    )
+  )
+  words = 'margins of forget and of unseen images, and features.'
+  label = of[row.name].label
+  caption = f'{row.name}, original and gold: {words}'
+  return charts.Chart(f'method_{label}', caption, panels, height=2.4)
 
 
-def roc(rows: rows_lib.Results, attack: str) -> str:
+def roc(rows: rows_lib.Results, key: str, title: str) -> charts.Chart:
   """ROC curves of an attack on each group, in log scale, with the diagonal."""
-  fig, ax = plot_style.axes()
-  for i, row in enumerate(rows):
-    if f'{attack}_curve' in row.arrays:
-      rates, curve = row.arrays['rates'], row.arrays[f'{attack}_curve']
-      ax.loglog(rates, np.maximum(curve, rates.min()), **plot_style.style(row, i))
-  ax.loglog([1e-4, 1], [1e-4, 1], color='gray', linewidth=0.5)
-  ax.set(xlabel='false-positive rate', ylabel='true-positive rate', xlim=(1e-3, 1), ylim=(1e-3, 1))
-  plot_style.legend(ax)
-  return plot_style.svg(fig)
+  of = looks.of_rows(rows)
+  found = [row for row in rows if f'{key}_curve' in row.arrays]
+  curve = lambda row: np.maximum(row.arrays[f'{key}_curve'], row.arrays['rates'].min())
+  panel = charts.Panel(
+    series=[_line(row, row.arrays['rates'], curve(row), of) for row in found],
+    x_label='false-positive rate',
+    y_label='true-positive rate',
+    x_log=True,
+    y_log=True,
+    x_range=(1e-3, 1),
+    y_range=(1e-3, 1),
+    diagonal=True,
+  )
+  caption = f'{title}: true against false positives, both in log scale.'
+  return charts.Chart(key, caption, [panel])
 
 
-def klom(rows: rows_lib.Results, floor: float) -> str:
+def klom(rows: rows_lib.Results, floor: float) -> charts.Chart:
   """Share of forget examples below a KLOM."""
-  fig, ax = plot_style.axes()
-  for i, row in enumerate(rows):
+  of, series = looks.of_rows(rows), []
+  for row in rows:
     if 'klom_forget' in row.arrays:
       values = np.sort(row.arrays['klom_forget'])
-      ax.step(values, np.arange(1, len(values) + 1) / len(values), **plot_style.style(row, i))
-  ax.axvline(floor, color='gray', linewidth=0.5)
-  ax.set(xlabel='KLOM (nats)', ylabel='share of forget examples', ylim=(0, 1))
-  plot_style.legend(ax)
-  return plot_style.svg(fig)
+      shares = np.arange(1, len(values) + 1) / len(values)
+      series.append(_line(row, values, shares, of, shape='step'))
+  axes = {'x_label': 'KLOM (nats)', 'y_label': 'share of forget examples'}
+  panel = charts.Panel(series=series, **axes, y_range=(0, 1.02), x_at=floor)
+  caption = 'KLOM of the forget examples; grey: mean of identical distributions.'
+  return charts.Chart('klom', caption, [panel])
 
 
-def trade_off(rows: rows_lib.Results, key: str, label: str) -> str:
-  """Test accuracy against what an attack tells, each model's mean over seeds."""
-  fig, ax = plot_style.axes(width=5.0)
-  for i, row in enumerate(rows):
-    style = plot_style.point_style(row, i)
-    for x, y in zip(row.of_seeds(key), row.of_seeds('test_accuracy'), strict=True):
-      ax.plot(x, 100 * y, marker='.', color=style['color'], alpha=0.4, markersize=4)
-    x, y = row.values[key], 100 * row.values['test_accuracy']
-    ax.plot(x, y, linestyle='', **style)
-  ax.set(xlabel=label, ylabel='test accuracy (%)')
-  plot_style.legend(ax, beside=True)
-  return plot_style.svg(fig)
+def recovery(
+  rows: rows_lib.Results, procedures: Sequence[recovery_procedures.Procedure]
+) -> charts.Chart:
+  """Forget accuracy against the budget of each recovery procedure; lines are means over seeds."""
+  of, panels = looks.of_rows(rows), []
+  for procedure in procedures:
+    key, series = f'recovery_{procedure.key}', []
+    for row in rows:
+      if key in row.arrays:
+        rates, budgets = 100 * row.arrays[key].mean(axis=0), row.arrays[f'{key}_budgets']
+        budgets = 255 * budgets if procedure.budget.endswith('1/255') else budgets
+        series.append(_line(row, budgets, rates, of, dots=True))
+    if series:
+      every = np.concatenate([s.x for s in series])
+      edges = (every.max(), every.min()) if procedure.budget == 'bits' else None
+      axes = {'x_label': procedure.budget, 'y_label': 'forget accuracy (%)', 'y_range': (-3, 103)}
+      panels.append(charts.Panel(series=series, title=procedure.head, x_range=edges, **axes))
+  caption = 'What comes back: forget accuracy after each recovery procedure, mean over seeds.'
+  return charts.Chart('recovery', caption, panels, height=2.3)
+
+
+def reliability(
+  predictions: dict[str, dict[str, np.ndarray]], of: dict[str, looks.Look]
+) -> charts.Chart:
+  """Predicted chances against frequencies, of forget images against gold and of held-out ones."""
+  panels = []
+  for name, found in predictions.items():
+    series = []
+    for label, dash, chance, outcome in (
+      ('forget', 'solid', found['chance'], found['known_to_gold']),
+      ('held out', 'dot', found['held_out_chance'], found['held_out_easy']),
+    ):
+      curve = metrics.reliability_curve(chance.ravel(), outcome.ravel())
+      look = of[name]._replace(label=label, dash=dash)
+      series.append(charts.Series(x=curve.chance, y=curve.share, look=look, dots=True))
+    axes = {'x_label': 'predicted chance', 'y_label': 'share that gold gets right'}
+    limits = {'x_range': (0, 1), 'y_range': (0, 1)}
+    panels.append(
+      charts.Panel(series=series, title=of[name].label, **axes, **limits, diagonal=True)
+    )
+  caption = (
+    'Share of images that gold gets right against the predicted chance of it: forget images '
+    'against gold, held-out images (dotted) against the original.'
+  )
+  return charts.Chart('reliability', caption, panels, height=2.5)
 
 
 def perturbed(images: np.ndarray, changed: np.ndarray) -> str:
-  """Images `[N, H, W, C]`, what a method made of them, and the difference, in columns."""
+  """Images `[N, H, W, C]`, what a method made of them, and the difference, in columns; as SVG."""
   count = len(images)
-  fig = plot_style.figure(0.9 * count + 0.9, 3.0)
+  fig = svg.empty(0.9 * count + 0.9, 3.0)
   difference = changed - images
   limit = max(float(np.abs(difference).max()), 1e-6)
   lines = {
@@ -236,22 +333,4 @@ def perturbed(images: np.ndarray, changed: np.ndarray) -> str:
       ax.imshow(np.squeeze(values[column]), **how)
       if column == 0:
         ax.set_ylabel(title, fontsize=7)
-  return plot_style.svg(fig)
-
-
-def reliability(predictions: dict[str, dict[str, np.ndarray]]) -> str:
-  """Predicted chances against frequencies, of forget images against gold and of held-out ones."""
-  fig, panels = plot_style.panels(list(predictions), height=2.5)
-  for ax, name in panels:
-    found = predictions[name]
-    for label, chance, outcome in (
-      ('forget', found['chance'], found['known_to_gold']),
-      ('held out', found['held_out_chance'], found['held_out_easy']),
-    ):
-      curve = metrics.reliability_curve(chance.ravel(), outcome.ravel())
-      ax.plot(curve.chance, curve.share, marker='.', label=label)
-    ax.plot([0, 1], [0, 1], color='gray', linewidth=0.5)
-    ax.tick_params(labelsize=6)
-    ax.set(xlim=(0, 1), ylim=(0, 1))
-  panels[0][0].legend(fontsize=6)
-  return plot_style.svg(fig)
+  return svg.text(fig)

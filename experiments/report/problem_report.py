@@ -1,14 +1,26 @@
 """Writes `report.html` (one file, works offline), `report.md`, `report.csv` and `rows.json`."""
 
 from collections.abc import Sequence
-import html
 
-from dalign_jax.store import files, progress
+from dalign_jax.store import files
 from experiments.measure import attacks, evaluate, many_seeds, predictions
 from experiments.measure import rows as rows_lib
 from experiments.measure import verdict as verdict_lib
 from experiments.problem import preparation
-from experiments.report import error_rates, figures, headline, html_tables, page, rows_file, table
+from experiments.report import (
+  error_rates,
+  events,
+  figures,
+  forgotten_images,
+  headline,
+  looks,
+  pages,
+  pairs,
+  rows_file,
+  table,
+  tables,
+  terminal,
+)
 from experiments.report import parts as parts_lib
 
 _RUN = ('unlearned', 'oracle')
@@ -40,12 +52,16 @@ Section = tuple[str, list[list[str]], str]  # title, table, words
 
 
 def write(job: preparation.Job) -> None:
-  """Writes the three reports and prints the table and where they are."""
-  rows = evaluate.read_rows(job)
+  """Writes the reports of what was evaluated, and prints a summary and where they are."""
+  write_rows(job, evaluate.read_rows(job))
+
+
+def write_rows(job: preparation.Job, rows: rows_lib.Results) -> None:
+  """Writes the reports of these rows; see `write`."""
   notes = warnings(rows)
   verdict = verdict_lib.judge(rows, seed=job.config.evaluation_seed)
   sections, first = _sections(job, rows, verdict), headline.words(rows, verdict)
-  text = tables(rows, sections)
+  text = markdown_tables(rows, sections)
   title = f'Unlearning {job.config.forget} from {job.config.model} on {job.config.dataset}'
   files.write_text(job.folder / 'report.csv', table.to_csv(rows))
   files.write_text(
@@ -55,15 +71,14 @@ def write(job: preparation.Job) -> None:
   drawn = figures.draw(job, rows)
   figures.write(job, drawn)
   files.write_text(
-    job.folder / 'report.html', _html(job, rows, title, notes, drawn, first, sections)
+    job.folder / 'report.html', _html(job, rows, title, notes, drawn, verdict, first, sections)
   )
-  progress.say(f'\n{text}\n\n= within the noise floor\n{first}')
-  for note in notes:
-    progress.say(f'warning: {note}')
-  progress.say(f'report: {job.folder / "report.html"}')
+  if job.config.tensorboard:
+    events.write(job, rows, [first, *notes], text, drawn)
+  terminal.show(job.folder, rows, first, notes)
 
 
-def tables(rows: rows_lib.Results, sections: Sequence[Section] = ()) -> str:
+def markdown_tables(rows: rows_lib.Results, sections: Sequence[Section] = ()) -> str:
   """The tables as Markdown: methods against gold, distributions and attacks, rankings, sections."""
   found = [table.markdown(rows)]
   for part, (title, _) in parts_lib.PARTS.items():
@@ -183,29 +198,45 @@ def _words_of_parts(job, rows) -> list[str]:
   return [_null_floors(job) if part == 'full' else words for part, words in shown.items()]
 
 
-def _html(job, rows, title, notes, drawn, first, sections) -> str:
-  escape, ranking = html.escape, table.ranking(rows)
-  body = [f'<h1>{escape(title)}</h1>']
-  body += [f'<p class="verdict">{escape(first)}</p>']
-  body += [f'<p class="warning">Warning: {escape(n)}.</p>' for n in notes]
-  body += [html_tables.results(rows, job.folder), f'<p>{escape(READING)}</p>']
-  for part, (heading, words) in parts_lib.PARTS.items():
-    if table.columns(rows, part):
-      body += [f'<h2>{escape(heading)}</h2>', html_tables.results(rows, job.folder, part)]
-      body += [f'<p>{escape(_null_floors(job) if part == "full" else words)}</p>']
-  body += [
-    '<h2>Rankings</h2>',
-    html_tables.grid(ranking) if ranking else '<p>No method has been run yet.</p>',
-    f'<p>{escape(_RANKS)}</p>',
-  ]
-  body += [f'<p>{escape(words)}</p>' for words in _oracles(rows)]
-  for heading, cells, words in sections:
-    body += [f'<h2>{escape(heading)}</h2>', html_tables.grid(cells), f'<p>{escape(words)}</p>']
-  body += ['<h2>Figures</h2>', *(f.in_html() for f in drawn)]
-  body += ['<h2>What the columns say</h2><dl>']
-  body += [f'<dt>{escape(c.head)}</dt><dd>{escape(c.meaning)}</dd>' for c in table.columns(rows)]
-  body += ['</dl><h2>How it was made</h2>', *(f'<p>{escape(f)}</p>' for f in _facts(job, rows))]
-  return page.page(title, body)
+def _html(job, rows, title, notes, drawn, verdict, first, sections) -> str:
+  flags = _flags(rows)
+  anchors = {name: anchor for name, anchor, _ in flags}
+  words = _words_of_parts(job, rows)
+  shown = [(part, head) for part, (head, _) in parts_lib.PARTS.items() if table.columns(rows, part)]
+  return pages.render(
+    'problem.html.j2',
+    title=title,
+    verdict=first,
+    is_open=bool(verdict.reason) or not rows.methods,
+    notes=notes,
+    main=tables.results(rows, anchors=anchors),
+    reading=READING,
+    looks=looks.of_rows(rows),
+    figures=[figure.for_page() for figure in drawn if figure.in_page],
+    pairs=pages.data(pairs.data(job, rows)),
+    images=forgotten_images.sample(job, rows) if job.config.show_images else None,
+    parts=[
+      (head, tables.results(rows, part, anchors=anchors), text)
+      for (part, head), text in zip(shown, words, strict=True)
+    ],
+    ranking=table.ranking(rows),
+    ranks_words=_RANKS,
+    oracles=_oracles(rows),
+    sections=sections,
+    meanings=[(c.head, c.meaning) for c in table.columns(rows)],
+    flags=flags,
+    facts=_facts(job, rows),
+  )
+
+
+def _flags(rows) -> list[tuple[str, str, str]]:
+  """Name, anchor and text of the resolved flags of each row that has them."""
+  found = []
+  for i, row in enumerate(rows):
+    path = row.folder / 'flags.txt'
+    if path.exists():
+      found.append((row.name, f'flags-{i}', path.read_text(encoding='utf-8', errors='replace')))
+  return found
 
 
 def _oracles(rows) -> list[str]:

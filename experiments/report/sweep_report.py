@@ -1,9 +1,9 @@
-"""One report over all scenarios of a sweep: `report.html`, `report.md` and `report.csv`."""
+"""One report over all scenarios of a sweep: `report.html`, `report.md`, `report.csv`, figures."""
 
 import csv
 import dataclasses
-import html
 import io
+import os
 import pathlib
 from typing import NamedTuple
 
@@ -11,7 +11,16 @@ from dalign_jax import hparams
 from dalign_jax.store import files
 from experiments import sweep_cells
 from experiments.measure import rows as rows_lib
-from experiments.report import html_tables, page, problem_report, rows_file, table
+from experiments.report import (
+  looks,
+  pages,
+  problem_report,
+  rows_file,
+  svg,
+  sweep_figures,
+  table,
+  tables,
+)
 from experiments.report import parts as parts_lib
 
 
@@ -47,7 +56,11 @@ def write(folder: pathlib.Path, parts: list[Part], failures: list[sweep_cells.Fa
   """
   files.write_text(folder / 'report.csv', _csv(parts))
   files.write_text(folder / 'report.md', markdown(parts, failures))
-  files.write_text(folder / 'report.html', _html(folder, parts, failures))
+  of = looks.of_models((row.name, row.kind) for part in parts for row in part.record.rows)
+  drawn = sweep_figures.draw({part.scenario.name: part.record.rows for part in parts}, of)
+  for chart in drawn:
+    files.write_text(folder / 'figures' / f'{chart.name}.svg', svg.draw(chart))
+  files.write_text(folder / 'report.html', _html(folder, parts, failures, drawn, of))
 
 
 def summary(parts: list[Part]) -> list[list[str]]:
@@ -96,38 +109,84 @@ def markdown(parts: list[Part], failures: list[sweep_cells.Failure]) -> str:
   text += [f'**Failed:** {_describe(failure)}' for failure in failures]
   text += ['## All scenarios', table.grid(summary(parts)), _READING] if parts else []
   for part in parts:
-    text += [f'## {part.record.title}', problem_report.tables(part.record.rows)]
+    text += [f'## {part.record.title}', problem_report.markdown_tables(part.record.rows)]
     text += [f'**Warning:** {note}.' for note in part.record.notes]
   return '\n\n'.join([*text, problem_report.READING]) + '\n'
 
 
+_LINES_OF_LOG = 20
 _READING = (
   'Second gold is what luck alone makes. Ranks are by Avg Gap, 1 is the best; a mean rank is over '
   'the scenarios in which a method has a result.'
 )
 
 
-def _html(folder, parts, failures) -> str:
-  body = [f'<h1>{html.escape(_title(parts))}</h1>']
-  for failure in failures:
-    log = folder / 'cells' / f'{failure.cell.name}.log'
-    body.append(
-      f'<p class="warning">Failed: {html.escape(_describe(failure))} '
-      f'({html_tables.link("log", log, folder)})</p>'
-    )
-  if parts:
-    body += ['<h2>All scenarios</h2>', html_tables.grid(summary(parts)), f'<p>{_READING}</p>']
-  for part in parts:
-    rows, whole = part.record.rows, part.scenario.folders.folder / 'report.html'
-    body += [f'<h2>{html.escape(part.record.title)}</h2>', html_tables.results(rows, folder)]
-    for name, (title, _) in parts_lib.PARTS.items():
-      if table.columns(rows, name):
-        body += [f'<h3>{html.escape(title)}</h3>', html_tables.results(rows, folder, name)]
-    if ranking := table.ranking(rows):
-      body.append(html_tables.grid(ranking))
-    body += [f'<p class="warning">Warning: {html.escape(n)}.</p>' for n in part.record.notes]
-    body.append(f'<p>{html_tables.link("figures and details", whole, folder)}</p>')
-  return page.page(_title(parts), [*body, f'<p>{html.escape(problem_report.READING)}</p>'])
+def _html(folder, parts, failures, drawn, of) -> str:
+  anchors = {part.scenario.name: _flags(i, part) for i, part in enumerate(parts)}
+  return pages.render(
+    'sweep.html.j2',
+    title=_title(parts),
+    verdict=_first(parts),
+    failures=[(_describe(f), _end_of_log(folder, f)) for f in failures],
+    summary=summary(parts) if parts else None,
+    reading=_READING,
+    looks=of,
+    figures=[pages.chart(c) for c in drawn],
+    scenarios=[
+      _scenario(folder, i, part, anchors[part.scenario.name], of) for i, part in enumerate(parts)
+    ],
+    words=problem_report.READING,
+    flags=[(f'{scenario}: {n}', a, text) for scenario, of in anchors.items() for n, a, text in of],
+  )
+
+
+def _scenario(folder, number, part, flags, of) -> dict:
+  """A scenario as the template takes it."""
+  rows = part.record.rows
+  anchors = {name: anchor for name, anchor, _ in flags}
+  make = lambda key: tables.results(rows, key, name=f'{key}-{number}', anchors=anchors, of=of)
+  shown = [(title, key) for key, (title, _) in parts_lib.PARTS.items() if table.columns(rows, key)]
+  whole = part.scenario.folders.folder / 'report.html'
+  return {
+    'title': part.record.title,
+    'main': make('main'),
+    'parts': [(title, make(key)) for title, key in shown],
+    'ranking': table.ranking(rows),
+    'notes': part.record.notes,
+    'whole': pathlib.PurePath(os.path.relpath(whole, folder)).as_posix(),
+  }
+
+
+def _flags(number, part) -> list[tuple[str, str, str]]:
+  """Name, anchor and text of the resolved flags of each method of a scenario."""
+  found = []
+  for i, row in enumerate(part.record.rows):
+    path = row.folder / 'flags.txt'
+    if path.exists():
+      text = path.read_text(encoding='utf-8', errors='replace')
+      found.append((row.name, f'flags-{number}-{i}', text))
+  return found
+
+
+def _first(parts) -> str:
+  """The order of the methods, which has no error rate."""
+  body = [cells for cells in summary(parts)[1:] if cells[-1] != '-'] if parts else []
+  if len(body) < 2:
+    return 'Fewer than two methods have results: nothing is ranked.'
+  ranked = ', '.join(f'{cells[0]} ({cells[-1]})' for cells in body)
+  return (
+    f'By mean rank of Avg Gap over the scenarios: {ranked}. Ranks have no error rate; the report '
+    'of a scenario says what can be told apart.'
+  )
+
+
+def _end_of_log(folder, failure) -> str:
+  """The last lines of a cell's log; empty where there is none."""
+  log = folder / 'cells' / f'{failure.cell.name}.log'
+  if not log.exists():
+    return ''
+  lines = log.read_text(encoding='utf-8', errors='replace').splitlines()
+  return '\n'.join(lines[-_LINES_OF_LOG:])
 
 
 def _title(parts) -> str:
