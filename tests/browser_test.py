@@ -48,7 +48,7 @@ def _pages(tmp_path_factory):
   root = tmp_path_factory.mktemp('pages')
   problem = made_up.job(root / 'problem', dataset='npz:/home/somebody/photos.npz')
   problem_report.write_rows(problem, made_up.rows(problem))
-  classes = made_up.job(root / 'classes', num_classes=1000)
+  classes = made_up.job(root / 'classes', num_classes=1000, show_images=True)
   problem_report.write_rows(classes, made_up.rows(classes, _MANY))
   for folder, digest in ((problem.folder, 'a'), (classes.folder, 'b')):
     files.write_json(folder / 'problem.json', {'identity': {'split_hash': digest}})
@@ -229,6 +229,7 @@ def test_pages_hold_flags_and_no_folder_of_this_machine(kind, pages):
   text = pages[kind].read_text(encoding='utf-8')
   assert str(pages[kind].parents[1]) not in text and '/home/somebody' not in text
   assert len(text) < 8_000_000
+  assert ('id="images"' in text) == (kind == 'classes')
   if kind != 'compare':
     assert '--methods=muda' in text or '--methods=method_1' in text
 

@@ -7,8 +7,19 @@ import pathlib
 
 import pytest
 
+from dalign_jax import errors, stopping
+from dalign_jax.store import progress
 from experiments.measure import rows as rows_lib
-from experiments.report import headline, looks, plots, problem_report, table
+from experiments.report import (
+  forgotten_images,
+  headline,
+  looks,
+  plots,
+  problem_report,
+  table,
+  terminal,
+)
+from tests import made_up
 
 GOLD = {
   'forget_accuracy': 0.0,
@@ -259,3 +270,44 @@ def test_standing_counts_columns_at_the_floor(rows):
   good = sum(cell.at_floor for cell in table.lines(rows_lib.Results(rows))[3].cells.values())
   words = headline._floors(rows_lib.Results(rows))
   assert words.startswith(f'Within the golds in so many of {columns} columns: good in {good}')
+
+
+def test_summary_fits_a_terminal(tmp_path):
+  job = made_up.job(tmp_path)
+  long = f'muda,{"x" * 90}=1'
+  lines = terminal.summary(made_up.rows(job, (long, 'muda', 'head_only'))).splitlines()
+  assert len(lines) == 8 and max(map(len, lines)) <= terminal.WIDTH
+  for head in ('forget', 'test', 'DA', 'AD', 'Avg Gap', 'ToW'):
+    assert f' {head} |' in lines[0]
+  assert '…' in lines[5] and lines[6].startswith('| muda ')
+
+
+def test_quiet_leaves_verdict_warnings_and_where_the_report_is(tmp_path, capsys, monkeypatch):
+  rows = made_up.rows(made_up.job(tmp_path))
+  monkeypatch.setattr(progress, '_is_muted', False)
+  terminal.show(tmp_path, rows, 'Said first.', ['w ' * 80])
+  loud = capsys.readouterr().out
+  assert max(map(len, loud.splitlines()[:-1])) <= terminal.WIDTH and '| model' in loud
+  progress.mute()
+  terminal.show(tmp_path, rows, 'Said first.', ['w ' * 80])
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[0] == 'Said first.' and lines[1].startswith('warning: w w')
+  assert lines[-1] == f'report: {tmp_path / "report.html"}' and len(lines) == 4
+  with progress.bar('title') as shown, monkeypatch.context() as patch:
+    patch.setattr(stopping, 'check', lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):  # a muted run can be stopped
+      shown.update(1, 2, '')
+  assert capsys.readouterr().out == ''
+
+
+def test_forgotten_images_stand_beside_each_answer_and_never_in_deletion_requests(tmp_path):
+  job = made_up.job(tmp_path, show_images=True)
+  rows = made_up.rows(job)
+  found = forgotten_images.sample(job, rows)
+  assert found['models'] == ['original', 'gold', 'second gold', 'finetune', 'muda', 'head_only']
+  assert len(found['lines']) == forgotten_images.NUMBER
+  for picture, label, answers in found['lines']:
+    assert picture.startswith('data:image/png;base64,') and label == 'class 3'
+    assert answers[0] == 'class 3' and answers[1] != 'class 3'
+  with pytest.raises(errors.InputError, match=r'show_images: --forget=ids:x\.csv is a deletion'):
+    made_up.job(tmp_path, show_images=True, forget='ids:x.csv')
