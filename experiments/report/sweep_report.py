@@ -122,7 +122,7 @@ _READING = (
 
 
 def _html(folder, parts, failures, drawn, of) -> str:
-  anchors = {part.scenario.name: _flags(i, part) for i, part in enumerate(parts)}
+  flags = [_flags(i, part) for i, part in enumerate(parts)]
   return pages.render(
     'sweep.html.j2',
     title=_title(parts),
@@ -133,10 +133,15 @@ def _html(folder, parts, failures, drawn, of) -> str:
     looks=of,
     figures=[pages.chart(c) for c in drawn],
     scenarios=[
-      _scenario(folder, i, part, anchors[part.scenario.name], of) for i, part in enumerate(parts)
+      _scenario(folder, i, part, of_part, of)
+      for i, (part, of_part) in enumerate(zip(parts, flags, strict=True))
     ],
     words=problem_report.READING,
-    flags=[(f'{scenario}: {n}', a, text) for scenario, of in anchors.items() for n, a, text in of],
+    flags=[
+      (f'{part.scenario.name}: {name}', anchor, text)
+      for part, of_part in zip(parts, flags, strict=True)
+      for name, anchor, text in of_part
+    ],
   )
 
 
