@@ -8,7 +8,7 @@ import pytest
 from dalign_jax import errors
 from dalign_jax.store import tensorboard
 from experiments import config, stages
-from experiments.report import problem_report
+from experiments.report import problem_report, svg
 from tests import experiments_test, made_up
 
 tensorboardX = pytest.importorskip('tensorboardX')
@@ -102,14 +102,17 @@ def _texts(folder):
   return found
 
 
-def test_report_gives_tables_images_and_hyper_parameters(tmp_path):
+def test_report_gives_tables_images_and_hyper_parameters(tmp_path, monkeypatch):
+  monkeypatch.setattr(svg, 'draw', lambda chart: '<svg/>')
   job = made_up.job(tmp_path, tensorboard=True)
   rows = made_up.rows(job)
   for row in rows.methods:
     row.record['hparams'] = {'da_weight': 5.0, 'layers': None}
-  for _ in range(2):  # a second report replaces the first
-    problem_report.write_rows(job, rows)
   folder = tmp_path / 'tensorboard'
+  earlier = tensorboard.Writer(tmp_path)
+  earlier.write_text('report/tables', 'of an earlier report')
+  earlier.close()
+  problem_report.write_rows(job, rows)
   texts = _texts(folder)
   assert 'Nothing can be ranked here' in texts['report/verdict/text_summary'][0]
   (table,) = texts['report/tables/text_summary']
