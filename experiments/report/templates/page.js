@@ -51,6 +51,7 @@ const headsOf = table => table.tHead.rows.length > 1
 
 function makeChoosable(table) {
   const box = table.parentElement, heads = headsOf(table);
+  if (heads.length < 4) return;
   const details = document.createElement('details'), summary = document.createElement('summary');
   const fields = document.createElement('div'), inputs = [];
   details.className = 'chooser';
