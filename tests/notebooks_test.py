@@ -1,66 +1,135 @@
-"""The notebooks of colab/: thin, without outputs, and they run."""
+"""The notebooks of colab/: thin, one click, and their outputs are those of their code.
 
-import json
-import pathlib
+`.ci/run` executes them from a wheel in a fresh environment, `python colab/execute.py` makes the
+stored outputs.
+"""
 
-import matplotlib.pyplot
-import numpy as np
+import ast
+import glob
+import os
+import re
+import shutil
+
+import nbformat
 import pytest
-from sklearn import datasets
 
-FOLDER = pathlib.Path(__file__).parents[1] / 'colab'
-NOTEBOOKS = sorted(path.stem for path in FOLDER.glob('*.ipynb'))
+from colab import execute
 
-
-def _people():
-  """Digits in place of faces: eight 'people'."""
-  images, labels = datasets.load_digits(return_X_y=True)
-  known = labels < 8
-  pictures = (images[known].reshape(-1, 8, 8, 1) * 15).astype(np.uint8)
-  return pictures, labels[known], np.array([f'person {k}' for k in range(8)])
+NOTEBOOKS = sorted(path.stem for path in execute.FOLDER.glob('*.ipynb'))
+EVERY = pytest.mark.parametrize('name', NOTEBOOKS)
+NO_OUTPUTS = {'quickstart'}  # not stored yet; it must then have none at all
+SIZE = 150_000  # bytes of a notebook with its outputs
 
 
-SMALL = {
-  'quickstart': {'NUM_EPOCHS': 8, 'MAX_EXAMPLES': 1000, 'METHODS': {'head_only': {}}},
-  'losses_in_your_loop': {},
-  'forgetting_a_person': {'NUM_EPOCHS': 8, 'load_people': _people},
-}
+def _code(notebook):
+  return [cell for cell in notebook.cells if cell.cell_type == 'code']
 
 
-def _cells(name):
-  notebook = json.loads((FOLDER / f'{name}.ipynb').read_text(encoding='utf-8'))
-  for cell in notebook['cells']:
-    yield cell, ''.join(cell['source']), cell['metadata'].get('tags', [])
+def _texts(name):
+  """What the code printed, and the plain or Markdown text of what it showed."""
+  outputs = [output for cell in _code(execute.read(name)) for output in cell.outputs]
+  shown = (o.get('text') or o.get('data', {}).get('text/markdown', '') for o in outputs)
+  return '\n'.join(shown)
 
 
-@pytest.mark.parametrize('name', NOTEBOOKS)
-def test_notebook_is_thin_and_has_no_outputs(name):
-  code = [(cell, source) for cell, source, _ in _cells(name) if cell['cell_type'] == 'code']
-  assert not [cell for cell, _ in code if cell['outputs'] or cell['execution_count']]
-  assert max(len(source.splitlines()) for _, source in code) <= 25
-  tags = [tag for _, _, tags in _cells(name) for tag in tags]
-  assert sorted(tags) == ['install', 'parameters']
-  assert any('TPU' in source for cell, source, _ in _cells(name) if cell['cell_type'] != 'code')
+def test_every_notebook_has_a_small_form():
+  assert NOTEBOOKS == sorted(execute.SMALL)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('name', NOTEBOOKS)
-def test_notebook_runs(name, monkeypatch):
-  monkeypatch.setattr(matplotlib.pyplot, 'show', lambda: None)
-  matplotlib.use('agg')
-  scope = {'__name__': name, 'np': np}
-  for cell, source, tags in _cells(name):
-    if cell['cell_type'] == 'code' and 'install' not in tags:
-      exec(source, scope)
-    if 'parameters' in tags:
-      scope |= SMALL[name]
-  matplotlib.pyplot.close('all')
-  if name == 'losses_in_your_loop':
-    values = [np.asarray(scope[route][0]) for route in ('pmapped', 'sharded')]
-    np.testing.assert_allclose(values, scope['value'], rtol=1e-5)
-    for route in ('pmapped', 'sharded'):
-      gradient = scope[route][1]
-      np.testing.assert_allclose(gradient['hidden'], scope['jitted']['hidden'], atol=1e-5)
-  else:
-    table = scope['table'] if name == 'quickstart' else scope['figures']
-    assert table['original']['forget_accuracy'] > 0.5 > table['gold']['forget_accuracy'] == 0
+@EVERY
+def test_notebook_is_thin(name):
+  notebook = execute.read(name)
+  nbformat.validate(notebook)
+  assert max(len(cell.source.splitlines()) for cell in _code(notebook)) <= 25
+  assert execute.tagged(notebook, 'install') < execute.tagged(notebook, 'parameters')
+  text = '\n'.join(cell.source for cell in notebook.cells if cell.cell_type == 'markdown')
+  assert 'TPU' in text or name == 'your_model_and_a_request'
+
+
+@EVERY
+def test_outputs_are_those_of_the_code(name):
+  notebook = execute.read(name)
+  if name in NO_OUTPUTS:
+    assert not any(cell.outputs or cell.execution_count for cell in _code(notebook))
+    return
+  assert notebook.metadata.dalign_jax.outputs_of_code == execute.code_digest(notebook)
+  assert [cell.execution_count for cell in _code(notebook)] == [*range(1, len(_code(notebook)) + 1)]
+  outputs = [output for cell in _code(notebook) for output in cell.outputs]
+  assert any('image/png' in output.get('data', {}) for output in outputs)
+  for output in outputs:
+    assert output.output_type != 'error' and output.get('name') != 'stderr', output
+  assert (execute.FOLDER / f'{name}.ipynb').stat().st_size < SIZE
+
+
+def test_stored_losses_are_equal_under_pmap_and_shard_map():
+  routes = re.findall(r'^\(\S+, \{.*\}\)$', _texts('losses_in_your_loop'), flags=re.MULTILINE)
+  assert len(routes) == 2
+  for route in routes:
+    value, gradient = ast.literal_eval(route)
+    assert max(value, *gradient.values()) < 1e-5
+
+
+@pytest.mark.parametrize('name', sorted({'quickstart', 'forgetting_a_person'} - NO_OUTPUTS))
+def test_stored_tables_show_that_gold_never_knew(name):
+  rows = [
+    [cell.strip() for cell in line.split('|')[1:-1]]
+    for line in _texts(name).splitlines()
+    if line.startswith('|')
+  ]
+  column = rows[0].index('forget_accuracy')
+  accuracy = {row[0]: float(row[column]) for row in rows[2:]}
+  assert accuracy['original'] > 0.5 > accuracy['gold'] == 0
+
+
+def test_stored_request_was_signed_off_and_verified():
+  text = _texts('your_model_and_a_request')
+  assert '- Verdict: forgot.' in text and text.rstrip().endswith('verified')
+
+
+def _installed(monkeypatch, repository='', missing=True, files=(), gpu=False, checkout=False):
+  """What the cell of installation would pass to pip, or None."""
+  notebook = execute.read('quickstart')
+  code = notebook.cells[execute.tagged(notebook, 'install')].source
+  code = code.replace('%pip install -q "$library" "$jax"', 'asked = library, jax')
+  code = re.sub(r"^REPOSITORY = '.*'", f'REPOSITORY = {repository!r}', code, flags=re.MULTILINE)
+  found = lambda pattern: [f for f in files if glob.fnmatch.fnmatch(f, pattern)]
+  monkeypatch.setattr(glob, 'glob', found)
+  monkeypatch.setattr(os.path, 'exists', lambda path: checkout)
+  monkeypatch.setattr(shutil, 'which', lambda program: program if gpu else None)
+  monkeypatch.setattr('importlib.util.find_spec', lambda name: None if missing else name)
+  scope = {}
+  exec(code, scope)
+  return scope.get('asked')
+
+
+WHEEL = 'dalign_jax-0.2.0-py3-none-any.whl'
+
+
+@pytest.mark.parametrize(
+  ('found', 'asked'),
+  [
+    ({'missing': False}, None),
+    ({'files': [WHEEL], 'checkout': True}, (f'./{WHEEL}[notebooks]', 'jax')),
+    ({'checkout': True, 'gpu': True}, ('..[notebooks]', 'jax[cuda12]')),
+    (
+      {'repository': 'https://a.b/c', 'files': ['/dev/accel0']},
+      ('dalign-jax[notebooks] @ git+https://a.b/c', 'jax[tpu]'),
+    ),
+  ],
+)
+def test_install_takes_what_is_there(monkeypatch, found, asked):
+  assert _installed(monkeypatch, **found) == asked
+
+
+def test_install_says_what_to_do_where_nothing_is_found(monkeypatch):
+  with pytest.raises(FileNotFoundError, match='next to this notebook, or set REPOSITORY'):
+    _installed(monkeypatch)
+
+
+def test_install_is_the_same_in_all_and_names_the_repository_of_the_package():
+  cells = {
+    execute.read(name).cells[execute.tagged(execute.read(name), 'install')].source
+    for name in NOTEBOOKS
+  }
+  [cell] = cells
+  assert f"\nREPOSITORY = '{execute.repository()}'" in cell
