@@ -20,7 +20,7 @@ _SWEEP = dataclasses.fields(config_lib.Sweep)
 
 
 def main(arguments) -> None:
-  """Reads the flags and runs the cells; exit code 1 if some failed."""
+  """Reads the flags and runs the cells; exit code 1 if some failed, other than by a refusal."""
   base = run.read_config(arguments)
   sweep = read_sweep()
   scenarios = _scenarios(base, sweep.scenario)
@@ -54,7 +54,7 @@ def main(arguments) -> None:
   parts = [sweep_report.gather(s) for s in left if s.name not in lost]
   sweep_report.write(folder, parts, failures)
   print(f'report: {folder / "report.html"}')
-  if failures:
+  if not all(failure.is_refusal for failure in failures):
     sys.exit(1)
 
 

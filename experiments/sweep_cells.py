@@ -61,6 +61,11 @@ class Failure(NamedTuple):
   cell: Cell
   error: str
 
+  @property
+  def is_refusal(self) -> bool:
+    """Whether the method refused the problem, such as a single image where it forgets classes."""
+    return bool(self.cell.method) and self.error.startswith('--methods: ')
+
 
 def preparation(scenario: Scenario) -> Cell:
   """Trains and evaluates what all methods of a scenario share."""

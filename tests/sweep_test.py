@@ -134,7 +134,24 @@ def test_report_over_scenarios_has_ranks_links_and_failures(finished, tmp_path):
   lines = csv.DictReader((tmp_path / 'report.csv').read_text(encoding='utf-8').splitlines())
   rows = [row for row in lines if row['model'] == 'head_only']
   assert len(rows) == 2 and rows[0]['rank_Avg Gap'] == '1' and rows[0]['flags'] == str(flags)
-  assert float(rows[0]['forget_accuracy_interval']) >= 0
+  assert float(rows[0]['forget_accuracy_interval']) >= 0 and float(rows[0]['da_rank']) >= 1
+
+
+def test_refusals_are_told_from_failures(finished, tmp_path):
+  cell = sweep_cells.unlearning(finished, split_seeds=False)[0]
+  refused = sweep_cells.Failure(cell, '--methods: head_only forgets whole classes')
+  failed = sweep_cells.Failure(cell, 'head_only: the loss is not finite')
+  assert refused.is_refusal and not failed.is_refusal
+  preparing = sweep_cells.preparation(finished)
+  assert not sweep_cells.Failure(preparing, refused.error).is_refusal
+  part = sweep_report.gather(finished)
+  sweep_report.write(tmp_path, [part], [refused, failed])
+  text = (tmp_path / 'report.md').read_text(encoding='utf-8')
+  assert f'**Refused:** {cell.name}: --methods' in text and f'**Failed:** {cell.name}' in text
+  lines = (tmp_path / 'report.csv').read_text(encoding='utf-8').splitlines()
+  last = list(csv.DictReader(lines))[-2:]
+  assert [row['kind'] for row in last] == ['refused', 'failed']
+  assert [row['reason'] for row in last] == [refused.error, failed.error]
 
 
 def test_summary_ranks_over_the_scenarios_that_a_method_has(finished):

@@ -54,7 +54,7 @@ def write(folder: pathlib.Path, parts: list[Part], failures: list[sweep_cells.Fa
     parts: the scenarios that have a report of their own.
     failures: cells that are missing in the tables.
   """
-  files.write_text(folder / 'report.csv', _csv(parts))
+  files.write_text(folder / 'report.csv', _csv(parts, failures))
   files.write_text(folder / 'report.md', markdown(parts, failures))
   of = looks.of_models((row.name, row.kind) for part in parts for row in part.record.rows)
   drawn = sweep_figures.draw({part.scenario.name: part.record.rows for part in parts}, of)
@@ -106,7 +106,7 @@ def _mean(values):
 def markdown(parts: list[Part], failures: list[sweep_cells.Failure]) -> str:
   """The report as Markdown."""
   text = [f'# {_title(parts)}']
-  text += [f'**Failed:** {_describe(failure)}' for failure in failures]
+  text += [f'**{_word(failure)}:** {_describe(failure)}' for failure in failures]
   text += ['## All scenarios', table.grid(summary(parts)), _READING] if parts else []
   for part in parts:
     text += [f'## {part.record.title}', problem_report.markdown_tables(part.record.rows)]
@@ -199,12 +199,16 @@ def _title(parts) -> str:
   return f'Sweep: {scenarios}'
 
 
+def _word(failure) -> str:
+  return 'Refused' if failure.is_refusal else 'Failed'
+
+
 def _describe(failure) -> str:
   return f'{failure.cell.name}: {failure.error}'
 
 
-def _csv(parts) -> str:
-  """All numbers of all scenarios, with ranks and where the resolved flags are."""
+def _csv(parts, failures) -> str:
+  """All numbers of all scenarios, with ranks, where the resolved flags are, and what is missing."""
   found = []
   for part in parts:
     rows = part.record.rows
@@ -217,6 +221,10 @@ def _csv(parts) -> str:
       ranked = {f'rank_{key}': of[name] for key, of in ranks.items() if name in of}
       own = {'scenario': part.scenario.name, **values, **ranked, 'flags': flags.get(name, '')}
       found.append(own)
+  for failure in failures:
+    cell = failure.cell
+    own = {'scenario': cell.scenario.name, 'model': cell.method, 'kind': _word(failure).lower()}
+    found.append({**own, 'reason': failure.error})
   heads = list(dict.fromkeys(key for row in found for key in row))
   out = io.StringIO()
   writer = csv.DictWriter(out, heads, lineterminator='\n')

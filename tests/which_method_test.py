@@ -1,0 +1,78 @@
+"""The page "which method for which request": its rules on made-up rows, and the docs' page."""
+
+import pathlib
+
+import pytest
+
+from experiments.report import which_method
+
+ROOT = pathlib.Path(__file__).parents[1]
+HEAD = (
+  'scenario,model,kind,forget_accuracy,test_accuracy,test_accuracy_at_floor,activation_distance,'
+  'activation_distance_at_floor,dimensional_alignment,dimensional_alignment_at_floor,da_rank,'
+  'time_ratio,reason'
+)
+
+
+def _request(*rows, scenario='digits-cnn-class_3', original=1.1, floor=0.1):
+  standing = [
+    f'{scenario},original,original,1,.9,False,{original},False,.6,False,4,1,',
+    f'{scenario},gold,gold,0,.9,False,,False,.9,False,5,1,',
+    f'{scenario},second gold,second gold,0,.9,False,{floor},True,.91,True,5,1,',
+  ]
+  (found,) = which_method.read([HEAD, *standing, *(f'{scenario},{row}' for row in rows)])
+  return found
+
+
+@pytest.mark.parametrize(
+  ('row', 'word'),
+  [
+    ('muda,unlearned,0,.9,True,.1,True,.9,True,5,.2,', 'like gold'),
+    ('muda,unlearned,0,.9,True,.6,False,.9,True,5,.2,', 'half way'),
+    ('muda,unlearned,0,.9,True,.99,False,.9,True,5,.2,', 'a little'),
+    ('muda,unlearned,0,.9,True,1.05,False,.9,True,5,.2,', 'no effect'),
+    ('muda,unlearned,0,.9,True,1.3,False,.9,True,5,.2,', 'away'),
+    ('muda,unlearned,0,.87,False,.1,True,.9,True,5,.2,', 'harm'),
+    ('muda,unlearned,0,.87,True,.1,True,.9,True,5,.2,', 'like gold'),  # as another gold could
+    ('muda,unlearned,0,.89,False,.1,True,.9,True,5,.2,', 'like gold'),  # less than two points
+    ('muda,unlearned,0,,False,,False,,False,,.2,', 'harm'),  # nothing finite
+    ('muda,refused,,,,,,,,,,forgets whole classes', 'refused'),
+    ('muda,failed,,,,,,,,,,killed', 'failed'),
+  ],
+)
+def test_outcomes_follow_the_rules(row, word):
+  assert which_method.outcome(_request(row), 'muda').word == word
+
+
+def test_nothing_is_told_within_a_floor_but_harm():
+  rows = ['muda,unlearned,1,.9,True,.1,True,.9,True,5,.2,']
+  rows += ['ssd,unlearned,1,.5,False,.1,True,.9,True,5,.2,']
+  request = _request(*rows, original=0.1)
+  assert which_method.outcome(request, 'muda').word == 'nothing to tell'
+  assert which_method.outcome(request, 'ssd').word == 'harm'
+  assert which_method.outcome(request, 'scrub') is None
+
+
+def test_page_has_requests_methods_and_doubt():
+  row = 'muda,unlearned,0,.9,True,.6,False,.905,True,5,.2,'
+  text = which_method.markdown([_request(row, original=0.25)], 'some.csv')
+  assert '(`some.csv`)' in text and '| one class |' in text
+  assert '- *(away)*: muda' in text  # 2.5 floors: in parentheses
+  (line,) = [x for x in text.splitlines() if x.startswith('| `muda`') and 'part of a' in x]
+  assert 'forget, part of retain' in line and line.split('|')[3].strip() == 'none'
+  assert '0.905 (5.0) =' in text
+
+
+@pytest.mark.parametrize(
+  ('scenario', 'title'),
+  [
+    ('digits-cnn-random_1', 'one image'),
+    ('digits-cnn-random_10', '10 images'),
+    ('digits-cnn-random_0.5', '50% of the images'),
+    ('digits-cnn-classes_3,5', '2 classes'),
+  ],
+)
+def test_requests_are_said_in_words(scenario, title):
+  lines = [HEAD, f'"{scenario}",original,original,1,.9,False,1,False,.6,False,4,1,']
+  (request,) = which_method.read(lines)
+  assert request.title == title and request.forget in scenario.replace('_', ':')
