@@ -61,7 +61,11 @@ def by_strata(scores: np.ndarray, unlearn_fns: Sequence[types.UnlearnFn | None])
     for number, (rows, unlearn_fn) in enumerate(zip(strata, unlearn_fns, strict=True)):
       if unlearn_fn is not None:
         part = dataclasses.replace(
-          problem, original=model, forget=problem.forget.take(np.sort(rows)), known_to_gold=None
+          problem,
+          original=model,
+          forget=problem.forget.take(np.sort(rows)),
+          gold_logits=None,
+          subset_outputs=None,
         )
         model = unlearn_fn(part, jax.random.fold_in(key, number))
     return model

@@ -210,6 +210,18 @@ class Monitor:
     """Epoch `epoch` (from 0) ended; `get_state()` fetches the state."""
 
 
+class SubsetOutputs(NamedTuple):
+  """Outputs of K models that were trained on random subsets of the training data.
+
+  Attributes:
+    is_trained: bool `[K, N]`, which training examples each has seen: retain, then forget.
+    logits: `[K, M, C]` on retain, forget and validation examples, in this order.
+  """
+
+  is_trained: np.ndarray
+  logits: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:
   """Everything a method may see. It holds neither gold nor test data, so that none can peek.
@@ -229,8 +241,9 @@ class Problem:
       'bias': [C]}`); only `head_only` needs it.
     devices: devices to use, None for all of them.
     monitor: watches the run.
-    known_to_gold: bool `[N]`, which forget examples gold gets right: for the oracle control of a
-      benchmark; None for every method, since none can know it.
+    gold_logits: gold's logits `[N, C]` on the sets 'retain' and 'forget', for the oracle controls
+      of a benchmark; None for every method, since none can know them.
+    subset_outputs: outputs of models trained on subsets, for `datamodel_matching`; None for others.
   """
 
   apply_fn: ApplyFn
@@ -245,7 +258,15 @@ class Problem:
   devices: tuple[jax.Device, ...] | None = None
   monitor: Monitor = Monitor()
   unseen: Dataset | None = None
-  known_to_gold: np.ndarray | None = None
+  gold_logits: Mapping[str, np.ndarray] | None = None
+  subset_outputs: SubsetOutputs | None = None
+
+  @property
+  def known_to_gold(self) -> np.ndarray | None:
+    """Mask of the forget examples that gold gets right; None where gold is not told."""
+    if self.gold_logits is None:
+      return None
+    return self.gold_logits['forget'].argmax(axis=1) == self.forget.labels
 
   def forgotten_classes(self, method: str) -> np.ndarray:
     """The classes without retain examples; raises ValueError for `method` if there are none."""

@@ -30,6 +30,7 @@ from experiments.problem import (
   memorisation,
   preparation,
   shared_originals,
+  subset_models,
 )
 from experiments.report import problem_report
 
@@ -215,14 +216,20 @@ def _unlearn(job, run, start, forget, folder, number):
     **from_settings.restriction(job.config),
   }
   gold = _gold_of(job, number) if run.is_oracle else None
+  needs_subsets = methods.SUBSETS in run.sees
   if gold:
     record['gold'] = checkpoints.read_record(gold)['digest']
   key = seeds.stream(job.config.unlearn_seed, 'unlearn', number)
 
   def compute(monitor):
     original, _ = checkpoints.restore(start / 'model', job.template)
-    known = _known_to_gold(job, forget, gold) if gold else None
-    problem = job.problem(original, forget=forget, monitor=monitor, known_to_gold=known)
+    problem = job.problem(
+      original,
+      forget=forget,
+      monitor=monitor,
+      gold_logits=_gold_logits(job, forget, gold) if gold else None,
+      subset_outputs=subset_models.outputs(job, forget) if needs_subsets else None,
+    )
     try:
       return run.unlearn_fn(problem, key)
     except types.DataError as error:
@@ -248,11 +255,12 @@ def _gold_of(job, number) -> pathlib.Path:
   return folder / 'model'
 
 
-def _known_to_gold(job, forget, checkpoint) -> np.ndarray:
-  """Mask of the forget examples that a gold gets right."""
+def _gold_logits(job, forget, checkpoint) -> dict[str, np.ndarray]:
+  """A gold's logits on the training data."""
   gold, _ = checkpoints.restore(checkpoint, job.template)
-  outputs = prediction.predict(job.apply_fn, gold, forget.images, devices=job.devices)
-  return outputs.logits.argmax(axis=1) == forget.labels
+  predict = lambda images: prediction.predict(job.apply_fn, gold, images, devices=job.devices)
+  sets = {'retain': job.sets['retain'], 'forget': forget}
+  return {name: predict(dataset.images).logits for name, dataset in sets.items()}
 
 
 def _announce(job):

@@ -18,7 +18,7 @@ RANKS = (
   {'training'},
   {'prediction'},
   {'evaluation', 'importance', 'objectives', 'recovery', 'refined', 'watching'}
-  | {'class_means', 'layer_inputs', 'linear_head'},
+  | {'class_means', 'datamodels', 'layer_inputs', 'linear_head'},
   {'difficulty', 'guarantees', 'influence', 'task_vectors'},
   {'twin'},
   {'methods'},

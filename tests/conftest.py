@@ -36,7 +36,7 @@ def tiny_problem() -> types.Problem:
     jax.random.key(1),
     devices=problem.devices,
   )
-  return tiny.problem(original)
+  return tiny.problem(original, **tiny.made_up(problem))
 
 
 @pytest.fixture(scope='session')

@@ -59,6 +59,18 @@ def apply_without_batch_norm(state, images, *, train):
   return outputs, state.batch_stats
 
 
+def made_up(made: types.Problem) -> dict:
+  """What only controls and matching read: a gold and models of subsets that nobody trained."""
+  rng = np.random.default_rng(0)
+  sizes = [len(data) for data in (made.retain, made.forget, made.validation)]
+  logits = lambda *shape: rng.normal(size=(*shape, CLASSES)).astype(np.float32)
+  is_trained = rng.permuted(np.tile([[False], [True], [True]], (4, sum(sizes[:2]))), axis=0)
+  return {
+    'gold_logits': {'retain': logits(sizes[0]), 'forget': logits(sizes[1])},
+    'subset_outputs': types.SubsetOutputs(is_trained, logits(12, sum(sizes))),
+  }
+
+
 def problem(original=None, **changes) -> types.Problem:
   """Class 3 is to be forgotten."""
   data = dataset()

@@ -39,15 +39,15 @@ def _right(problem, model):
 
 def test_gold_is_seen_by_the_oracle_alone(mislabelled):
   problem, has_own_label = mislabelled
-  told = dataclasses.replace(problem, known_to_gold=has_own_label)
+  told = noisy.told(problem, has_own_label)
   for easy in ('predicted', 'random', 'none'):
     method = methods.tmu(easy=easy, num_epochs=1, **QUICK)
     chex.assert_trees_all_equal(method(told, KEY), method(problem, KEY))
   oracle = methods.tmu(easy='oracle', num_epochs=1, **QUICK)
-  other = dataclasses.replace(problem, known_to_gold=~has_own_label)
+  other = noisy.told(problem, ~has_own_label)
   a, b = (model.params['head']['kernel'] for model in (oracle(told, KEY), oracle(other, KEY)))
   assert np.abs(a - b).max() > 1e-3
-  with pytest.raises(ValueError, match=r"easy='oracle' needs problem\.known_to_gold"):
+  with pytest.raises(ValueError, match=r"easy='oracle' needs problem\.gold_logits"):
     oracle(problem, KEY)
 
 
@@ -55,7 +55,7 @@ def test_gold_is_seen_by_the_oracle_alone(mislabelled):
 def test_hard_examples_lose_accuracy_and_easy_ones_keep_it(teacher, mislabelled):
   problem, _ = mislabelled
   is_easy = np.arange(len(problem.forget)) % 2 == 0
-  told = dataclasses.replace(problem, known_to_gold=is_easy)
+  told = noisy.told(problem, is_easy)
   assert _right(problem, problem.original).mean() > 0.95
   method = methods.tmu(easy='oracle', teacher=teacher, hard_weight=3.0, num_epochs=15)
   model = method(told, KEY)
@@ -90,7 +90,7 @@ def test_controls_share_the_predicted_share(mislabelled):
 
 def test_it_stops_at_the_easy_share(mislabelled):
   problem, _ = mislabelled
-  told = lambda known: dataclasses.replace(problem, known_to_gold=np.full(120, known))
+  told = lambda known: noisy.told(problem, np.full(120, known))
   method = methods.tmu(easy='oracle', num_epochs=3)
   chex.assert_trees_all_equal(method(told(True), KEY), problem.original)  # 1 is the target
   recorder = Recorder()

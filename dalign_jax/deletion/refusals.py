@@ -8,6 +8,7 @@ CONTROLS = {  # methods that are there to be caught
   'original': 'is the model as it is',
   'planted_leak': 'trains further on what is to be forgotten',
   'head_only': 'changes one bias, and every feature stays',
+  'oracle_matching': 'needs the retrained model, which makes it pointless',
 }
 DOES_THE_WORK = {  # hyper-parameters that must not be 0, and of which methods
   'num_epochs': None,  # any method

@@ -29,6 +29,7 @@ from dalign_jax.methods._l2ul import l2ul
 from dalign_jax.methods._last_layers import cf_k, eu_k
 from dalign_jax.methods._lotus import lotus
 from dalign_jax.methods._masked_small_gradients import msg
+from dalign_jax.methods._matching import datamodel_matching, oracle_matching
 from dalign_jax.methods._muda import muda
 from dalign_jax.methods._neggrad_plus import neggrad_plus
 from dalign_jax.methods._negmerge import negmerge
@@ -52,7 +53,8 @@ from dalign_jax.methods._valid import VALID
 RETAIN, PART_OF_RETAIN = 'all retain', 'part of retain'
 FORGET, FORGET_IMAGES = 'forget', 'forget images'
 VALIDATION, UNSEEN, GOLD = 'validation', 'unseen people', 'gold: an oracle'
-_ORDER = (RETAIN, FORGET, FORGET_IMAGES, PART_OF_RETAIN, VALIDATION, UNSEEN, GOLD)
+SUBSETS = 'models of subsets'
+_ORDER = (RETAIN, FORGET, FORGET_IMAGES, PART_OF_RETAIN, VALIDATION, UNSEEN, SUBSETS, GOLD)
 
 
 class Method(NamedTuple):
@@ -87,6 +89,7 @@ METHODS: dict[str, Method] = {
   'cf_k': Method(cf_k, sees={RETAIN}, multi_label=True),
   'cmf': Method(cmf, sees={RETAIN}),
   'ct': Method(ct, sees={RETAIN}),
+  'datamodel_matching': Method(datamodel_matching, sees={RETAIN, FORGET, SUBSETS}),
   'delete': Method(delete, sees={FORGET}),
   'dlfd': Method(dlfd, sees={RETAIN, FORGET, VALIDATION, UNSEEN}, multi_label=True),
   'duck': Method(duck, sees={RETAIN, FORGET, VALIDATION}),
@@ -107,6 +110,7 @@ METHODS: dict[str, Method] = {
   'neggrad_plus': Method(neggrad_plus, sees={RETAIN, FORGET}, multi_label=True),
   'negmerge': Method(negmerge, sees={FORGET, VALIDATION}),
   'noisy_finetune': Method(noisy_finetune, sees={RETAIN}, guarantee=promise),
+  'oracle_matching': Method(oracle_matching, sees={RETAIN, FORGET, GOLD}),
   'pbu': Method(pbu, sees={FORGET}, class_only=True),
   'planted_leak': Method(planted_leak, sees={RETAIN, FORGET}, multi_label=True),
   'pour_p': Method(pour_p, sees=frozenset(), class_only=True),
@@ -169,6 +173,7 @@ def in_words(seen: Set[str]) -> str:
 __all__ = [
   'GOLD',
   'METHODS',
+  'SUBSETS',
   'VALID',
   'Method',
   'amun',
@@ -177,6 +182,7 @@ __all__ = [
   'cf_k',
   'cmf',
   'ct',
+  'datamodel_matching',
   'delete',
   'dlfd',
   'duck',
@@ -198,6 +204,7 @@ __all__ = [
   'neggrad_plus',
   'negmerge',
   'noisy_finetune',
+  'oracle_matching',
   'pbu',
   'planted_leak',
   'pour_p',

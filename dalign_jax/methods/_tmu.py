@@ -59,7 +59,7 @@ def tmu(
   Args:
     easy: 'predicted'; or a control: 'random' (as many easy ones, drawn at random), 'none' (all are
       hard, the stop is that of the predicted share: a target accuracy and nothing else), 'oracle'
-      (`problem.known_to_gold`, which no method can have).
+      (`problem.gold_logits`, which no method can have).
     predictor: 'logistic' or 'mlp'.
     features: 'all', or names of `difficulty.FEATURES` joined by '+'.
     num_epochs: passes over the forget set, at most. A set smaller than a batch needs more, since a
@@ -75,7 +75,7 @@ def tmu(
     batch_size: global batch of forget and of retain rows.
 
   Raises:
-    ValueError: for an unknown choice; when run, for 'oracle' without `known_to_gold`.
+    ValueError: for an unknown choice; when run, for 'oracle' without `gold_logits`.
     types.DataError: when run, if the held-out data do not allow a prediction.
 
   References:
@@ -126,7 +126,7 @@ def _division(problem, easy, predictor, names, keys) -> tuple[np.ndarray, float]
   if easy == 'oracle':
     if problem.known_to_gold is None:
       raise errors.InputError(
-        "easy='oracle' needs problem.known_to_gold: it is a control of benchmarks"
+        "easy='oracle' needs problem.gold_logits: it is a control of benchmarks"
       )
     return problem.known_to_gold, float(np.mean(problem.known_to_gold))
   twin_key, easy_key = keys

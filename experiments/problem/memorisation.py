@@ -1,6 +1,7 @@
 """Memorisation scores of training images, from models trained without a part of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -35,12 +36,17 @@ def scores(config: config_lib.Config) -> Scores:
   Raises:
     errors.InputError: if `--memorisation_models` is not a multiple of 3.
   """
+  check_count(config)
+  return stored(config, _FILE, 'memorisation', _compute)
+
+
+def check_count(config: config_lib.Config) -> None:
+  """Raises InputError unless the number of models is a multiple of the parts."""
   if config.memorisation_models < 1 or config.memorisation_models % _PARTS:
     raise errors.InputError(
       f'must be a multiple of {_PARTS}, got {config.memorisation_models}',
       argument='memorisation_models',
     )
-  return stored(config, _FILE, 'memorisation', _compute)
 
 
 def is_kept(config: config_lib.Config) -> bool:
@@ -63,10 +69,9 @@ def stored(config: config_lib.Config, file: str, title: str, compute: Callable) 
     compute: `(job, folder)` to the scores of retain and forget rows, in this order; None on
       processes other than the first.
   """
-  folder = folder_of(config)
-  path = folder / file
+  path = folder_of(config) / file
   if not parallel.agree(path.exists()):
-    _make(config, folder, path, title, compute)
+    _make(config, path, title, compute)
   return _read(path)
 
 
@@ -85,7 +90,10 @@ def folder_of(config: config_lib.Config) -> pathlib.Path:
   return pathlib.Path(os.path.expanduser(config.workdir)) / 'memorisation' / name
 
 
-def _make(config, folder, path, title, compute):
+@contextlib.contextmanager
+def prepared(config: config_lib.Config, title: str) -> Iterator[preparation.Job]:
+  """The problem of the models of subsets, its folder held; title is for processes that wait."""
+  folder = folder_of(config)
   # held-out rows are the same for every request that chooses among the training rows
   config = dataclasses.replace(
     config, forget='random:0.5', evaluation='standard', num_seeds=1, num_gold=2, member=-1
@@ -94,7 +102,12 @@ def _make(config, folder, path, title, compute):
     job = preparation.prepare(config, folder)
     preparation.fix(job)
     parallel.barrier(title)
-    found = compute(job, folder)
+    yield job
+
+
+def _make(config, path, title, compute):
+  with prepared(config, title) as job:
+    found = compute(job, job.folder)
     if parallel.is_main_process():
       rows = np.concatenate([job.split.retain, job.split.forget])
       values = np.zeros(sum(len(rows) for rows in vars(job.split).values()), np.float32)
@@ -107,12 +120,27 @@ def _make(config, folder, path, title, compute):
 
 
 def _compute(job, folder) -> np.ndarray | None:
+  folders, is_trained = models(job, folder)
+  return _measure(job, folders, is_trained) if parallel.is_main_process() else None
+
+
+def models(job: preparation.Job, folder: pathlib.Path) -> tuple[list[pathlib.Path], np.ndarray]:
+  """Trains the models that are missing, each on two thirds of the training set.
+
+  Args:
+    job: the problem of these models, that of `folder`.
+    folder: of `folder_of`.
+
+  Returns:
+    Their folders, and bool `[K, N]`, which rows of `job.training_set` each was trained on.
+  """
   config, size = job.config, len(job.training_set)
   subsets = {k: _subset(config, k, size) for k in range(config.memorisation_models)}
   folders = {k: folder / 'memorisation' / f'seed_{k}' for k in subsets}
   keys = {k: seeds.stream(k, 'memorisation') for k in subsets}
   ensembles.make_ensemble(job, 'memorisation', folders, keys, job.training_set, subsets)
-  return _measure(job, folders, subsets) if parallel.is_main_process() else None
+  is_trained = np.stack([np.isin(np.arange(size), rows) for rows in subsets.values()])
+  return list(folders.values()), is_trained
 
 
 def _subset(config, index, size) -> np.ndarray:
@@ -123,13 +151,12 @@ def _subset(config, index, size) -> np.ndarray:
   return np.sort(np.delete(permutation, np.arange(start, start + count)))
 
 
-def _measure(job, folders, subsets) -> np.ndarray:
+def _measure(job, folders, is_trained) -> np.ndarray:
   dataset = job.training_set
-  probabilities, is_trained = [], []
-  for k, folder in folders.items():
+  probabilities = []
+  for folder in folders:
     model, _ = checkpoints.restore(folder / 'model', job.template)
     outputs = prediction.predict(job.apply_fn, model, dataset.images, devices=job.devices)
     loss = metrics.cross_entropy_scores(outputs.logits, dataset.labels)
     probabilities.append(np.exp(-loss))
-    is_trained.append(np.isin(np.arange(len(dataset)), subsets[k]))
-  return metrics.memorisation_scores(np.stack(probabilities), np.stack(is_trained))
+  return metrics.memorisation_scores(np.stack(probabilities), is_trained)

@@ -89,6 +89,7 @@ RANGES: dict[str, dict[str, Range]] = {
   },
   'cmf': {'scale': Log(5.0, 50.0)},
   'ct': {'num_epochs': _LONG, 'learning_rate': _RETAIN_RATE},
+  'datamodel_matching': {'num_epochs': _LONG, 'learning_rate': _RETAIN_RATE},
   'delete': {'num_epochs': _EPOCHS, 'learning_rate': _ASCENT_RATE},
   'dlfd': {
     'learning_rate': Log(1e-4, 1e-2),
