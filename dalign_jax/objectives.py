@@ -111,13 +111,20 @@ class _RandomLabels:
     del constants
     rows = batch['train']
     label_key, augmentation_key = jax.random.split(key)
-    keys = parallel.example_keys(label_key, len(rows['labels']))
-    shift = jax.vmap(lambda k: jax.random.randint(k, (), 1, self.num_classes))(keys)
-    labels = (rows['labels'] + rows['is_forget'] * shift) % self.num_classes
+    labels = other_labels(rows['labels'], rows['is_forget'], label_key, self.num_classes)
     model = types.ModelState(params, batch_stats)
     images = augmentation.augment(rows['images'], augmentation_key, self.augmentation)
     outputs, batch_stats = training.forward(self.apply_fn, model, images, key)
     return jnp.mean(losses.cross_entropy(labels, outputs.logits)), batch_stats
+
+
+def other_labels(
+  labels: jax.Array, is_other: jax.Array | int, key: jax.Array, num_classes: int
+) -> jax.Array:
+  """Labels `[B]`, another class drawn for the rows where `is_other` is 1 and not 0 (1: for all)."""
+  keys = parallel.example_keys(key, len(labels))
+  shift = jax.vmap(lambda k: jax.random.randint(k, (), 1, num_classes))(keys)
+  return (labels + is_other * shift) % num_classes
 
 
 def is_forgotten(problem: types.Problem, accuracy: float) -> Callable[[types.ModelState], bool]:

@@ -26,7 +26,7 @@ RANKS = (
   {'command', 'from_settings'},
   {'deletion'},
   {'console'},
-  {'experiments.config'},
+  {'experiments.config', 'experiments.networks'},
   {'experiments.problem', 'experiments.sweep_cells'},
   {'experiments.measure'},
   {'experiments.report'},

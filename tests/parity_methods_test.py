@@ -8,6 +8,7 @@ defect would change the numbers, a test asserts that ours are not those.
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -358,6 +359,23 @@ def test_cmf(class_problem, name):
     logits = _test_logits(class_problem, methods.cmf()(class_problem, KEY))
     assert np.mean(logits[:, has_rows].argmax(axis=1) == theirs) > 0.9
     assert not (logits.argmax(axis=1) == 2).any()
+
+
+def test_cmf_false_labels(problem, monkeypatch):
+  """Loss and gradient of the second stage, with the labels and the means of the release."""
+  everything = types.concatenate(problem.retain, problem.forget)
+  vectors, centre = _cmf.class_vectors(class_means.measure(problem, everything))
+  labels = stored()['cmf__relabelled_labels']
+  monkeypatch.setattr(objectives, 'other_labels', lambda *_: labels)
+  loss = _cmf._FalseLabels(problem.apply_fn, 4, scale=1.0)
+  rows = {'images': everything.images / np.float32(255), 'labels': everything.labels}
+  fixed = {'vectors': jnp.asarray(vectors, 'float32'), 'centre': jnp.asarray(centre, 'float32')}
+  batch = {'train': {**rows, 'is_forget': np.zeros(96, np.int32)}}
+  of_params = lambda params: loss(params, {}, batch, fixed, KEY)[0]
+  value, gradient = jax.value_and_grad(of_params)(problem.original.params)
+  np.testing.assert_allclose(value, stored()['cmf__relabel_loss'], rtol=1e-5)
+  theirs = stored()['cmf__relabel_gradient']
+  assert np.linalg.norm(parity_network.vector(gradient) - theirs) < 1e-4 * np.linalg.norm(theirs)
 
 
 def test_negmerge():

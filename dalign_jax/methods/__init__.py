@@ -87,7 +87,11 @@ METHODS: dict[str, Method] = {
   'bad_teacher': Method(bad_teacher, sees={FORGET_IMAGES, PART_OF_RETAIN}, sees_more=_all_retain),
   'boundary_shrink': Method(boundary_shrink, sees={FORGET}),
   'cf_k': Method(cf_k, sees={RETAIN}, multi_label=True),
-  'cmf': Method(cmf, sees={RETAIN}),
+  'cmf': Method(
+    cmf,
+    sees={RETAIN},
+    sees_more=lambda hparams: {FORGET} if hparams['encoder_epochs'] else frozenset(),
+  ),
   'ct': Method(ct, sees={RETAIN}),
   'datamodel_matching': Method(datamodel_matching, sees={RETAIN, FORGET, SUBSETS}),
   'delete': Method(delete, sees={FORGET}),

@@ -188,18 +188,12 @@ class _Loss:
       hard = losses.distillation(forget['teacher_logits'], logits)
     else:
       hard = losses.cross_entropy(
-        _other_labels(forget['labels'], label_key, self.num_classes), logits
+        objectives.other_labels(forget['labels'], 1, label_key, self.num_classes), logits
       )
     parts = self.easy_weight * is_easy * losses.cross_entropy(forget['labels'], logits)
     parts += self.hard_weight * (1 - is_easy) * hard
     retain_loss = losses.cross_entropy(retain['labels'], outputs.logits[count:])
     return jnp.mean(retain_loss) + jnp.mean(parts), batch_stats
-
-
-def _other_labels(labels, key, num_classes):
-  keys = parallel.example_keys(key, len(labels))
-  shift = jax.vmap(lambda k: jax.random.randint(k, (), 1, num_classes))(keys)
-  return (labels + shift) % num_classes
 
 
 def asks_gold(hparams: Mapping[str, Any]) -> bool:

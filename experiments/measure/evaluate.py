@@ -12,6 +12,7 @@ from dalign_jax import checkpoints, digests, errors, evaluation
 from dalign_jax.store import files, progress
 from experiments.measure import (
   audit,
+  datamodel_margins,
   many_seeds,
   models,
   one_model,
@@ -131,6 +132,9 @@ def _evaluate_member(job, group, number, outputs) -> None:
     verdict.FILE: verdict.representation(job, measured),
     predictions.FILE: predictions.reliability(
       model.folder, outputs(gold)['forget'].logits, job.sets['forget'].labels
+    ),
+    datamodel_margins.FILE: datamodel_margins.margins(
+      model.folder, outputs(gold), outputs(original), job.sets
     ),
     'plots.npz': one_model.arrays(job, measured) if number == 0 else {},
   }

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from dalign_jax.store import files
-from experiments.measure import attacks, evaluate, many_seeds, predictions
+from experiments.measure import attacks, datamodel_margins, evaluate, many_seeds, predictions
 from experiments.measure import rows as rows_lib
 from experiments.measure import verdict as verdict_lib
 from experiments.problem import preparation
@@ -103,6 +103,15 @@ def _sections(job, rows, verdict) -> list[Section]:
       'Predictions of what gold knows',
       predictions.prediction_table(rows, job.config.evaluation_seed),
       predictions.WORDS,
+    ),
+    (
+      'Predicted and true margins of gold',
+      datamodel_margins.table(
+        rows,
+        job.config.memorisation_models,
+        *(len(job.sets[name]) for name in ('retain', 'forget')),
+      ),
+      datamodel_margins.WORDS,
     ),
   ]
   return [section for section in sections if section[1]]

@@ -87,7 +87,7 @@ RANGES: dict[str, dict[str, Range]] = {
     'num_epochs': _LONG,
     'learning_rate': _RETAIN_RATE,
   },
-  'cmf': {'scale': Log(5.0, 50.0)},
+  'cmf': {'scale': Log(5.0, 50.0), 'encoder_epochs': Choice((0, 1, 3, 5))},
   'ct': {'num_epochs': _LONG, 'learning_rate': _RETAIN_RATE},
   'datamodel_matching': {'num_epochs': _LONG, 'learning_rate': _RETAIN_RATE},
   'delete': {'num_epochs': _EPOCHS, 'learning_rate': _ASCENT_RATE},
