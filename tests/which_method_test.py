@@ -20,7 +20,7 @@ def _request(*rows, scenario='digits-cnn-class_3', original=1.1, floor=0.1):
     f'{scenario},gold,gold,0,.9,False,,False,.9,False,5,1,',
     f'{scenario},second gold,second gold,0,.9,False,{floor},True,.91,True,5,1,',
   ]
-  (found,) = which_method.read([HEAD, *standing, *(f'{scenario},{row}' for row in rows)])
+  (found,) = which_method.read_csv([HEAD, *standing, *(f'{scenario},{row}' for row in rows)])
   return found
 
 
@@ -55,24 +55,55 @@ def test_nothing_is_told_within_a_floor_but_harm():
 
 def test_page_has_requests_methods_and_doubt():
   row = 'muda,unlearned,0,.9,True,.6,False,.905,True,5,.2,'
-  text = which_method.markdown([_request(row, original=0.25)], 'some.csv')
-  assert '(`some.csv`)' in text and '| one class |' in text
-  assert '- *(away)*: muda' in text  # 2.5 floors: in parentheses
-  (line,) = [x for x in text.splitlines() if x.startswith('| `muda`') and 'part of a' in x]
-  assert 'forget, part of retain' in line and line.split('|')[3].strip() == 'none'
-  assert '0.905 (5.0) =' in text
+  text = which_method.markdown([_request(row, original=0.25)], ['some.csv'])
+  assert 'which_method some.csv`' in text and '| digits, one class |' in text
+  assert '- *(away)*: `muda`' in text  # 2.5 floors: in parentheses
+  (line,) = [x for x in text.splitlines() if x.startswith('| `muda`')]
+  cells = [cell.strip() for cell in line.split('|')[2:-1]]
+  assert cells == ['forget, part of retain', 'any request', 'none', '0.20', '-233 %']
+  assert '0.905 (k 5.0) =' in text and '`amun`' in text.partition('In none of these tables:')[2]
 
 
 @pytest.mark.parametrize(
   ('scenario', 'title'),
   [
-    ('digits-cnn-random_1', 'one image'),
-    ('digits-cnn-random_10', '10 images'),
-    ('digits-cnn-random_0.5', '50% of the images'),
-    ('digits-cnn-classes_3,5', '2 classes'),
+    ('digits-cnn-random_1', 'digits, one image'),
+    ('digits-cnn-random_10', 'digits, 10 images'),
+    ('digits-cnn-random_0.5', 'digits, 50 % of the images'),
+    ('digits-cnn-classes_3,5', 'digits, 2 classes'),
   ],
 )
 def test_requests_are_said_in_words(scenario, title):
   lines = [HEAD, f'"{scenario}",original,original,1,.9,False,1,False,.6,False,4,1,']
-  (request,) = which_method.read(lines)
-  assert request.title == title and request.forget in scenario.replace('_', ':')
+  (request,) = which_method.read_csv(lines)
+  assert request.title == title
+
+
+def test_tables_of_a_report_are_read():
+  text = """# Page
+
+## One class
+
+| model | forget | test | DA | AD | of gold |
+| --- | ---: | ---: | ---: | ---: | ---: |
+| original | 99.6 ± 0.7 | 97.4 ± 2.3 = | 0.599 ± 0.167 | 1.302 ± 0.045 | 1.09 |
+| gold | 0.0 ± 0.0 | 97.7 ± 1.1 | 0.939 ± 0.031 | - | 1.00 |
+| second gold | 0.0 | 97.9 = | 0.906 = | 0.464 = | 1.00 |
+| muda | 0.0 ± 0.0 = | 97.6 ± 1.7 = | 0.973 ± 0.019 | 0.537 ± 0.366 | 3.89 |
+| ssd | 0.0 ± 0.0 = | 74.2 ± 79.7 | 0.754 ± 0.556 | 0.725 ± 0.163 | 0.25 |
+
+## Words alone
+"""
+  (request,) = which_method.read_tables(text)
+  assert request.title == 'One class' and request.floors == pytest.approx(1.302 / 0.464)
+  assert which_method.outcome(request, 'ssd').loss == pytest.approx(0.235)
+  found = which_method.outcome(request, 'muda')
+  assert found.word == 'half way' and found.way == pytest.approx((1.302 - 0.537) / 0.838)
+
+
+def test_page_of_the_docs_is_made_from_its_tables():
+  sources = ['docs/benchmark.md', 'docs/benchmark_cifar10.md']
+  requests = [request for path in sources for request in which_method.read(ROOT / path)]
+  assert len(requests) == 3
+  page = (ROOT / 'docs' / 'which_method.md').read_text('utf-8')
+  assert page == which_method.markdown(requests, sources)

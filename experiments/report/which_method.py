@@ -1,11 +1,15 @@
-"""The page "which method for which request", from the report of a sweep over requests.
+"""The page "which method for which request", made from tables of results.
 
-python -m experiments.report.which_method docs/benchmark/sizes_digits.csv > docs/which_method.md
+python -m experiments.report.which_method docs/benchmark.md docs/benchmark_cifar10.md \
+  > docs/which_method.md
+
+It reads tables of reports in Markdown, or the `report.csv` of a sweep.
 """
 
 from collections.abc import Iterable, Mapping
 import csv
 import pathlib
+import re
 import sys
 from typing import NamedTuple
 
@@ -15,18 +19,24 @@ from experiments.report import table
 HARM = 0.02  # of test accuracy below gold's
 LEAST_FLOORS = 3  # between original and gold, for a ranking
 LEAST_WAY, HALF = 0.1, 0.5  # of the way from original to gold
-_COSTS = ((0.1, 'hardly any'), (0.7, 'part of a training'), (1.5, 'about a training'))
-_MORE = 'more than a training'
 _ENDS = ('refused', 'failed')
-_MADE = ('unlearned', 'control', *_ENDS)
+_STANDING = ('original', 'gold', 'second gold')
+_COLUMNS = {  # of a report in Markdown -> key in the CSV, and what 1 is there
+  'forget': ('forget_accuracy', 100),
+  'test': ('test_accuracy', 100),
+  'AD': ('activation_distance', 1),
+  'DA': ('dimensional_alignment', 1),
+  'DA k': ('da_rank', 1),
+  'of gold': ('time_ratio', 1),
+}
 
 Row = Mapping[str, str]
 
 
 class Request(NamedTuple):
-  """A request of the sweep, and its rows by the names of the models."""
+  """A request and its rows by the names of the models; its title is in words."""
 
-  forget: str
+  title: str
   rows: dict[str, Row]
 
   @property
@@ -47,21 +57,12 @@ class Request(NamedTuple):
     """How many floors original and gold are apart."""
     return number(self.original, 'activation_distance') / max(self.floor, 1e-9)
 
-  @property
-  def title(self) -> str:
-    """The request in words."""
-    kind, _, value = self.forget.partition(':')
-    if kind == 'random':
-      is_share = '.' in value
-      return f'{float(value):.0%} of the images' if is_share else _count(int(value), 'image')
-    return _count(1 + value.count(','), 'class')
-
 
 class Outcome(NamedTuple):
   """What a method did on a request.
 
   Attributes:
-    word: refused, failed, harm, like gold, half way, a little, no effect, or nothing to tell.
+    word: refused, failed, harm, like gold, half way, a little, no effect, away, or nothing to tell.
     way: share of the way from original to gold, in activation distance on forget; None where it
       says nothing.
     loss: of test accuracy, against gold.
@@ -73,22 +74,53 @@ class Outcome(NamedTuple):
 
 
 def number(row: Row, key: str) -> float:
-  """A number of the CSV; not a number where it is empty."""
+  """A number of a row; not a number where it is empty."""
   return float(row.get(key) or 'nan')
 
 
-def _count(count, word) -> str:
-  plural = {'image': 'images', 'class': 'classes'}[word]
-  return f'one {word}' if count == 1 else f'{count} {plural}'
-
-
-def read(lines: Iterable[str]) -> list[Request]:
+def read_csv(lines: Iterable[str]) -> list[Request]:
   """The requests of a sweep's `report.csv`, in its order."""
   found: dict[str, dict[str, Row]] = {}
   for row in csv.DictReader(lines):
     found.setdefault(row['scenario'], {})[row['model']] = row
-  text = lambda scenario: scenario.rpartition('-')[2].replace('_', ':', 1)
-  return [Request(text(scenario), rows) for scenario, rows in found.items()]
+  return [Request(_title(scenario), rows) for scenario, rows in found.items()]
+
+
+def _title(scenario) -> str:
+  """'digits-cnn-random_0.5' -> 'digits, 50 % of the images'."""
+  kind, _, value = scenario.rpartition('-')[2].partition('_')
+  if kind == 'random' and '.' in value:
+    words = f'{100 * float(value):.0f} % of the images'
+  elif kind == 'random':
+    words = 'one image' if int(value) == 1 else f'{value} images'
+  else:
+    words = 'one class' if kind == 'class' else f'{1 + value.count(",")} classes'
+  return f'{scenario.partition("-")[0]}, {words}'
+
+
+def read_tables(text: str) -> list[Request]:
+  """The tables of a report in Markdown, each under a heading that names its request."""
+  found = []
+  for section in re.split(r'^## ', text, flags=re.MULTILINE)[1:]:
+    lines = [_cells(line) for line in section.splitlines() if line.startswith('| ')]
+    if lines and lines[0][0] == 'model' and 'AD' in lines[0]:
+      rows = {cells[0]: _row(lines[0], cells) for cells in lines[2:]}
+      found.append(Request(section.partition('\n')[0], rows))
+  return found
+
+
+def _cells(line) -> list[str]:
+  return [cell.strip() for cell in line.strip('| ').split('|')]
+
+
+def _row(head, cells) -> Row:
+  row = {'model': cells[0], 'kind': cells[0] if cells[0] in _STANDING else 'unlearned'}
+  for name, text in zip(head, cells, strict=True):
+    if name in _COLUMNS and text != '-':
+      key, one = _COLUMNS[name]
+      row[key] = str(float(text.split()[0]) / one)
+      row[f'{key}_at_floor'] = str(text.endswith('='))
+  return row
 
 
 def outcome(request: Request, name: str) -> Outcome | None:
@@ -112,74 +144,76 @@ def outcome(request: Request, name: str) -> Outcome | None:
 
 
 def names(requests: list[Request]) -> list[str]:
-  """The methods of a sweep, in alphabetical order."""
-  return sorted({n for r in requests for n, row in r.rows.items() if row['kind'] in _MADE and n})
+  """The methods that have a row, in alphabetical order, without variants and oracles."""
+  found = {name for r in requests for name in r.rows} & methods.METHODS.keys()
+  oracle = lambda n: methods.GOLD in methods.METHODS[n].sees
+  return sorted(name for name in found if not oracle(name))
 
 
-def markdown(requests: list[Request], source: str) -> str:
+def markdown(requests: list[Request], sources: Iterable[str]) -> str:
   """The page.
 
   Args:
     requests: as read.
-    source: name of the file that they were read from.
+    sources: the files that they were read from.
   """
-  parts = [_HEAD.format(source=source), _grid_of_requests(requests), _RULES]
+  command = ' '.join(['python -m experiments.report.which_method', *sources])
+  parts = [_HEAD.format(command=command), _grid_of_requests(requests), _RULES]
   parts += ['## By request', *(_by_request(r, names(requests)) for r in requests)]
-  parts += ['## What works where', _WORKS, _grid_of_outcomes(requests)]
-  parts += ['## By method', _COST, _grid_of_methods(requests)]
+  parts += ['## By method', _WORKS, _grid_of_methods(requests), _missing(requests)]
   parts += ['## Features', _FEATURES, _grid_of_alignment(requests)]
   return '\n\n'.join(parts) + '\n'
 
 
 _HEAD = """# Which method for which request
 
-Every method with its defaults on requests of six sizes, on scikit-learn's digits.
-`python -m experiments.sweep --flagfile=experiments/flags/sizes_digits.flags` makes the numbers
-(`{source}`), `python -m experiments.report.which_method` this page. One small
-network on easy images: read it as what defaults do when a request grows or shrinks, not as a
-ranking. [benchmark.md](benchmark.md) has tuned methods on harder images,
+What each method did on each request, made from tables of results by
+`{command}`.
+The tables say how they were made. [methods.md](methods.md#which-one-to-try) has the advice,
 [guarantees.md](guarantees.md) says what a promise covers."""
 
 _RULES = f"""**Rules.** *Harm*: test accuracy on kept classes more than {100 * HARM:.0f} points
 below gold's, outside the noise floor. *Like gold*: activation distance (AD) on the forget set
 within the floor of golds. Otherwise the share of the way from the original's AD to the floor
-decides: *half way* ({HALF:.0%} or more), *a little* ({LEAST_WAY:.0%} or more), *no effect*, *away*
-(further from gold than the original by {LEAST_WAY:.0%} or more). Where original and gold are one
-floor apart or less, forgetting cannot be seen and only harm is told. Below {LEAST_FLOORS} floors
-the words are in parentheses: they cannot rank methods. No method sees gold; these rules do."""
+decides: *half way* ({100 * HALF:.0f} % or more), *a little* ({100 * LEAST_WAY:.0f} % or more), *no
+effect*, *away* (further from gold than the original by {100 * LEAST_WAY:.0f} % of the way or
+more). Where original and gold are one floor apart or less, forgetting cannot be seen and only harm
+is told. Below {LEAST_FLOORS} floors the words are in parentheses: they cannot rank methods. No
+method sees gold; these rules do.
+
+**Sizes.** One class and a tenth of the images are all that these tables have. One image, ten
+images, half of the images and two classes are not measured yet:
+`python -m experiments.sweep --flagfile=experiments/flags/sizes_digits.flags` runs every method with
+its defaults on all six, and this command reads its `report.csv`."""
 
 _WORKS = (
-  'The share of the way from original to gold in AD, or a word. `=` is within the floor of golds, '
-  '`·` nothing to tell.'
-)
-
-_COST = (
-  'What a method sees with its defaults, its promise, and its largest cost over the requests. '
-  'Seconds were taken on a shared machine, so only the order of magnitude is told.'
+  'What a method sees with its defaults, whom it serves, its promise, its cost in training runs of '
+  'gold, and on each request the share of the way from original to gold in AD (`=`: within the '
+  'floor of golds), or a word. A method without a number has not been run on that request.'
 )
 
 _FEATURES = (
-  'Dimensional alignment with its rank k, on class requests. DA says nothing where k is far from '
-  "gold's; `=` is within the floor of golds. [metrics.md](metrics.md) explains it."
+  'Dimensional alignment, with its rank k where the table has it. DA says nothing where k is far '
+  "from gold's; `=` is within the floor of golds. [metrics.md](metrics.md) explains it."
 )
 
 
 def _grid_of_requests(requests) -> str:
-  head = ['request', '--forget', 'original, forget', 'gold, forget', 'AD original', 'AD of golds']
+  head = ['request', 'forget, original', 'forget, gold', 'AD, original', 'AD, golds']
   body = []
   for r in requests:
     percent = [f'{100 * number(row, "forget_accuracy"):.1f}' for row in (r.original, r.gold)]
     distances = [f'{number(r.original, "activation_distance"):.3f}', f'{r.floor:.3f}']
-    body.append([r.title, f'`{r.forget}`', *percent, *distances, f'{r.floors:.1f}'])
+    body.append([r.title, *percent, *distances, f'{r.floors:.1f}'])
   return table.grid([[*head, 'floors apart'], *body])
 
 
 def _by_request(request, all_names) -> str:
-  """The methods by what they did, as one paragraph."""
+  """The methods by what they did, nearest to gold first."""
   groups: dict[str, list[tuple[float, str]]] = {}
   for name in all_names:
     if (found := outcome(request, name)) is not None:
-      note = f'{name} ({-100 * found.loss:+.0f})' if found.word == 'harm' else name
+      note = f'`{name}` ({-100 * found.loss:+.0f})' if found.word == 'harm' else f'`{name}`'
       groups.setdefault(found.word, []).append((-(found.way or 0.0), note))
   order = ('like gold', 'half way', 'a little', 'no effect', 'away', 'nothing to tell', 'harm')
   uncertain = 1 < request.floors < LEAST_FLOORS
@@ -188,14 +222,24 @@ def _by_request(request, all_names) -> str:
     if word in groups:
       shown = f'({word})' if uncertain and word not in ('harm', *_ENDS) else word
       lines.append(f'- *{shown}*: {", ".join(name for _, name in sorted(groups[word]))}')
-  return f'**{request.title[0].upper()}{request.title[1:]}**\n\n' + '\n'.join(lines)
+  return f'**{request.title}**\n\n' + '\n'.join(lines)
 
 
-def _grid_of_outcomes(requests) -> str:
+def _grid_of_methods(requests) -> str:
+  head = ['method', 'sees', 'serves', 'promise', 'of gold', *(r.title for r in requests)]
   body = []
   for name in names(requests):
-    body.append([f'`{name}`', *(_cell(outcome(r, name)) for r in requests)])
-  return table.grid([['method', *(r.title for r in requests)], *body])
+    seen = methods.in_words(methods.sees(name, hparams.defaults(name), has_unseen=False))
+    serves = 'whole classes' if methods.METHODS[name].class_only else 'any request'
+    facts = [f'`{name}`', seen, serves, _promise(name), _cost(requests, name)]
+    body.append([*facts, *(_cell(outcome(r, name)) for r in requests)])
+  return table.grid([head, *body])
+
+
+def _missing(requests) -> str:
+  """The methods that no table has."""
+  missing = [f'`{name}`' for name in sorted(methods.METHODS.keys() - set(names(requests)))]
+  return f'In none of these tables: {", ".join(missing)}.'
 
 
 def _cell(found) -> str:
@@ -204,21 +248,8 @@ def _cell(found) -> str:
   if found.word == 'harm':
     return f'harm ({-100 * found.loss:+.0f})'
   if found.way is None:
-    return '·' if found.word == 'nothing to tell' else found.word
+    return found.word
   return f'{100 * found.way:.0f} %' + (' =' if found.word == 'like gold' else '')
-
-
-def _grid_of_methods(requests) -> str:
-  head = ['method', 'sees', 'promise', 'cost', 'half way or more', 'harm']
-  body = []
-  for name in names(requests):
-    values = hparams.defaults(name)
-    seen = methods.in_words(methods.sees(name, values, has_unseen=False))
-    found = {r.title: outcome(r, name) for r in requests}
-    those = lambda *words, f=found: '; '.join(t for t, o in f.items() if o and o.word in words)
-    cells = [those('like gold', 'half way') or '-', those('harm') or '-']
-    body.append([f'`{name}`', seen, _promise(name), _cost(requests, name), *cells])
-  return table.grid([head, *body])
 
 
 def _promise(name) -> str:
@@ -228,29 +259,35 @@ def _promise(name) -> str:
 
 
 def _cost(requests, name) -> str:
-  rows = [r.rows[name] for r in requests if name in r.rows and r.rows[name]['kind'] not in _ENDS]
-  if not rows:
-    return '-'
-  ratio = max(number(row, 'time_ratio') for row in rows)
-  return next((words for most, words in _COSTS if ratio < most), _MORE)
+  """Smallest and largest cost over the requests."""
+  found = [number(r.rows[name], 'time_ratio') for r in requests if name in r.rows]
+  costs = [cost for cost in found if cost == cost]
+  low, high = (f'{cost:.2f}' for cost in (min(costs), max(costs))) if costs else ('-', '-')
+  return low if low == high else f'{low} to {high}'
 
 
 def _grid_of_alignment(requests) -> str:
-  of_classes = [r for r in requests if r.forget.startswith('class')]
   body = []
-  for name in ('original', 'gold', 'second gold', *names(of_classes)):
-    body.append([name, *(_alignment(r.rows.get(name)) for r in of_classes)])
-  return table.grid([['model', *(f'{r.title}: DA (k)' for r in of_classes)], *body])
+  for name in (*_STANDING, *(f'{name}' for name in names(requests))):
+    body.append([name, *(_alignment(r.rows.get(name)) for r in requests)])
+  return table.grid([['model', *(r.title for r in requests)], *body])
 
 
 def _alignment(row) -> str:
   if row is None or not row.get('dimensional_alignment'):
     return '-'
-  value, rank = number(row, 'dimensional_alignment'), number(row, 'da_rank')
+  rank = f' (k {number(row, "da_rank"):.1f})' if row.get('da_rank') else ''
   mark = ' =' if row['dimensional_alignment_at_floor'] == 'True' else ''
-  return f'{value:.3f} ({rank:.1f}){mark}'
+  return f'{number(row, "dimensional_alignment"):.3f}{rank}{mark}'
+
+
+def read(path: pathlib.Path) -> list[Request]:
+  """The requests of a file, by its ending."""
+  text = path.read_text('utf-8')
+  return read_csv(text.splitlines()) if path.suffix == '.csv' else read_tables(text)
 
 
 if __name__ == '__main__':
-  _PATH = pathlib.Path(sys.argv[1])
-  print(markdown(read(_PATH.read_text('utf-8').splitlines()), _PATH.as_posix()), end='')
+  _PATHS = [pathlib.Path(argument) for argument in sys.argv[1:]]
+  _FOUND = [request for path in _PATHS for request in read(path)]
+  print(markdown(_FOUND, [path.as_posix() for path in _PATHS]), end='')
