@@ -63,7 +63,7 @@ def made_up(made: types.Problem) -> dict:
   """What only controls and matching read: a gold and models of subsets that nobody trained."""
   rng = np.random.default_rng(0)
   sizes = [len(data) for data in (made.retain, made.forget, made.validation)]
-  logits = lambda *shape: rng.normal(size=(*shape, CLASSES)).astype(np.float32)
+  logits = lambda *shape: rng.normal(size=(*shape, made.num_classes)).astype(np.float32)
   is_trained = rng.permuted(np.tile([[False], [True], [True]], (4, sum(sizes[:2]))), axis=0)
   return {
     'gold_logits': {'retain': logits(sizes[0]), 'forget': logits(sizes[1])},

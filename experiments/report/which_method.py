@@ -26,7 +26,7 @@ _COLUMNS = {  # of a report in Markdown -> key in the CSV, and what 1 is there
   'test': ('test_accuracy', 100),
   'AD': ('activation_distance', 1),
   'DA': ('dimensional_alignment', 1),
-  'DA k': ('da_rank', 1),
+  'k': ('da_rank', 1),
   'of gold': ('time_ratio', 1),
 }
 
