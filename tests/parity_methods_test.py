@@ -20,6 +20,7 @@ from dalign_jax import (
   methods,
   objectives,
   optim,
+  parallel,
   prediction,
   training,
   types,
@@ -371,7 +372,13 @@ def test_cmf_false_labels(problem, monkeypatch):
   rows = {'images': everything.images / np.float32(255), 'labels': everything.labels}
   fixed = {'vectors': jnp.asarray(vectors, 'float32'), 'centre': jnp.asarray(centre, 'float32')}
   batch = {'train': {**rows, 'is_forget': np.zeros(96, np.int32)}}
-  of_params = lambda params: loss(params, {}, batch, fixed, KEY)[0]
+  mapped = jax.vmap(
+    lambda params: loss(params, {}, batch, fixed, KEY)[0],
+    axis_name=parallel.AXIS,
+    axis_size=1,
+    in_axes=None,
+  )
+  of_params = lambda params: mapped(params)[0]
   value, gradient = jax.value_and_grad(of_params)(problem.original.params)
   np.testing.assert_allclose(value, stored()['cmf__relabel_loss'], rtol=1e-5)
   theirs = stored()['cmf__relabel_gradient']  # without the head, which has no part in it

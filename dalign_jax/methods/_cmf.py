@@ -112,7 +112,7 @@ class _FalseLabels:
     rows = batch['train']
     labels = objectives.other_labels(rows['labels'], rows['is_forget'], key, self.num_classes)
     model = types.ModelState(params, batch_stats)
-    outputs, batch_stats = self.apply_fn(model, rows['images'], train=True)
+    outputs, batch_stats = training.forward(self.apply_fn, model, rows['images'], key)
     logits = self.scale * class_logits(outputs.features, **constants)
     return jnp.mean(losses.cross_entropy(labels, logits)), batch_stats
 

@@ -148,11 +148,11 @@ class _Loss:
   apply_fn: types.ApplyFn
 
   def __call__(self, params, batch_stats, batch, constants, key):
-    del constants, key
+    del constants
     images, targets = (
       jnp.concatenate([batch[name][field] for name in ('retain', 'forget')])
       for field in ('images', 'target')
     )
     model = types.ModelState(params, batch_stats)
-    outputs, batch_stats = self.apply_fn(model, images, train=False)
+    outputs, batch_stats = training.forward(self.apply_fn, model, images, key, keep_statistics=True)
     return jnp.mean((_centred(outputs.logits) - targets) ** 2), batch_stats
