@@ -127,7 +127,7 @@ def _html(folder, parts, failures, drawn, of) -> str:
     'sweep.html.j2',
     title=_title(parts),
     verdict=_first(parts),
-    failures=[(_describe(f), _end_of_log(folder, f)) for f in failures],
+    failures=[(f'{_word(f)}: {_describe(f)}', _end_of_log(folder, f)) for f in failures],
     summary=summary(parts) if parts else None,
     reading=_READING,
     looks=of,
