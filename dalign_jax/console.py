@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from dalign_jax import command, errors
+from dalign_jax import command, errors, valid
 from dalign_jax import settings as settings_lib
 
 FLAGS = command.FLAGS
@@ -153,6 +153,14 @@ def find(arguments: list[str]) -> None:
   find_lib.find(search, request, settings)
 
 
+def _define_path(name: str, default: str, words: str) -> None:
+  """A flag for a file or folder of this machine."""
+  flags.DEFINE_string(name, default, words)
+  flags.register_validator(
+    name, lambda value: value in valid.LOCAL_PATH, f'must be {valid.LOCAL_PATH}'
+  )
+
+
 def _define_forget() -> None:
   command.define([*_REQUEST, *_STREAM, *_SETTINGS])
 
@@ -162,13 +170,13 @@ def _define_find() -> None:
 
 
 def _define_verify() -> None:
-  flags.DEFINE_string('checkpoint', '', 'Where the model before the request is.')
+  _define_path('checkpoint', '', 'Where the model before the request is.')
   flags.DEFINE_string('data', '', 'Where the training data are.')
   flags.DEFINE_string('held_out', '', 'Where the held-out data are.')
   flags.DEFINE_list('ids', [], 'The file of the request, or the files.')
   flags.DEFINE_string('id_column', '', 'Column of the ids in it; empty: id.')
   flags.DEFINE_string('model', '', 'MODULE:FUNCTION of the network, where it is your own.')
-  flags.DEFINE_string(
+  _define_path(
     'keys', '', 'Private folder of the record, which also says where things were; or its key alone.'
   )
   flags.DEFINE_list('public_key', [], 'Public keys, one of which must have signed.')
@@ -176,11 +184,11 @@ def _define_verify() -> None:
     'may_differ', [], 'Fields in which a replay may differ: code, environment, read.'
   )
   flags.DEFINE_float('max_minutes', 60.0, 'Minutes after which a replay is given up.')
-  flags.DEFINE_string('summary', '', 'File for a signed summary of this verification.')
-  flags.DEFINE_string('signing_key', '', 'Private key that signs the summary.')
-  flags.DEFINE_string('data_dir', '', 'Where TFDS keeps its data.')
+  _define_path('summary', '', 'File for a signed summary of this verification.')
+  _define_path('signing_key', '', 'Private key that signs the summary.')
+  _define_path('data_dir', '', 'Where TFDS keeps its data.')
   flags.DEFINE_integer('num_devices', 0, 'Devices to use; 0: all.')
-  flags.DEFINE_string('compilation_cache_dir', '', 'Where compiled programs are kept.')
+  _define_path('compilation_cache_dir', '', 'Where compiled programs are kept.')
   flags.DEFINE_boolean('replay', True, 'Unlearn again; needs the forgotten samples.')
   flags.register_validator(
     'may_differ',
@@ -190,13 +198,13 @@ def _define_verify() -> None:
 
 
 def _define_receipt() -> None:
-  flags.DEFINE_string('receipt', '', 'The receipt.')
+  _define_path('receipt', '', 'The receipt.')
   flags.DEFINE_list('public_key', [], 'Public keys, one of which must have signed the record.')
-  flags.DEFINE_string('pixels', '', 'The decoded picture as .npy, to compare with the sample.')
+  _define_path('pixels', '', 'The decoded picture as .npy, to compare with the sample.')
 
 
 def _define_keygen() -> None:
-  flags.DEFINE_string('keys', 'signing_keys', 'Folder for signing.pem and signing.pub.pem.')
+  _define_path('keys', 'signing_keys', 'Folder for signing.pem and signing.pub.pem.')
 
 
 COMMANDS = {

@@ -16,7 +16,7 @@ FORMS = (
   'one id a line; or CSV with commas, semicolons or tabs and a header with a column id (or the one '
   'that --id_column names); or JSON lines such as {"id": "a.png"}'
 )
-_DELIMITERS = {',': 'CSV (commas)', ';': 'CSV (semicolons)', '\t': 'CSV (tabs)'}
+DELIMITERS = {',': 'CSV (commas)', ';': 'CSV (semicolons)', '\t': 'CSV (tabs)'}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,10 +77,10 @@ def read(path: str | pathlib.Path, id_column: str = 'id') -> IdFile:
   first = filled[0] if filled else ''
   if _is_json(first):
     return _json_lines(path, lines, id_column)
-  skipped, given = _declared_delimiter(first)
+  skipped, given = declared_delimiter(first)
   start = next((k for k, line in enumerate(lines) if line.strip()), 0) + skipped
   header = next((k for k in range(start, len(lines)) if lines[k].strip()), start)
-  for delimiter in [given] if given else _DELIMITERS:
+  for delimiter in [given] if given else DELIMITERS:
     cells = (
       next(csv.reader([lines[header]], delimiter=delimiter), []) if header < len(lines) else []
     )
@@ -96,11 +96,21 @@ def read(path: str | pathlib.Path, id_column: str = 'id') -> IdFile:
   return _plain(path, lines, filled)
 
 
+def decode(path: str | pathlib.Path) -> str:
+  """The text of a file in UTF-8 or UTF-16, without its byte order mark.
+
+  Raises:
+    OSError: if there is none.
+    UnicodeDecodeError: if it is no text.
+  """
+  content = pathlib.Path(path).expanduser().read_bytes()
+  is_wide = content[:2] in (b'\xff\xfe', b'\xfe\xff')
+  return content.decode('utf-16' if is_wide else 'utf-8-sig')
+
+
 def _text(path) -> str:
   try:
-    content = pathlib.Path(path).read_bytes()
-    is_wide = content[:2] in (b'\xff\xfe', b'\xfe\xff')
-    return content.decode('utf-16' if is_wide else 'utf-8-sig')
+    return decode(path)
   except (OSError, UnicodeDecodeError) as error:
     raise errors.InputError(
       f'must name a text file in UTF-8, {FORMS}: {error or type(error).__name__}'
@@ -119,13 +129,15 @@ def _is_named(cell: str, id_column: str) -> bool:
 def _is_json(line: str) -> bool:
   try:
     return isinstance(json.loads(line), dict)
+  except RecursionError:
+    return True  # too deep for a line of ids: the line itself is refused
   except ValueError:
     return False
 
 
-def _declared_delimiter(line: str) -> tuple[int, str]:
+def declared_delimiter(line: str) -> tuple[int, str]:
   """The line `sep=;` that some spreadsheets write first."""
-  is_declared = len(line) == 5 and line.lower().startswith('sep=') and line[4] in _DELIMITERS
+  is_declared = len(line) == 5 and line.lower().startswith('sep=') and line[4] in DELIMITERS
   return (1, line[4]) if is_declared else (0, '')
 
 
@@ -165,7 +177,7 @@ def _table(path, lines, header, delimiter, column, skipped) -> IdFile:
     others = (cell for k, cell in enumerate(cells) if k != column and '\n' in cell)
     inside += [line for cell in others for line in cell.split('\n')]
   return IdFile(
-    form=_DELIMITERS[delimiter] if len(names) > 1 else 'a column with a header',
+    form=DELIMITERS[delimiter] if len(names) > 1 else 'a column with a header',
     ids=tuple(ids),
     lines=len(lines),
     header_lines=1 + skipped,
@@ -196,7 +208,7 @@ def _json_lines(path, lines, id_column) -> IdFile:
     try:
       pairs = json.loads(line, object_pairs_hook=list)
       values = [value for name, value in pairs if _is_named(name, id_column)]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
       values = []
     if len(values) != 1 or isinstance(values[0], bool) or not isinstance(values[0], str | int):
       raise errors.InputError(

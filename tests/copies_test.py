@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 import sys
 
 import jax
@@ -99,6 +100,23 @@ def test_find_ranks_by_the_features_of_a_model_too():
   assert all(np.isfinite(candidate.feature_likeness) for candidate in found)
 
 
+def test_a_photo_is_read_as_the_pictures_of_a_folder_are(tmp_path):
+  rng = np.random.default_rng(0)
+  clear = rng.integers(0, 256, (16, 16, 4)).astype(np.uint8)
+  PIL.Image.fromarray(clear).save(tmp_path / 'clear.png')
+  deep = rng.integers(0, 65536, (16, 16)).astype(np.uint16)
+  PIL.Image.fromarray(deep).save(tmp_path / 'deep.png')
+  for name, channels in (('clear', 3), ('deep', 1)):
+    for label in ('a', 'b'):
+      (tmp_path / name / label).mkdir(parents=True, exist_ok=True)
+      shutil.copy(tmp_path / f'{name}.png', tmp_path / name / label / f'{label}.png')
+    images = data_lib.load(f'folder:{tmp_path / name}').dataset.images
+    photo = find.read_photo(str(tmp_path / f'{name}.png'), (16, 16, channels))
+    np.testing.assert_array_equal(photo, images[0])
+  with pytest.raises(errors.InputError, match='image: there is no file'):
+    find.read_photo(str(tmp_path / 'none.png'), (16, 16, 3))
+
+
 def test_a_photo_is_turned_as_its_camera_says(tmp_path):
   image = _pictures(1).images[0]
   exif = PIL.Image.Exif()
@@ -106,5 +124,7 @@ def test_a_photo_is_turned_as_its_camera_says(tmp_path):
   PIL.Image.fromarray(np.rot90(image)).save(tmp_path / 'photo.png', exif=exif)
   np.testing.assert_array_equal(find.read_photo(str(tmp_path / 'photo.png'), image.shape), image)
   (tmp_path / 'text.jpg').write_text('no photo', encoding='utf-8')
-  with pytest.raises(errors.InputError, match=r'image: .*text.jpg. is no image'):
+  with pytest.raises(
+    errors.InputError, match=r'image: .*text.jpg: the photo is not a readable image$'
+  ):
     find.read_photo(str(tmp_path / 'text.jpg'), image.shape)

@@ -146,6 +146,74 @@ def test_tables(tmp_path, monkeypatch):
   assert len(data.load('csv:~/a.csv', skip_unreadable=True).dataset) == 1
 
 
+def _table(folder, *lines, **how):
+  (folder / 'p').mkdir(exist_ok=True)
+  for k in range(4):
+    _save(folder / 'p' / f'{k}.png', k)
+  text = '\n'.join(lines) + '\n'
+  (folder / 'a.csv').write_text(text, encoding=how.pop('encoding', 'utf-8'))
+  return data.load(f'csv:{folder / "a.csv"}', **how)
+
+
+@pytest.mark.parametrize('delimiter', [',', ';', '\t'])
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16'])
+def test_tables_in_other_forms(delimiter, encoding, tmp_path):
+  lines = [line.replace(',', delimiter) for line in ('File,Label', 'p/0.png,a', 'p/1.png,b')]
+  found = _table(tmp_path, *lines, encoding=encoding)
+  assert found.class_names == ('a', 'b') and len(found.dataset) == 2
+
+
+def test_labels_of_tables_are_numbers_where_they_all_are(tmp_path):
+  rows = [f'p/{k}.png,{label}' for k, label in enumerate(('1.0', '10.0', '2.0', 'NaN'))]
+  found = _table(tmp_path, 'file,label', *rows)
+  assert found.class_names == ('1', '2', '10') and found.dataset.labels.tolist() == [0, 2, 1]
+  assert found.left_out == (('rows without a label', 1, 'p/3.png'),)
+
+
+BAD_TABLES = {
+  'an open quote': (('file,label,note', 'p/0.png,a,"x', 'p/1.png,b,y"', 'p/2.png,b,'), 'a quote'),
+  'a label of two lines': (('file,label', 'p/0.png,"a', 'b"', 'p/1.png,b'), 'a quote is open'),
+  'two columns of labels': (('file,label,label', 'p/0.png,a,b'), "two columns 'label'"),
+  'a person without a name': (('file,label,group', 'p/0.png,a,x', 'p/1.png,b,'), 'has no group'),
+  'a cell too many': (('file,label', 'p/0.png,a,b'), '3 cells and the header has 2'),
+}
+
+
+@pytest.mark.parametrize('case', BAD_TABLES)
+def test_tables_that_say_two_things_are_refused(case, tmp_path):
+  lines, message = BAD_TABLES[case]
+  with pytest.raises(errors.InputError, match=message):
+    _table(tmp_path, *lines)
+
+
+def test_rows_of_a_second_split_of_that_name_are_said(tmp_path):
+  rows = [f'p/{k}.png,{k % 2},{s}' for k, s in enumerate(('train', 'train', 'TRAIN', 'Training'))]
+  found = _table(tmp_path, 'file,label,split', *rows)
+  assert len(found.dataset) == 2
+  assert [kind[0] for kind in found.left_out] == [
+    'rows of the split TRAIN, beside train',
+    'rows of the split Training, beside train',
+  ]
+
+
+def test_flat_splits_are_no_classes(tmp_path):
+  for name in ('train/cat.0', 'train/dog.1', 'test1/0', 'test1/1'):
+    _save(tmp_path / f'{name}.png')
+  with pytest.raises(errors.InputError, match=r'label_key: .*called like splits'):
+    data.load(f'folder:{tmp_path}')
+  found = data.load(f'folder:{tmp_path}', label_key='prefix')
+  assert found.class_names == ('cat', 'dog') and len(found.dataset) == 2
+
+
+def test_what_is_no_file_is_left_out(tmp_path):
+  for name in ('a/0', 'a/1', 'b/0'):
+    _save(tmp_path / f'{name}.png')
+  os.mkfifo(tmp_path / 'b' / '1.png')
+  found = data.load(f'folder:{tmp_path}')
+  assert len(found.dataset) == 3
+  assert ('entries that are no files', 1, str(tmp_path / 'b' / '1.png')) in found.left_out
+
+
 IMAGES = RNG.integers(0, 256, (8, 6, 6, 3), np.uint8)
 LABELS = np.arange(8) % 4
 

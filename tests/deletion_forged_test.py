@@ -13,7 +13,7 @@ import shutil
 import pytest
 
 from dalign_jax import errors
-from dalign_jax.deletion import record_files, signing, statement, verdict
+from dalign_jax.deletion import record_files, signing, statement, summary, verdict
 from dalign_jax.store import files, hashing
 from tests import deletion_place
 
@@ -62,11 +62,26 @@ def _drop(*names):
   return change
 
 
-def _judged_again(record):
-  """A record whose verdict follows from numbers that were made up."""
-  measured = record['verdict']['measured']
-  measured['moved']['after'] = 0.9
-  record['verdict'] = verdict.make(measured)
+def _judged_by(change):
+  """A record whose verdict, summary and counts follow from numbers that were made up."""
+
+  def forge(record):
+    measured = record['verdict']['measured']
+    change(measured)
+    record['verdict'] = verdict.make(measured)
+    record['summary'] = summary.sentences(record)
+
+  return forge
+
+
+def _in_parts(**changes):
+  """A change of what was measured of each part of the samples."""
+
+  def change(measured):
+    for part in measured['parts'].values():
+      part.update(changes)
+
+  return change
 
 
 _HASH = '0' * 64
@@ -136,6 +151,24 @@ INCONSISTENT = {  # with a hash that fits; refused without a replay
   'other reasons of the verdict': _set('verdict', 'reasons', ['It is gone.']),
   'a mode of no kind': _set('verdict', 'mode', 'none'),
   'counts as forgotten': _set('verdict', 'counts_as', lambda found: f'{found}!'),
+  'trained anew by a method that does not': _judged_by(_set('exact', True)),
+  'measured on more samples': _judged_by(_set('count', 5000)),
+  'movement that is not in the metrics': _judged_by(_set('moved', 'after', 0.9)),
+  'an attack that is not in the metrics': _judged_by(
+    _set('attack', {'before': 0.9, 'after': 0.5, 'floor': 0.1})
+  ),
+  'nothing kept': _judged_by(_set('kept', {})),
+  'no parts': _judged_by(_set('parts', {})),
+  'parts of more samples': _judged_by(_in_parts(count=50)),
+  'an accuracy that no number of samples has': _judged_by(
+    _in_parts(accuracy={'before': 1.0, 'after': 0.123})
+  ),
+  'an accuracy of five': _judged_by(_in_parts(accuracy={'before': 1.0, 'after': 5})),
+  'a p-value that does not follow': _judged_by(_in_parts(p={'before': 0.001, 'after': 1.0})),
+  'a fall that is not one': _judged_by(_set('fell', 'after', 0.0)),
+  'a full mode without a dummy': _judged_by(_set('mode', 'full')),
+  'a number of 400 digits': _set('copies', 'hash_distance', 10**400),
+  'a setting of 400 digits': _set('configuration', 'settings', 'learning_rate', 10**400),
   'a copy kept': _set(
     'copies', 'kept', [{'commitment': _HASH, 'of': _HASH, 'kind': '', 'likeness': 1}]
   ),
@@ -178,7 +211,7 @@ def test_what_contradicts_itself_is_refused_without_a_replay(case, asked, out):
   change = INCONSISTENT[case]
   if change == 'first':  # forgotten before
     first = record_files.read(asked / 'first' / 'record.json')
-    change = _set('request', 'commitments', first['request']['commitments'][:2])
+    change = _set('request', 'commitments', first['request']['commitments'])
   _unsign(out)
   _edit_raw(out, change)
   with pytest.raises(errors.InputError) as error:
@@ -216,7 +249,10 @@ def _without(record):
 
 CONSISTENT = {  # nothing in the record gives them away: the replay does
   'a figure nobody reads': (_set(*_UNIT, 'dimensional_alignment', 0.5), 'another metrics'),
-  'a verdict that follows from made-up numbers': (_judged_again, 'another .*verdict'),
+  'a verdict that follows from made-up numbers': (
+    _judged_by(_set('parameters_moved', 'after', 0.5)),
+    'another .*verdict',
+  ),
   'the source of another version': (_set('code', _HASH), 'another code'),
   'other versions': (
     _set('environment', 'versions', lambda found: {**found, 'jax': '0.0.1'}),

@@ -21,10 +21,12 @@ SETTINGS = settings_lib.Settings(
 
 
 def write(folder: pathlib.Path) -> list[str]:
-  """The model, data and a request for the first rows in a folder; all ids of the training set."""
+  """The model, data and a request for five rows in a folder; all ids of the training set."""
   file_kills.write_place(folder)
   with np.load(folder / 'train.npz') as arrays:
-    return arrays['ids'].tolist()
+    ids = arrays['ids'].tolist()
+  (folder / 'request.txt').write_text('\n'.join(ids[:5]), encoding='utf-8')
+  return ids
 
 
 def forget(folder: pathlib.Path, name: str = 'first', **changes) -> dict:
@@ -81,7 +83,7 @@ def two_requests(folder: pathlib.Path) -> None:
   private, _ = signing.keygen(folder / 'signing')
   said = {'received': '2026-05-01', 'due': '2026-05-31', 'ground': 'objection'}
   forget(folder, signing_key=str(private), **said)
-  (folder / 'second.txt').write_text('\n'.join(ids[10:12]), encoding='utf-8')
+  (folder / 'second.txt').write_text('\n'.join(ids[10:15]), encoding='utf-8')
   second = {'checkpoint': str(folder / 'first'), 'ids': str(folder / 'second.txt')}
   forget(folder, 'second', signing_key=str(private), **second)
 

@@ -53,13 +53,13 @@ def test_without_the_key_commitments_are_noise(asked, tmp_path):
 def test_a_guess_is_confirmed_with_the_key_and_not_without(asked, record):
   key = record_keys.read(asked / record_keys.NAME)
   ids = deletion_place.dataset(asked).ids.tolist()
-  assert sorted(commitments.tags(key, ids[:4])) == record['request']['commitments']
+  assert sorted(commitments.tags(key, ids[:5])) == record['request']['commitments']
   for other in (bytes(32), hashlib.sha256(key).digest(), key[::-1]):
     assert not set(commitments.tags(other, ids)) & set(record['request']['commitments'])
   plain = {hashlib.sha256(name.encode()).hexdigest() for name in ids}
   plain |= {
     hashing.samples_root(deletion_place.dataset(asked)),
-    hashing.samples_root(deletion_place.dataset(asked, slice(4, None))),
+    hashing.samples_root(deletion_place.dataset(asked, slice(5, None))),
   }
   assert not any(value in json.dumps(record) for value in plain)
 
@@ -67,7 +67,7 @@ def test_a_guess_is_confirmed_with_the_key_and_not_without(asked, record):
 def test_private_files_are_for_their_owner_alone(asked):
   keys = asked / record_keys.NAME
   private = [p for p in keys.rglob('*') if p.is_file()] + [asked / 'signing' / signing.PRIVATE]
-  assert len(private) == 1 + 2 + 4 + 2 + 1  # key, places, receipts; the key to sign with
+  assert len(private) == 1 + 2 + 5 + 5 + 1  # key, places, receipts; the key to sign with
   for path in private:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
   for path in (keys, *(p for p in keys.rglob('*') if p.is_dir())):

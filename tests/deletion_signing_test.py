@@ -5,6 +5,7 @@ import json
 import pathlib
 import shutil
 
+from absl import flags
 from absl.testing import flagsaver
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -170,3 +171,11 @@ def test_receipt_and_keygen_commands(asked, tmp_path, capsys, no_flags):
   _run('receipt', [str(asked / 'first')], pixels=str(tmp_path / 'pixels.npy'), **given)
   text = capsys.readouterr().out
   assert text.startswith('signature: of ') and 'The picture is the one' in text
+
+
+@pytest.mark.parametrize('name', ['keygen', 'verify', 'receipt'])
+def test_addresses_are_no_folders(name, no_flags):
+  console.COMMANDS[name].define()
+  flag = {'keygen': 'keys', 'verify': 'signing_key', 'receipt': 'receipt'}[name]
+  with pytest.raises(flags.IllegalFlagValueError, match='must be a path of this machine'):
+    flags.FLAGS([name, f'--{flag}=gs://bucket/k'])

@@ -123,6 +123,32 @@ def test_ids_that_a_quote_hides_are_refused(tmp_path):
     _read(tmp_path, text, ['u1', 'u2', 'u3'])
 
 
+def test_ids_that_a_quote_hides_are_found_in_another_spelling(tmp_path):
+  text = 'id,why\n0\\a.png,"asked by mail\n1\\b.png,x\n2\\c.png,by phone"\n3\\d.png,x\n'
+  known = ['0/a.png', '1/b.png', '2/c.png', '3/d.png']
+  with pytest.raises(errors.InputError, match='2 ids inside a cell of several lines'):
+    _read(tmp_path, text, known)
+
+
+def test_a_line_of_json_that_is_too_deep_is_refused(tmp_path):
+  text = '{"id": ' + '[' * 200_000 + ']' * 200_000 + '}\n'
+  with pytest.raises(errors.InputError, match='line 1 is not an object with one'):
+    _read(tmp_path, text, ['u1'])
+
+
+def test_a_home_folder_is_expanded(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  (tmp_path / 'r.txt').write_text('u1\n', encoding='utf-8')
+  assert request_file.read('~/r.txt', 'id', {'u1'}).ids == ['u1']
+
+
+def test_ids_that_are_dealt_with_are_one_request_each():
+  counts = {'form': 'lines', 'ids_found': 3, 'ids_repeated': 1, 'ids_asked': 2}
+  left = request_file.Asked(['a', 'b'], counts, []).without({'a'}, 'are forgotten')
+  assert left.ids == ['b'] and left.notes == ['1 of 2 ids are forgotten: each is one request']
+  assert (left.counts['ids_repeated'], left.counts['ids_asked']) == (2, 1)
+
+
 def test_a_header_that_is_a_sample_is_refused(tmp_path):
   with pytest.raises(errors.InputError, match='the name of a column and of a sample'):
     _read(tmp_path, 'id\nu1\n', ['id', 'u1'])

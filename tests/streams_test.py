@@ -8,7 +8,7 @@ import pytest
 
 from dalign_jax import errors
 from dalign_jax import settings as settings_lib
-from dalign_jax.deletion import carry_out, stream_report, streams, verdict
+from dalign_jax.deletion import carry_out, record_files, stream_report, streams, verdict
 from experiments.benchmarks import file_kills
 
 SHARED = settings_lib.Settings(
@@ -95,6 +95,29 @@ def test_a_batch_is_one_request_with_the_lines_of_all(place, tmp_path):
   rows = streams.run(stream, _request(place, tmp_path / 'out'), SHARED)
   assert [(row['requests'], row['samples']) for row in rows] == [(3, 15)]
   assert [p.name for p in (tmp_path / 'out').iterdir() if p.is_dir()] == ['0001']
+
+
+def test_files_that_are_left_are_read_before_any_work_and_may_be_mended(place, tmp_path):
+  requests = tmp_path / 'requests'
+  requests.mkdir()
+  ids = file_kills.digits(slice(0, 120)).ids.tolist()
+  write = lambda name, names: (requests / name).write_text('\n'.join(names), encoding='utf-8')
+  write('1.txt', ids[:5])
+  write('2.txt', ids[:5])  # who asks twice
+  stream = settings_lib.Stream(requests=str(requests))
+  request = _request(place, tmp_path / 'out')
+  with pytest.raises(errors.InputError, match=r'requests: 2.txt: all ids are those of earlier'):
+    streams.run(stream, request, SHARED)
+  write('2.txt', [*ids[3:7], 'nobody'])
+  with pytest.raises(errors.InputError, match='nobody'):
+    streams.run(stream, request, SHARED)
+  assert not (tmp_path / 'out' / '0001').exists()
+  write('2.txt', ids[3:7])
+  rows = streams.run(stream, request, SHARED)
+  assert [row['samples'] for row in rows] == [5, 2]
+  record = record_files.read(tmp_path / 'out' / '0002' / 'record.json')
+  assert record['read']['ids_repeated'] == 2
+  assert any('each is one request' in note for note in record['read']['notes'])
 
 
 def test_bad_streams_are_refused(place, tmp_path):

@@ -9,7 +9,16 @@ import numpy as np
 import optax
 import pytest
 
-from dalign_jax import augmentation, errors, models, parallel, prediction, training, types
+from dalign_jax import (
+  augmentation,
+  errors,
+  methods,
+  models,
+  parallel,
+  prediction,
+  training,
+  types,
+)
 from tests import tiny
 
 KEY = jax.random.key(5)
@@ -187,6 +196,19 @@ def test_labels_that_the_outputs_lack_are_refused(shift, outputs, message, tiny_
   rows = dataclasses.replace(tiny_problem.retain, labels=labels)
   with pytest.raises(errors.InputError, match=message):
     training.fit(tiny.apply_fn, state, rows, types.Recipe(num_epochs=1), KEY)
+
+
+@pytest.mark.parametrize('name', ['finetune', 'muda', 'ssd', 'retrain'])
+def test_methods_refuse_a_problem_that_does_not_fit_its_network(name, tiny_problem):
+  method = methods.METHODS[name].make()
+  few = dataclasses.replace(tiny_problem, num_classes=tiny_problem.num_classes - 1)
+  with pytest.raises(errors.InputError, match=r'num_classes is .* network has'):
+    method(few, KEY)
+  labels = tiny_problem.retain.labels + 1
+  shifted = dataclasses.replace(tiny_problem.retain, labels=labels)
+  with pytest.raises(errors.InputError, match=r'labels must be in \[0, .*subtract 1'):
+    method(dataclasses.replace(tiny_problem, retain=shifted), KEY)
+  assert methods.muda is methods.METHODS['muda'].make
 
 
 def test_keys_are_those_of_jax_whatever_their_number():

@@ -58,6 +58,15 @@ CASES = {  # what differs from FORGOT -> the word
   'above gold': ({'parts': {'samples': PART | GOLD}}, 'incomplete'),
   'never knew': (QUIET, 'nothing to forget'),
   'never knew, and did not move': (QUIET | STILL, 'nothing to forget'),
+  'never knew, and no parameter changed': (
+    QUIET | STILL | {'parameters_moved': {'after': 0.0, 'dummy': 0.0}},
+    'no measurable effect',
+  ),
+  'few can show nothing, and did not move': (
+    QUIET | STILL | {'count': 4},
+    'no measurable effect',
+  ),
+  'few can show nothing, and moved': (QUIET | {'count': 4}, 'nothing to forget'),
   'attack grew': ({'attack': {'before': 0.55, 'after': 0.8, 'floor': 0.08}}, 'worse'),
   'attack grew to the other side': (
     {'attack': {'before': 0.5, 'after': 0.2, 'floor': 0.1}},

@@ -7,6 +7,7 @@ from dalign_jax.data._cache import content_hash, drop_cached
 from dalign_jax.data._coarse import coarsen
 from dalign_jax.data._duplicates import duplicates
 from dalign_jax.data._faces import official_parts
+from dalign_jax.data._pictures import read_photo
 from dalign_jax.data._poison import add_trigger, backdoor_target, mislabel
 from dalign_jax.data._request import Forget, Scenario
 from dalign_jax.data._scenarios import SCENARIOS
@@ -42,6 +43,7 @@ __all__ = [
   'official_parts',
   'parse_forget',
   'read_ids',
+  'read_photo',
   'save_split',
   'split_dataset',
   'stratified_subset',

@@ -6,6 +6,7 @@ from dalign_jax import errors
 from dalign_jax.data import _base
 
 _CHANNELS = (1, 3, 4)
+_BRIGHT = 64  # pixels of floats in [0, 255] reach it; below, they may have another scale
 
 
 def usual_form(request: _base.Request, arrays: dict[str, np.ndarray], *, is_checked: bool = False):
@@ -80,6 +81,11 @@ def _images(request, images):
         'equal sides say so'
       )
   elif images.ndim == 4 and images.shape[3] not in _CHANNELS:
+    if images.shape[1] < images.shape[2] == images.shape[3]:
+      raise errors.InputError(
+        f'{request.name}: images of shape {list(images.shape)} look like [N, C, H, W] with '
+        f'{images.shape[1]} channels; images = images.transpose(0, 2, 3, 1) makes them [N, H, W, C]'
+      )
     notes.append(f'images of shape {list(images.shape)} taken as [N, H, W, C]')
   if images.dtype != np.uint8 and images.size:
     notes.append(_scale(request, images))
@@ -101,7 +107,7 @@ def _scale(request, images):
     )
   if images.dtype.kind == 'f' and high <= 1:
     return f'{images.dtype} pixels from {low:g} to {high:g} taken as [0, 1], times 255'
-  if images.dtype.kind == 'f' and high < 16:
+  if images.dtype.kind == 'f' and high < _BRIGHT:
     raise errors.InputError(
       f'{request.name}: images must be uint8 with values 0 to 255, got {images.dtype} '
       f'{list(images.shape)} from {low:g} to {high:g}, which is neither [0, 1] nor [0, 255]; '

@@ -53,6 +53,8 @@ def pictures_in(path: pathlib.Path, gathered: Gathered | None = None) -> list[pa
       continue
     if not file.exists():
       gathered.add('broken links', file)
+    elif not file.is_file():
+      gathered.add('entries that are no files', file)
     elif _pictures.is_picture(file):
       found.append(file)
     else:
@@ -63,7 +65,9 @@ def pictures_in(path: pathlib.Path, gathered: Gathered | None = None) -> list[pa
 def has_pictures(path: pathlib.Path) -> bool:
   """Whether there is any picture below."""
   files = _walk(path, Gathered())
-  return any(_pictures.is_picture(file) for file in files if not file.name.startswith('.'))
+  return any(
+    _pictures.is_picture(file) and file.is_file() for file in files if not file.name.startswith('.')
+  )
 
 
 def list_images(

@@ -67,6 +67,14 @@ def _splits(request, path: pathlib.Path) -> tuple[str, ...] | None:
         'what does not belong to the classes elsewhere'
       )
     return tuple(sorted(usual, key=lambda name: (order[_words.role(name)], name)))
+  flat = [entry.name for entry in entries if not nested[entry.name] and _files.has_pictures(entry)]
+  if len(flat) > 1 and all(map(_words.role, flat)) and request.label_key == 'label':
+    raise errors.InputError(
+      f'{request.name}: the folders {", ".join(flat)} are called like splits and hold pictures '
+      'without folders of classes; say where labels are: --label_key=prefix takes them from names '
+      'such as cat.0.jpg, and csv:PATH from a table with the columns file and label',
+      argument='label_key',
+    )
   alike = [name for name in with_classes if len(nested[name]) > 1]
   alike = [name for name in alike if nested[name] == nested[alike[0]]]
   if len(alike) > 1 and request.label_key == 'label':

@@ -22,6 +22,7 @@ SUFFIXES = tuple(
   '.avif .bmp .gif .heic .heif .j2k .jfif .jp2 .jpe .jpeg .jpg .jxl .pbm .pgm .png .ppm .tga .tif '
   '.tiff .webp'.split()
 )
+_SKIP = '; skip_unreadable leaves such pictures out and lists them'
 _GREY = ('1', 'L', 'I', 'I;16', 'I;16B', 'I;16L', 'I;16N')
 _HEIF, _JXL = ('pillow_heif', 'pillow-heif'), ('pillow_jxl', 'pillow-jxl-plugin')
 _PLUGINS = {'.heic': _HEIF, '.heif': _HEIF, '.jxl': _JXL}  # modules, and what pip calls them
@@ -38,11 +39,26 @@ def is_picture(path: str | os.PathLike) -> bool:
   return pathlib.PurePath(path).suffix.lower() in SUFFIXES
 
 
+def read_photo(path: str, *, is_grey: bool) -> np.ndarray:
+  """A picture file as data are read: uint8 `[H, W]` or `[H, W, 3]`.
+
+  Raises:
+    InputError: if it cannot be read.
+  """
+  place = pathlib.Path(path).expanduser()
+  if not place.is_file():
+    raise errors.InputError(f'there is no file {path!r}')
+  pictures = Pictures(_base.Request(name=path, path=path), hint='')
+  photo = pictures.read(place, 'the photo', 'L' if is_grey else 'RGB')
+  assert photo is not None  # only where skipping was asked for
+  return photo
+
+
 class Pictures:
   """Reads pictures and keeps account of what was done to them and which could not be read."""
 
-  def __init__(self, request: _base.Request):
-    self._request = request
+  def __init__(self, request: _base.Request, hint: str = _SKIP):
+    self._request, self._hint = request, hint
     self._done: dict[str, list[str]] = {}
     self._unreadable: list[str] = []
     PIL.Image.init()
@@ -99,10 +115,7 @@ class Pictures:
     except _FAULTS as error:
       reason = f'is damaged ({" ".join(str(error).split())[:200]})'
     if not self._request.skip_unreadable:
-      raise errors.InputError(
-        f'{self._request.name}: {name} {reason}; skip_unreadable leaves such pictures out and '
-        'lists them'
-      )
+      raise errors.InputError(f'{self._request.name}: {name} {reason}{self._hint}')
     if name not in self._unreadable:
       self._unreadable.append(name)
     return None

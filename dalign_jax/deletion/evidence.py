@@ -55,7 +55,7 @@ def measure(
     'exact': exact,
     'count': len(problem.forget),
     'parts': _parts(problem, test, right, held_right),
-    'attack': _attack(metrics),
+    **from_metrics(metrics),
     'moved': _movement(moved, seed),
     'fell': {
       'after': float(np.mean(right['after'])),
@@ -63,10 +63,20 @@ def measure(
       'p': flip_p(right[other].astype(float) - right['after'], seed=seed),
     },
     'parameters_moved': {name: parameters_moved(models['before'], models[name]) for name in moved},
-    'kept': _kept(metrics),
     'chance': chance(problem.retain.labels),
   }
   return _rounded(found)
+
+
+def from_metrics(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+  """The part of `measure` that follows from a record's metrics: `attack` and `kept`."""
+  return _rounded({'attack': _attack(metrics), 'kept': _kept(metrics)})
+
+
+def fisher_p(right: int, count: int, held_right: int, held_count: int) -> float:
+  """P-value of Fisher's exact test between two shares of right answers."""
+  table = [[right, count - right], [held_right, held_count - held_right]]
+  return round(float(stats.fisher_exact(table).pvalue), _DIGITS)
 
 
 def _movement(moved, seed) -> dict[str, float]:
@@ -215,8 +225,7 @@ def _part(rows, held_rows, right, held_right) -> dict[str, Any]:
     if held_rows.any():
       a, b = right[moment][rows], hits[held_rows]
       found['held_out'][moment] = float(np.mean(b))
-      table = [[int(x.sum()), int(len(x) - x.sum())] for x in (a, b)]
-      found['p'][moment] = float(stats.fisher_exact(table).pvalue)
+      found['p'][moment] = fisher_p(int(a.sum()), len(a), int(b.sum()), len(b))
   if 'gold' in right:
     above = lambda m: right[m][rows].astype(float) - right['gold'][rows]
     found['p_gold'] = {m: flip_p(above(m), seed=0) for m in MODELS[:2]}

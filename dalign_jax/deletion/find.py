@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 
+from dalign_jax import data as data_lib
 from dalign_jax import errors, from_settings, locate, prediction, seeds, types
 from dalign_jax import settings as settings_lib
 from dalign_jax.deletion import copies, model_source, record_files, starting_point
@@ -66,7 +66,7 @@ def find(
 
 
 def read_photo(path: str, image_shape: tuple[int, ...]) -> np.ndarray:
-  """A photo in the size and colours of a data set; turned as its camera says.
+  """A photo in the size and colours of a data set, read as its pictures are.
 
   Args:
     path: of the file.
@@ -76,11 +76,8 @@ def read_photo(path: str, image_shape: tuple[int, ...]) -> np.ndarray:
     errors.InputError: if it is no image that Pillow reads.
   """
   height, width, channels = image_shape
-  try:
-    with PIL.Image.open(pathlib.Path(path).expanduser()) as opened:
-      photo = PIL.ImageOps.exif_transpose(opened).convert('L' if channels == 1 else 'RGB')
-  except (OSError, ValueError, PIL.Image.DecompressionBombError) as error:
-    raise errors.InputError(f'{path!r} is no image: {error}', argument='image') from error
+  with errors.blame('image'):
+    photo = PIL.Image.fromarray(data_lib.read_photo(path, is_grey=channels == 1))
   sized = photo.resize((width, height), PIL.Image.Resampling.LANCZOS)
   return np.asarray(sized, np.uint8).reshape(height, width, -1)
 

@@ -25,7 +25,9 @@ def judge(measured: dict[str, Any]) -> tuple[str, list[str]]:
     ]
   if grown:
     return 'worse', grown
-  if not before and not after:
+  if not measured['parameters_moved']['after']:
+    return 'no measurable effect', ['The method changed no parameter of the model.']
+  if not before and not after and (effect or not _few(measured)):
     return 'nothing to forget', _nothing(measured)
   if not effect:
     return 'no measurable effect', [_movement(measured)]
@@ -112,12 +114,9 @@ def _grown(measured) -> list[str]:
 def _effect(measured) -> list[str]:
   """What the request did to the samples beyond the noise."""
   moved, level = measured['moved'], _RULE['significance']
-  if not measured['parameters_moved']['after']:
-    return []
   fell = measured['fell']
   found = []
-  is_few = measured['count'] < _RULE['few']
-  if moved['after'] > _needed(measured) and (is_few or moved.get('p', 0.0) <= level):
+  if moved['after'] > _needed(measured) and (_few(measured) or moved.get('p', 0.0) <= level):
     found.append(_movement(measured))
   if fell['p'] <= level:
     what = 'without the request' if measured['mode'] == 'quick' else 'under a dummy request'
@@ -128,9 +127,13 @@ def _effect(measured) -> list[str]:
   return found
 
 
+def _few(measured) -> bool:
+  return measured['count'] < _RULE['few']
+
+
 def _needed(measured) -> float:
   """How far the outputs must move."""
-  factor = _RULE['movement_ratio_few' if measured['count'] < _RULE['few'] else 'movement_ratio']
+  factor = _RULE['movement_ratio_few' if _few(measured) else 'movement_ratio']
   return max(_RULE['movement_least'], factor * measured['moved'].get('dummy', 0.0))
 
 
@@ -144,12 +147,11 @@ def _movement(measured) -> str:
 
 
 def _nothing(measured) -> list[str]:
-  few = measured['count'] < _RULE['few']
   lines = [
     'Before the request and after it, the model treats the samples as it treats others of the '
     f'same classes that it never saw, as far as {measured["count"]} samples can tell.'
   ]
-  if few:
+  if _few(measured):
     lines.append('So few samples can show little.')
   if not any('gold' in part['accuracy'] for part in measured['parts'].values()):
     lines.append(

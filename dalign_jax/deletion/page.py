@@ -101,7 +101,8 @@ def _answer(record) -> str:
   count = record['request']['count']
   samples, them = ('1 sample', 'it') if count == 1 else (f'{count:,} samples', 'them')
   if not verdict.is_forgotten(record):
-    return f'The model was changed, but {samples} cannot be called forgotten.'
+    changed = 'changed, but' if verdict.is_changed(record) else 'not changed, and'
+    return f'The model was {changed} {samples} cannot be called forgotten.'
   how = 'changed to forget'
   if record['method']['name'] == 'retrain':
     how = 'trained anew without'

@@ -10,6 +10,7 @@ from dalign_jax import settings as settings_lib
 from dalign_jax.deletion import (
   commitments,
   copies,
+  evidence,
   model_source,
   record_shape,
   request_file,
@@ -147,16 +148,52 @@ def _check_request(record):
 def _check_verdict(record):
   """Judges again by the declared rules what the record says was measured."""
   said = record['verdict']
-  try:
-    again = verdict.make(said['measured'])
-  except (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-    raise errors.InputError(f'its field verdict.measured is not complete ({error!r})') from None
+  _check_measured(record, said['measured'])
+  again = verdict.make(said['measured'])
   for name, value in again.items():
     _equal(f'verdict.{name}', said[name], value)
   accept = verdict_rules.of_word(said['word']).accept
   if accept and accept not in record['configuration']['accept']:
     raise errors.InputError(f'its verdict is {said["word"]!r}, which was not accepted')
-  _equal('verdict.mode', said['mode'] in ('full', 'quick'), True)
+
+
+def _check_measured(record, measured):
+  """What the verdict was judged by must be what other fields say, as far as they say it."""
+  name = lambda field: f'verdict.measured.{field}'
+  _equal(name('exact'), measured['exact'], record['method']['name'] == 'retrain')
+  _equal(name('count'), measured['count'], record['request']['count'])
+  for field, wanted in evidence.from_metrics(record['metrics']).items():
+    _equal(name(field), measured[field], wanted)
+  is_full = measured['exact'] or 'dummy' in measured['moved']
+  _equal(name('mode'), measured['mode'], 'full' if is_full else 'quick')
+  for field in ('parameters_moved', 'moved'):
+    _equal(name(field), 'dummy' in measured[field], 'dummy' in measured['moved'])
+  parts = measured['parts']
+  _equal(name('parts'), sum(part['count'] for part in parts.values()), measured['count'])
+  for kind, part in parts.items():
+    _check_part(name(f'parts.{kind}'), part, measured)
+  mean = sum(p['count'] * p['accuracy']['after'] for p in parts.values()) / measured['count']
+  _near(name('fell.after'), measured['fell']['after'], mean)
+  unlearned = record['metrics']['unlearned']
+  if 'moved' in unlearned:
+    _near(name('moved.after'), measured['moved']['after'], unlearned['moved'])
+
+
+def _check_part(name, part, measured):
+  counts = {'accuracy': part['count'], 'held_out': part['held_out_count']}
+  right: dict[tuple[str, str], int] = {}
+  for field, count in counts.items():
+    for moment, share in part[field].items():
+      right[field, moment] = round(share * count)
+      _near(f'{name}.{field}.{moment}', share, right[field, moment] / max(count, 1))
+  _equal(f'{name}.accuracy', 'dummy' in part['accuracy'], 'dummy' in measured['moved'])
+  moments = ['after', 'before'] if counts['held_out'] else []
+  for field in ('held_out', 'p'):
+    _equal(f'{name}.{field}', sorted(part[field]), moments)
+  for moment in moments:
+    own, other = (right[field, moment] for field in counts)
+    p = evidence.fisher_p(own, counts['accuracy'], other, counts['held_out'])
+    _near(f'{name}.p.{moment}', part['p'][moment], p)
 
 
 def _check_copies(record):
@@ -180,12 +217,22 @@ def _summary(record) -> list[str] | str:
     return f'without {error.args[0]}'
 
 
+def _near(name, found, wanted):
+  """Numbers that are rounded, or summed in another order."""
+  if abs(found - wanted) > 1e-4:
+    raise _contradiction(name, found, wanted)
+
+
 def _equal(name, found, wanted):
   if type(found) is not type(wanted) or found != wanted:
-    raise errors.InputError(
-      f'its field {name} contradicts other fields: it is {_short(found)}, and {_short(wanted)} '
-      'follows from them'
-    )
+    raise _contradiction(name, found, wanted)
+
+
+def _contradiction(name, found, wanted) -> errors.InputError:
+  return errors.InputError(
+    f'its field {name} contradicts other fields: it is {_short(found)}, and {_short(wanted)} '
+    'follows from them'
+  )
 
 
 def _short(value) -> str:

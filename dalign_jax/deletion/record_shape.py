@@ -27,6 +27,12 @@ class Maybe(NamedTuple):
   shape: Any
 
 
+class OrNull(NamedTuple):
+  """A field that may be null."""
+
+  shape: Any
+
+
 class Table(NamedTuple):
   """An object with any keys, whose values have one shape."""
 
@@ -34,7 +40,9 @@ class Table(NamedTuple):
 
 
 def _is_number(value) -> bool:
-  return type(value) in (int, float) and math.isfinite(value)
+  if type(value) is int:
+    return abs(value) < 2**63
+  return type(value) is float and math.isfinite(value)
 
 
 def _is_count(value) -> bool:
@@ -78,6 +86,7 @@ def _is_scalar(value) -> bool:
   return value is None or _is_number(value) or _is_text(value) or type(value) is bool
 
 
+DISTANCE = Kind('a number of 0 or more', lambda v: _is_number(v) and v >= 0)
 _SET = {'count_before': COUNT, 'count_after': COUNT, 'before': HASH, 'after': HASH}
 _READ: dict[str, Any] = {
   'files': Maybe(POSITIVE),  # of ids that are one request together
@@ -92,6 +101,30 @@ _READ: dict[str, Any] = {
   'ids_forgotten': COUNT,
   'ids_requested': Maybe(POSITIVE),
   'notes': [TEXT],
+}
+
+
+_MOMENTS = {'before': Maybe(SHARE), 'after': Maybe(SHARE)}
+_PART: dict[str, Any] = {
+  'count': POSITIVE,
+  'held_out_count': COUNT,
+  'accuracy': {'before': SHARE, 'after': SHARE, 'dummy': Maybe(SHARE), 'gold': Maybe(SHARE)},
+  'held_out': _MOMENTS,
+  'p': _MOMENTS,
+  'p_gold': Maybe({'before': SHARE, 'after': SHARE}),
+  'allowed': Maybe(SHARE),
+}
+_MEASURED: dict[str, Any] = {  # by `evidence.measure`
+  'mode': Kind('full or quick', lambda v: v in ('full', 'quick')),
+  'exact': FLAG,
+  'count': POSITIVE,
+  'parts': {'samples': Maybe(_PART), 'classes': Maybe(_PART)},
+  'attack': OrNull({'before': SHARE, 'after': SHARE, 'floor': SHARE}),
+  'moved': {'after': DISTANCE, 'dummy': Maybe(DISTANCE), 'p': Maybe(SHARE)},
+  'fell': {'after': SHARE, 'other': SHARE, 'p': SHARE},
+  'parameters_moved': {'after': DISTANCE, 'dummy': Maybe(DISTANCE)},
+  'kept': Table({'before': SHARE, 'after': SHARE}),
+  'chance': SHARE,
 }
 
 
@@ -183,7 +216,7 @@ FORMAT_2: dict[str, Any] = {
     'counts_as': TEXT,
     'mode': TEXT,
     'reasons': [TEXT],
-    'measured': ANY_OBJECT,
+    'measured': _MEASURED,
     'rules': [ANY_OBJECT],
   },
 }
@@ -204,7 +237,8 @@ def check(record: Any, shape: Any, name: str = '') -> None:
 
   Args:
     record: of JSON.
-    shape: an object of shapes, a list with the shape of its elements, or a `Kind`.
+    shape: an object of shapes, a list with the shape of its elements, a `Kind`, or one of those in
+      `Table` or `OrNull`.
     name: of the value.
 
   Raises:
@@ -215,7 +249,10 @@ def check(record: Any, shape: Any, name: str = '') -> None:
     Traceback (most recent call last):
     dalign_jax.errors.InputError: its field count must be a whole number of 0 or more, got -1
   """
-  if isinstance(shape, Kind):
+  if isinstance(shape, OrNull):
+    if record is not None:
+      check(record, shape.shape, name)
+  elif isinstance(shape, Kind):
     if not shape.test(record):
       raise _wrong(name, shape.words, record)
   elif isinstance(shape, list):

@@ -1,7 +1,7 @@
 """The ids of a deletion request: read, matched with the samples, and counted."""
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import NamedTuple
 import unicodedata
 
@@ -20,6 +20,20 @@ class Asked(NamedTuple):
   ids: list[str]
   counts: dict[str, int | str]
   notes: list[str]
+
+  def without(self, gone: Set[str], why: str) -> 'Asked':
+    """The request without ids that some other request has dealt with.
+
+    Args:
+      gone: the ids.
+      why: what became of them, in words.
+    """
+    left = [name for name in self.ids if name not in gone]
+    dropped = len(self.ids) - len(left)
+    counts = {**self.counts, 'ids_asked': len(left)}
+    counts['ids_repeated'] = int(counts['ids_repeated']) + dropped
+    note = f'{dropped} of {len(self.ids)} ids {why}: each is one request'
+    return Asked(left, counts, [*self.notes, note])
 
 
 def read(path: str, id_column: str, known: Iterable[str]) -> Asked:
@@ -130,8 +144,11 @@ def _refuse_header(path, found, known):
 
 def _refuse_swallowed(path, found, known):
   """A quote that opens a cell and closes lines later hides the rows between."""
+  if not found.inside:
+    return
   cells = (cell.strip().strip('"') for line in found.inside for cell in _split(line))
-  hidden = [cell for cell in cells if cell in known]
+  spellings = {normal(name) for name in known}
+  hidden = [cell for cell in cells if normal(cell) in spellings]
   if hidden:
     raise errors.InputError(
       f'{path} has {len(hidden)} ids inside a cell of several lines, such as {hidden[0]!r}: a '

@@ -1,5 +1,6 @@
 """Rows of the training set that a request forgets: those that it names, and their copies."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,7 +42,7 @@ def read(
     errors.InputError: for ids that are unknown, held out, or forgotten already; for copies that
       would remain, unless the request says what to do with them.
   """
-  asked = _ids(paths or (request.ids,), basis, request.id_column)
+  asked = ids_of(paths or (request.ids,), basis, request.id_column)
   rows = rows_of(asked.ids, basis)
   train = basis.sets['train']
   rows, found = _settle(train, rows, request)
@@ -77,7 +78,21 @@ def copies_again(record: dict, train: types.Dataset, rows: np.ndarray) -> dict |
   return {**said, 'kept': _described(copies.search(train, rows, near=said['near']), train)}
 
 
-def _ids(paths, basis, id_column) -> request_file.Asked:
+def ids_of(
+  paths: Sequence[str], basis: starting_point.StartingPoint, id_column: str
+) -> request_file.Asked:
+  """The ids that files name together and that can be forgotten.
+
+  Ids that are forgotten already are left out, and said, if there are others.
+
+  Args:
+    paths: of the files.
+    basis: where the request starts.
+    id_column: of the files.
+
+  Raises:
+    errors.InputError: for ids that are unknown or held out, or if all are forgotten already.
+  """
   known = {name for dataset in basis.sets.values() for name in dataset.ids.tolist()}
   earlier = [record['request'].get('ids', ()) for record in basis.chain]
   with errors.blame('ids'):
@@ -88,10 +103,13 @@ def _ids(paths, basis, id_column) -> request_file.Asked:
   for number, record in enumerate(basis.chain, start=1):
     if not verdict.is_forgotten(record):
       continue  # it may be asked for again
-    ids = record_files.named_in(record, asked.ids, basis.key)
-    _refuse(
-      asked.ids, ids, f'are forgotten already, by request {number} of {record["created"][:10]}'
-    )
+    gone = record_files.named_in(record, asked.ids, basis.key)
+    why = f'are forgotten already, by request {number} of {record["created"][:10]}'
+    if gone and set(asked.ids) <= set(gone):
+      _refuse(asked.ids, gone, why)
+    if gone:
+      asked = asked.without(gone, why)
+      progress.say(asked.notes[-1])
   trained = set(basis.sets['train'].ids.tolist())
   for role in ('validation', 'test'):
     held = set(basis.sets[role].ids.tolist()) - trained

@@ -17,6 +17,7 @@ from dalign_jax.deletion import (
   carry_out,
   record_files,
   record_keys,
+  request_rows,
   starting_point,
   stream_report,
 )
@@ -62,6 +63,7 @@ def run(
   progress.say(f'{len(paths)} requests in {len(groups)} parts, from {paths[0].name} on')
   with files.lock(out):
     first = starting_point.read(request, config)
+    _check_files(groups[_done(out) :], first, request)
     rows = files.read_json(out / ROWS) if (out / ROWS).is_file() else []
     done = 0
     for number, group in enumerate(groups, start=1):
@@ -83,6 +85,29 @@ def run(
   for name in (PLAN, '.lock'):
     (out / name).unlink(missing_ok=True)
   return rows
+
+
+def _done(out: pathlib.Path) -> int:
+  """Number of parts that are carried out."""
+  number = 0
+  while (out / f'{number + 1:04d}').exists():
+    number += 1
+  return number
+
+
+def _check_files(groups, first, request):
+  """Reads all files that are left, so that a bad one is found before any work."""
+  earlier: set[str] = set()
+  for group in groups:
+    ids = request_rows.ids_of([str(path) for path in group], first, request.id_column).ids
+    request_rows.rows_of(ids, first)
+    if earlier.issuperset(ids):
+      raise errors.InputError(
+        f'{", ".join(path.name for path in group)}: all ids are those of earlier files; take it '
+        'out of the folder',
+        argument='requests',
+      )
+    earlier.update(ids)
 
 
 def request_files(folder: str) -> list[pathlib.Path]:
@@ -143,14 +168,17 @@ def _check_plan(out, plan, request):
   if not path.is_file():
     files.write_json(path, plan)
     return
-  there = files.read_json(path)
-  changed = [name for name in plan if there.get(name) != plan[name]]
+  there = files.read_json(path, keys=['requests', 'batch'])
+  done = _done(out) * (len(there['requests']) if plan['batch'] == 'all' else int(plan['batch']))
+  begun = lambda of_plan: {**of_plan, 'requests': of_plan['requests'][:done]}  # others may change
+  changed = [name for name in plan if begun(there).get(name) != begun(plan)[name]]
   if changed:
     raise errors.InputError(
       f'the stream in {request.out} was begun with other {", ".join(changed)}; go on with those, '
       'or name a new folder',
       argument='out',
     )
+  files.write_json(path, plan)
 
 
 def _row(first, request, folder, done, seconds, with_gold) -> dict[str, Any]:

@@ -23,8 +23,8 @@ def sentences(found: dict) -> list[str]:
     *verdict.words(found),
     f'{count(found)} of {kept["count_before"]:,} training samples were to be forgotten; '
     f'{kept["count_after"]:,} remain.',
-    f'The method {method["name"]} {"took the place of" if _exact(found) else "changed"} the model '
-    f'that was trained on all of them. It saw: {method["sees"]}.',
+    f'The method {method["name"]} {_did(found)} the model that was trained on all of them. It saw: '
+    f'{method["sees"]}.',
     *_restriction(found),
     *_measured(found['metrics']),
     *_beside_gold(found['metrics']),
@@ -36,6 +36,12 @@ def sentences(found: dict) -> list[str]:
 
 def _exact(found) -> bool:
   return found['method']['name'] == 'retrain'
+
+
+def _did(found) -> str:
+  if _exact(found):
+    return 'took the place of'
+  return 'changed' if verdict.is_changed(found) else 'changed no parameter of'
 
 
 def _restriction(found) -> list[str]:

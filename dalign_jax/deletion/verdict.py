@@ -77,6 +77,12 @@ def not_finite() -> NotForgottenError:
   return NotForgottenError({'word': 'destroyed', 'counts_as': '', 'reasons': reasons})
 
 
+def is_changed(record: dict) -> bool:
+  """Whether the method changed any parameter, as far as a record says it."""
+  measured = (record.get('verdict') or {}).get('measured', {})
+  return measured.get('parameters_moved', {}).get('after') != 0
+
+
 def is_forgotten(record: dict) -> bool:
   """Whether the samples of a record count as forgotten; those of records without a verdict do."""
   return (record.get('verdict') or {}).get('counts_as', FORGOTTEN) == FORGOTTEN

@@ -62,7 +62,13 @@ RULES = (
     'the same for fewer samples than `few`, without a test',
     'a test over so few samples cannot reach the level of significance',
   ),
-  Rule('few', 5, 'fewer samples than this are few', 'four signs are equal by chance with p = 1/16'),
+  Rule(
+    'few',
+    5,
+    'fewer samples than this are few: they cannot show that there was nothing to forget, so the '
+    'request must at least have moved them',
+    'four signs are equal by chance with p = 1/16',
+  ),
   Rule(
     'movement_least',
     0.02,
@@ -96,7 +102,8 @@ VERDICTS = (
     'no measurable effect',
     'no_effect',
     3,
-    'the request did no more to the samples than a request for others would have done',
+    'the request changed no parameter, or did no more to the samples than a request for others '
+    'would have done',
   ),
   Verdict('worse', 'worse', 4, 'the samples stand out more than before'),
   Verdict('destroyed', 'destroyed', 5, 'the model lost what it was to keep'),

@@ -5,9 +5,10 @@ the table; the contract test then covers it.
 """
 
 from collections.abc import Callable, Mapping, Set
+import functools
 from typing import Any, NamedTuple
 
-from dalign_jax import types
+from dalign_jax import training, types
 from dalign_jax.methods._amun import amun
 from dalign_jax.methods._bad_teacher import bad_teacher
 from dalign_jax.methods._boundary_shrink import boundary_shrink
@@ -146,6 +147,27 @@ METHODS: dict[str, Method] = {
   ),
   'unsir': Method(unsir, sees={PART_OF_RETAIN}, class_only=True),
 }
+
+
+def _checked(make):
+  """A factory whose methods compare the problem with its network before any work."""
+
+  @functools.wraps(make)
+  def made(*args, **hparams):
+    unlearn = make(*args, **hparams)
+
+    @functools.wraps(unlearn)
+    def run(problem, key):
+      training.check_problem(problem)
+      return unlearn(problem, key)
+
+    return run
+
+  return made
+
+
+METHODS = {name: method._replace(make=_checked(method.make)) for name, method in METHODS.items()}
+globals().update({name: method.make for name, method in METHODS.items()})  # those of `__all__` too
 
 
 def sees(name: str, hparams: Mapping[str, Any], *, has_unseen: bool) -> frozenset[str]:

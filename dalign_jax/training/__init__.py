@@ -11,7 +11,13 @@ from dalign_jax.training._epochs import (
 )
 from dalign_jax.training._errors import NonFiniteLossError
 from dalign_jax.training._feeding import PLACES, HostData, keep_data_on_device, put_data
-from dalign_jax.training._fit import ClassificationLoss, fit, minimize, recipe_optimizer
+from dalign_jax.training._fit import (
+  ClassificationLoss,
+  check_problem,
+  fit,
+  minimize,
+  recipe_optimizer,
+)
 from dalign_jax.training._forward import forward
 from dalign_jax.training._steps import (
   Step,
@@ -29,6 +35,7 @@ __all__ = [
   'HostData',
   'NonFiniteLossError',
   'Step',
+  'check_problem',
   'epoch_rng',
   'fit',
   'fit_ensemble',

@@ -156,15 +156,39 @@ def fit(
   )
 
 
+def check_problem(problem: types.Problem) -> None:
+  """Compares labels and number of classes of a problem with the network's outputs.
+
+  Raises:
+    errors.InputError: if they do not agree.
+  """
+  count = _num_outputs(problem.apply_fn, problem.original, problem.forget)
+  for dataset in (problem.retain, problem.forget):
+    if len(dataset):
+      _compare(dataset, count)
+  if count != problem.num_classes:
+    raise errors.InputError(
+      f'num_classes is {problem.num_classes}, and the network has {count} outputs'
+    )
+
+
 def check_labels(apply_fn: types.ApplyFn, model: types.ModelState, dataset: types.Dataset) -> None:
   """Compares labels with the number of outputs, before any step.
 
   Raises:
     errors.InputError: for a label outside of the outputs, or a single output for classes.
   """
+  _compare(dataset, _num_outputs(apply_fn, model, dataset))
+
+
+def _num_outputs(apply_fn, model, dataset) -> int:
   images = jax.ShapeDtypeStruct((1, *dataset.images.shape[1:]), jnp.float32)
   shapes = jax.eval_shape(functools.partial(apply_fn, train=False), model, images)
-  num_outputs, labels = shapes[0].logits.shape[1], dataset.labels
+  return shapes[0].logits.shape[1]
+
+
+def _compare(dataset, num_outputs):
+  labels = dataset.labels
   if dataset.is_multi_label:
     if num_outputs != labels.shape[1]:
       raise errors.InputError(
