@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from dalign_jax import data as data_lib
-from dalign_jax import errors, methods, models, parallel, trainable, types
+from dalign_jax import errors, methods, models, parallel, precision, trainable, types
 from dalign_jax import settings as settings_lib
 from dalign_jax.store import progress
 
@@ -46,17 +46,27 @@ def network(
     errors.InputError: naming the flag.
   """
   with errors.blame('model'):
-    if ':' in settings.model:
-      return _own_network(settings.model)(num_classes=num_classes, image_shape=image_shape)
-    return models.build(
-      settings.model,
-      num_classes=num_classes,
-      image_shape=image_shape,
-      norm=settings.norm,
-      width_multiplier=settings.width_multiplier,
-      stem=settings.stem,
-      axis_name=parallel.AXIS,
-    )
+    apply_fn, init_fn = _network(settings, image_shape, num_classes)
+  return precision.computing_in(apply_fn, settings.compute_dtype), init_fn
+
+
+def _network(settings, image_shape, num_classes):
+  if ':' in settings.model:
+    if settings.remat:
+      raise errors.InputError(
+        'is for networks of the library; use jax.checkpoint in your own', argument='remat'
+      )
+    return _own_network(settings.model)(num_classes=num_classes, image_shape=image_shape)
+  return models.build(
+    settings.model,
+    num_classes=num_classes,
+    image_shape=image_shape,
+    norm=settings.norm,
+    width_multiplier=settings.width_multiplier,
+    stem=settings.stem,
+    remat=settings.remat,
+    axis_name=parallel.AXIS,
+  )
 
 
 def _own_network(name):

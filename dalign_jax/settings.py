@@ -153,6 +153,19 @@ class Settings:
     section='Network',
     valid=valid_lib.OneOf(('cifar', 'imagenet')),
   )
+  compute_dtype: str = problem_setting(
+    'float32',
+    'Type in which networks compute: float32 or bfloat16; parameters, statistics and losses stay in '
+    'float32.',
+    section='Network',
+    valid=valid_lib.OneOf(('float32', 'bfloat16')),
+  )
+  remat: bool = run_setting(
+    False,
+    'Compute the inside of each block again for gradients, for less memory; of resnet*, '
+    'wide_resnet* and vit*.',
+    section='Network',
+  )
   num_epochs: int = problem_setting(
     10, 'Epochs of original and gold.', section='Training', valid=valid_lib.COUNT
   )

@@ -6,11 +6,12 @@ import sys
 from absl import app, flags
 from absl.testing import flagsaver
 import jax
+import numpy as np
 import pytest
 
 from dalign_jax import errors, training
 from dalign_jax.training import _feeding
-from experiments.benchmarks import alignment, harness, loading, loops, transport
+from experiments.benchmarks import alignment, harness, loading, loops, precision, transport
 
 FIELDS = {'name', 'seconds', 'first_call_seconds', 'ratios'}
 
@@ -116,3 +117,19 @@ def test_loading_takes_the_same_steps_from_both_places():
       _check_row(row)
   finally:
     training.keep_data_on_device(before)
+
+
+def test_precision_compares_types_at_equal_seeds_and_seeds_at_equal_types():
+  right, wrong = np.eye(2), np.eye(2)[::-1]
+  of_model = lambda logits: {name: logits for name in precision.SETS}
+  models = {
+    ('float32', 0): of_model(right),
+    ('float32', 1): of_model(wrong),
+    ('bfloat16', 0): of_model(right),
+    ('bfloat16', 1): of_model(np.array([[0.0, 1.0], [0.0, 1.0]])),
+  }
+  found = {key: dict.fromkeys(precision.ROLES, model) for key, model in models.items()}
+  rows = precision.table(found, {name: np.arange(2) for name in precision.SETS})
+  assert len(rows) == len(precision.ROLES) * 6
+  row = next(r for r in rows if (r['role'], r['metric']) == ('gold', 'test accuracy'))
+  assert (row['gap'], row['floor']) == (25.0, 100.0)

@@ -11,12 +11,14 @@ import numpy as np
 from dalign_jax import errors, types
 from dalign_jax.models import _cnn, _fast_cnn, _initialization, _resnet, _vgg, _vit
 
-_DEFAULTS = {'norm': 'batch', 'width_multiplier': 1.0, 'stem': 'cifar'}
+_DEFAULTS = {'norm': 'batch', 'width_multiplier': 1.0, 'stem': 'cifar', 'remat': False}
 _NORM_AND_WIDTH = ('norm', 'width_multiplier')
+_AND_REMAT = (*_NORM_AND_WIDTH, 'remat')
 _SMALL: dict[str, Any] = {
   'widths': (16, 32, 64),
   'shortcut': 'padding',
 }  # the paper's networks for CIFAR
+_PUBLISHED: dict[str, Any] = {'patch': 16, 'class_token': True}  # as pretrained weights are
 
 
 def _factory(
@@ -30,9 +32,10 @@ def _factory(
     norm: str = 'batch',
     width_multiplier: float = 1.0,
     stem: str = 'cifar',
+    remat: bool = False,
     axis_name: str | None = None,
   ) -> nn.Module:
-    given = {'norm': norm, 'width_multiplier': width_multiplier, 'stem': stem}
+    given = {'norm': norm, 'width_multiplier': width_multiplier, 'stem': stem, 'remat': remat}
     for option, default in _DEFAULTS.items():
       if option not in options and given[option] != default:
         raise errors.InputError(
@@ -48,18 +51,21 @@ def _factory(
 MODELS: dict[str, Callable[..., nn.Module]] = {
   'cnn': _factory(_cnn.CNN),
   'allcnn': _factory(_cnn.AllCNN),
-  'resnet8': _factory(_resnet.ResNet, stage_sizes=(1, 1, 1), **_SMALL),
-  'resnet20': _factory(_resnet.ResNet, stage_sizes=(3, 3, 3), **_SMALL),
+  'resnet8': _factory(_resnet.ResNet, options=_AND_REMAT, stage_sizes=(1, 1, 1), **_SMALL),
+  'resnet20': _factory(_resnet.ResNet, options=_AND_REMAT, stage_sizes=(3, 3, 3), **_SMALL),
   'resnet18': _factory(_resnet.ResNet, options=tuple(_DEFAULTS), stage_sizes=(2, 2, 2, 2)),
   'resnet34': _factory(_resnet.ResNet, options=tuple(_DEFAULTS), stage_sizes=(3, 4, 6, 3)),
   'resnet50': _factory(
     _resnet.ResNet, options=tuple(_DEFAULTS), stage_sizes=(3, 4, 6, 3), bottleneck=True
   ),
-  'wide_resnet16_4': _factory(_resnet.WideResNet, depth=16, widen_factor=4),
-  'wide_resnet28_10': _factory(_resnet.WideResNet, depth=28, widen_factor=10),
+  'wide_resnet16_4': _factory(_resnet.WideResNet, options=_AND_REMAT, depth=16, widen_factor=4),
+  'wide_resnet28_10': _factory(_resnet.WideResNet, options=_AND_REMAT, depth=28, widen_factor=10),
   'vgg11': _factory(_vgg.VGG, stage_sizes=(1, 1, 2, 2, 2)),
   'vgg16': _factory(_vgg.VGG, stage_sizes=(2, 2, 3, 3, 3)),
-  'vit_tiny': _factory(_vit.ViT, options=()),
+  'vit_tiny': _factory(_vit.ViT, options=('remat',)),
+  'vit_tiny16': _factory(_vit.ViT, options=('remat',), **_PUBLISHED),
+  'vit_small16': _factory(_vit.ViT, options=('remat',), width=384, num_heads=6, **_PUBLISHED),
+  'vit_base16': _factory(_vit.ViT, options=('remat',), width=768, num_heads=12, **_PUBLISHED),
   'fast_cnn': _factory(_fast_cnn.FastCNN, options=('width_multiplier',)),
   'fast_cnn_small': _factory(
     _fast_cnn.FastCNN, options=('width_multiplier',), widths=(32, 128, 192)
@@ -77,6 +83,7 @@ def build(
   norm: str = 'batch',
   width_multiplier: float = 1.0,
   stem: str = 'cifar',
+  remat: bool = False,
   axis_name: str | None = 'devices',
 ) -> tuple[types.ApplyFn, Callable[[jax.Array], types.ModelState]]:
   """A model as two plain functions.
@@ -90,6 +97,8 @@ def build(
     norm: 'batch', 'group' or 'none'.
     width_multiplier: scales the numbers of channels.
     stem: of resnet18, resnet34 and resnet50: 'cifar' or 'imagenet'.
+    remat: of residual networks and transformers: keep only what enters each block for the gradient
+      and compute the rest of it again (`jax.checkpoint`), for less memory and more time.
     axis_name: mapped axis over which batch statistics are synchronised when training. It must be
       bound then, as by `jax.pmap(..., axis_name)`; None trains outside of any mapped axis.
 
@@ -116,7 +125,12 @@ def build(
   if len(image_shape) != 3 or min(image_shape) < 1:
     raise errors.InputError(f'image_shape must be (H, W, C), all positive, got {image_shape}')
   model = MODELS[name](
-    num_classes, norm=norm, width_multiplier=width_multiplier, stem=stem, axis_name=axis_name
+    num_classes,
+    norm=norm,
+    width_multiplier=width_multiplier,
+    stem=stem,
+    remat=remat,
+    axis_name=axis_name,
   )
   shapes = jax.eval_shape(
     lambda key: model.init(key, jnp.zeros((1, *image_shape)), train=False), jax.random.key(0)
@@ -134,7 +148,7 @@ def build(
         f'got {images.dtype} {list(images.shape)}'
       )
     variables = {'params': state.params, 'batch_stats': state.batch_stats}
-    images = (images.astype(jnp.float32) - means) / stds
+    images = ((images.astype(jnp.float32) - means) / stds).astype(images.dtype)
     if not train:
       return model.apply(variables, images, train=False), state.batch_stats
     outputs, updated = model.apply(variables, images, train=True, mutable=['batch_stats'])

@@ -41,6 +41,7 @@ def _rule(path: tuple, shape: tuple[int, ...]) -> _Draw:
     ('kernel', 4): _he_normal,  # convolutions
     ('kernel', 2): _lecun_normal,  # linear layers
     ('position_embedding', 3): _small_normal,
+    ('class_token', 3): _small_normal,
     ('bias', 1): _zeros,
     ('mean', 1): _zeros,
     ('scale', 1): _ones,

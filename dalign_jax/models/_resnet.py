@@ -1,6 +1,7 @@
 """Residual networks."""
 
 from collections.abc import Callable, Sequence
+import functools
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -28,6 +29,7 @@ class ResNet(nn.Module):
       stride 2).
     norm: 'batch', 'group' or 'none'.
     width_multiplier: scales `widths` and the stem.
+    remat: whether gradients keep only what enters each block, and compute the rest again.
     axis_name: mapped axis over which batch statistics are synchronised, or None.
 
   References:
@@ -43,6 +45,7 @@ class ResNet(nn.Module):
   stem: str = 'cifar'
   norm: str = 'batch'
   width_multiplier: float = 1.0
+  remat: bool = False
   axis_name: str | None = None
 
   @nn.compact
@@ -61,9 +64,12 @@ class ResNet(nn.Module):
     if self.stem == 'imagenet':
       images = nn.max_pool(images, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
     for stage, (num_blocks, width) in enumerate(zip(self.stage_sizes, widths, strict=True)):
-      for block in range(num_blocks):
-        strides = 2 if stage > 0 and block == 0 else 1
-        images = self._block(images, width, strides, conv, normalize)
+      for number in range(num_blocks):
+        strides = 2 if stage > 0 and number == 0 else 1
+        block = functools.partial(
+          ResNet._block, width=width, strides=strides, conv=conv, normalize=normalize
+        )
+        images = (nn.remat(block) if self.remat else block)(self, images)
     return _layers.classify(_layers.global_average_pool(images), self.num_classes)
 
   def _block(
@@ -96,6 +102,7 @@ class WideResNet(nn.Module):
     widen_factor: channels of the three stages are 16, 32 and 64 times this.
     norm: 'batch', 'group' or 'none'.
     width_multiplier: scales all numbers of channels, also the 16 of the first convolution.
+    remat: whether gradients keep only what enters each block, and compute the rest again.
     axis_name: mapped axis over which batch statistics are synchronised, or None.
 
   References:
@@ -107,6 +114,7 @@ class WideResNet(nn.Module):
   widen_factor: int
   norm: str = 'batch'
   width_multiplier: float = 1.0
+  remat: bool = False
   axis_name: str | None = None
 
   @nn.compact
@@ -120,16 +128,25 @@ class WideResNet(nn.Module):
     images = conv(_layers.scale_width(16, self.width_multiplier), 3)(images)
     for stage in range(3):
       width = _layers.scale_width(16 * 2**stage * self.widen_factor, self.width_multiplier)
-      for block in range((self.depth - 4) // 6):
-        strides = 2 if stage > 0 and block == 0 else 1
-        active = nn.relu(normalize(images))
-        outputs = nn.relu(normalize(conv(width, 3, strides)(active)))
-        outputs = conv(width, 3)(outputs)
-        if outputs.shape != images.shape:
-          images = conv(width, 1, strides)(active)
-        images = outputs + images
+      for number in range((self.depth - 4) // 6):
+        strides = 2 if stage > 0 and number == 0 else 1
+        block = functools.partial(
+          WideResNet._block, width=width, strides=strides, conv=conv, normalize=normalize
+        )
+        images = (nn.remat(block) if self.remat else block)(self, images)
     images = nn.relu(normalize(images))
     return _layers.classify(_layers.global_average_pool(images), self.num_classes)
+
+  def _block(
+    self, images: types.Array, width: int, strides: int, conv: Callable, normalize: Callable
+  ) -> types.Array:
+    """One pre-activation block of the given width and stride."""
+    active = nn.relu(normalize(images))
+    outputs = nn.relu(normalize(conv(width, 3, strides)(active)))
+    outputs = conv(width, 3)(outputs)
+    if outputs.shape != images.shape:
+      images = conv(width, 1, strides)(active)
+    return outputs + images
 
 
 def _pad_channels(images: types.Array, channels: int) -> types.Array:

@@ -2,18 +2,19 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from dalign_jax import errors, types
 from dalign_jax.models import _layers
 
 
 class ViT(nn.Module):
-  """A vision transformer: pre-norm blocks over image patches, mean pooling.
+  """A vision transformer: pre-norm blocks over image patches, then mean pooling or a class token.
 
   It has no batch statistics.
 
-  Deviation: the mean over patches in place of a class token; no dropout; all linear layers start
-  LeCun-normal.
+  Deviation: the mean over patches in place of a class token, unless `class_token`; no dropout; all
+  linear layers start LeCun-normal.
 
   Attributes:
     num_classes: number of classes C.
@@ -21,6 +22,8 @@ class ViT(nn.Module):
     width: number D of features of a patch.
     depth: number of blocks.
     num_heads: number of attention heads; divides `width`.
+    class_token: whether a learned token goes before the patches, whose last state are the features.
+    remat: whether gradients keep only what enters each block, and compute the rest again.
     axis_name: unused, there are no batch statistics to synchronise.
 
   References:
@@ -34,6 +37,8 @@ class ViT(nn.Module):
   width: int = 192
   depth: int = 12
   num_heads: int = 3
+  class_token: bool = False
+  remat: bool = False
   axis_name: str | None = None
 
   @nn.compact
@@ -50,12 +55,16 @@ class ViT(nn.Module):
     tokens = images.reshape(batch, rows, patch, columns, patch, channels).swapaxes(2, 3)
     tokens = tokens.reshape(batch, rows * columns, patch * patch * channels)
     tokens = nn.Dense(self.width, name='patch_embedding')(tokens)
-    tokens += self.param(
-      'position_embedding', nn.initializers.normal(0.02), (1, rows * columns, self.width)
-    )
-    for _ in range(self.depth):
-      tokens = _Block(self.num_heads)(tokens)
-    features = nn.LayerNorm(epsilon=1e-6)(tokens).mean(1)
+    small = nn.initializers.normal(0.02)
+    if self.class_token:
+      first = self.param('class_token', small, (1, 1, self.width)).astype(tokens.dtype)
+      tokens = jnp.concatenate([jnp.broadcast_to(first, (batch, 1, self.width)), tokens], axis=1)
+    tokens += self.param('position_embedding', small, (1, tokens.shape[1], self.width))
+    block = nn.remat(_Block) if self.remat else _Block
+    for number in range(self.depth):
+      tokens = block(self.num_heads, name=f'_Block_{number}')(tokens)
+    tokens = nn.LayerNorm(epsilon=1e-6)(tokens)
+    features = tokens[:, 0] if self.class_token else tokens.mean(1)
     return _layers.classify(features, self.num_classes)
 
 

@@ -34,8 +34,9 @@ class Whitening(nn.Module):
     mean = self.variable('batch_stats', 'mean', lambda: jnp.zeros(channels))
     width = kernel.value.shape[-1]
     bias = self.param('bias', nn.initializers.zeros, (width,))
-    centred = images - mean.value[None, None, None]
-    response = _convolution.convolution(centred, kernel.value, (1, 1), 'VALID')
+    centred = (images - mean.value[None, None, None]).astype(images.dtype)
+    whitener = kernel.value.astype(images.dtype)
+    response = _convolution.convolution(centred, whitener, (1, 1), 'VALID')
     return response + bias[None, None, None]
 
 
