@@ -25,7 +25,7 @@ _STREAM = dataclasses.fields(settings_lib.Stream)
 _SETTINGS = dataclasses.fields(settings_lib.Settings)
 _SEARCH = dataclasses.fields(settings_lib.Search)
 _OF_SEARCH = [f for f in _REQUEST if f.name in ('checkpoint', 'item', 'data', 'held_out', 'keys')]
-_PLACES = ('checkpoint', 'data', 'held_out', 'ids', 'id_column', 'model', 'keys')
+_PLACES = ('checkpoint', 'data', 'held_out', 'ids', 'id_column', 'model', 'pretrained', 'keys')
 _OF_REPLAY = ('data_dir', 'num_devices', 'compilation_cache_dir')
 
 
@@ -176,6 +176,7 @@ def _define_verify() -> None:
   flags.DEFINE_list('ids', [], 'The file of the request, or the files.')
   flags.DEFINE_string('id_column', '', 'Column of the ids in it; empty: id.')
   flags.DEFINE_string('model', '', 'MODULE:FUNCTION of the network, where it is your own.')
+  _define_path('pretrained', '', 'Weights that the model was fine-tuned from, if any.')
   _define_path(
     'keys', '', 'Private folder of the record, which also says where things were; or its key alone.'
   )

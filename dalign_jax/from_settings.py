@@ -11,7 +11,16 @@ from typing import Any
 import jax
 
 from dalign_jax import data as data_lib
-from dalign_jax import errors, methods, models, parallel, precision, trainable, types
+from dalign_jax import (
+  errors,
+  methods,
+  models,
+  parallel,
+  precision,
+  pretrained,
+  trainable,
+  types,
+)
 from dalign_jax import settings as settings_lib
 from dalign_jax.store import progress
 
@@ -47,6 +56,8 @@ def network(
   """
   with errors.blame('model'):
     apply_fn, init_fn = _network(settings, image_shape, num_classes)
+  if settings.pretrained:
+    init_fn = _start(settings, init_fn, image_shape)
   return precision.computing_in(apply_fn, settings.compute_dtype), init_fn
 
 
@@ -57,16 +68,33 @@ def _network(settings, image_shape, num_classes):
         'is for networks of the library; use jax.checkpoint in your own', argument='remat'
       )
     return _own_network(settings.model)(num_classes=num_classes, image_shape=image_shape)
+  mean, std = pretrained.STATISTICS[settings.input_statistics]
   return models.build(
     settings.model,
     num_classes=num_classes,
     image_shape=image_shape,
+    mean=mean,
+    std=std,
     norm=settings.norm,
     width_multiplier=settings.width_multiplier,
     stem=settings.stem,
     remat=settings.remat,
     axis_name=parallel.AXIS,
   )
+
+
+def _start(settings, init_fn, image_shape) -> pretrained.Init:
+  with errors.blame('pretrained'):
+    start = pretrained.start(init_fn, settings.pretrained, image_shape)
+  if start.fitted.layout and settings.input_statistics == 'centred':
+    raise errors.InputError(
+      f'{settings.pretrained} is a {start.fitted.layout.name}: say how its pixels were normalised, '
+      'imagenet (torchvision, DeiT, ResNets of timm) or half (most transformers of timm)',
+      argument='input_statistics',
+    )
+  for note in (f'pretrained: {settings.pretrained}', *start.notes):
+    progress.say(f'  {note}')
+  return start
 
 
 def _own_network(name):

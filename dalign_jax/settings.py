@@ -153,10 +153,24 @@ class Settings:
     section='Network',
     valid=valid_lib.OneOf(('cifar', 'imagenet')),
   )
+  pretrained: str = problem_setting(
+    '',
+    'Weights that originals and golds start from: of this library, or of timm or torchvision in '
+    'safetensors; empty: none.',
+    section='Network',
+    valid=valid_lib.LOCAL_PATH,
+  )
+  input_statistics: str = problem_setting(
+    'centred',
+    'Mean and standard deviation by which pixels are normalised: centred (0.5, 0.25), half (0.5, '
+    '0.5) or imagenet (of its channels).',
+    section='Network',
+    valid=valid_lib.OneOf(('centred', 'half', 'imagenet')),
+  )
   compute_dtype: str = problem_setting(
     'float32',
-    'Type in which networks compute: float32 or bfloat16; parameters, statistics and losses stay in '
-    'float32.',
+    'Type in which networks compute: float32 or bfloat16; parameters, statistics and losses stay '
+    'in float32.',
     section='Network',
     valid=valid_lib.OneOf(('float32', 'bfloat16')),
   )

@@ -14,7 +14,7 @@ RANKS = (
   {'dalign_jax.types', 'digests', 'settings', 'seeds'},
   {'losses', 'metrics', 'data', 'models', 'optim', 'parallel', 'checkpoints'}
   | {'adapters', 'adversarial', 'depth', 'foreign'},
-  {'augmentation', 'fresh', 'precision', 'recipe_optim', 'salient_sgd', 'trainable'},
+  {'augmentation', 'fresh', 'precision', 'pretrained', 'recipe_optim', 'salient_sgd', 'trainable'},
   {'training'},
   {'prediction'},
   {'evaluation', 'importance', 'objectives', 'recovery', 'refined', 'watching'}

@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 
 from dalign_jax import augmentation as augmentation_lib
-from dalign_jax import command, errors, hparams, methods, valid
+from dalign_jax import command, errors, hparams, methods, precision, pretrained, valid
 from dalign_jax.models import _layers, _resnet
 from experiments import config, run
 from experiments.benchmarks import bad_values
@@ -62,6 +62,8 @@ def test_defaults_are_valid_and_numbers_have_a_range():
     ('augmentation', augmentation_lib.AUGMENTATIONS),
     ('norm', _layers.NORMS),
     ('stem', _resnet.STEMS),
+    ('input_statistics', pretrained.STATISTICS),
+    ('compute_dtype', precision.DTYPES),
   ],
 )
 def test_choices_are_those_of_the_library(name, table):

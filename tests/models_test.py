@@ -26,6 +26,9 @@ NUM_PARAMS = {
   'vgg16': 14_724_042,  # kuangliu/pytorch-cifar: 14,728,266 with 4,224 biases of convolutions
   'fast_cnn': 1_971_362,  # the paper: 1.97 M
   'fast_cnn_small': 756_066,
+  'vit_tiny16': 5_489_482,  # timm: 5,717,416 with 197 positions and 1000 classes
+  'vit_small16': 21_595_786,  # likewise 22,050,664
+  'vit_base16': 85_658_890,  # likewise 86,567,656
   'vit_tiny': 5_362_378,  # DeiT-Ti with patch 4: 5,362,762 with 2 * 192 for the class token
 }
 
@@ -73,6 +76,8 @@ def test_parameter_counts_from_their_formulas():
 @pytest.mark.parametrize('image_shape', [(28, 28, 1), (32, 32, 3), (64, 64, 3)])
 @pytest.mark.parametrize('name', models.MODELS)
 def test_output_shapes(name, image_shape):
+  if name.endswith('16') and image_shape[0] % 16:
+    image_shape = (32, 16, 1)
   apply_fn, _ = models.build(name, num_classes=7, image_shape=image_shape, axis_name=None)
   state = types.ModelState(*_state_shapes(name, image_shape))
   images = jax.ShapeDtypeStruct((5, *image_shape), jnp.float32)

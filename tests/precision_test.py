@@ -80,7 +80,7 @@ def test_equal_networks_are_one_and_what_cannot_be_meant_is_refused():
   assert precision.computing_in(tiny.apply_fn, 'bfloat16') == precision.computing_in(
     tiny.apply_fn, 'bfloat16'
   )
-  with pytest.raises(errors.InputError, match='compute_dtype must be one of .*float16'):
+  with pytest.raises(errors.InputError, match=r'compute_dtype must be one of .*float16'):
     precision.computing_in(tiny.apply_fn, 'float16')
   network = precision.computing_in(tiny.apply_fn, 'bfloat16')  # its statistics are float32 arrays
   with pytest.raises(errors.InputError, match='computes its features in float32, not in bfloat16'):
@@ -133,7 +133,7 @@ def test_remat_is_refused_where_there_are_no_blocks():
   with pytest.raises(errors.InputError, match='this CNN has no option remat'):
     models.build('cnn', num_classes=2, image_shape=SHAPE, remat=True)
   own = settings_lib.Settings(model='tests.own:build', remat=True)
-  with pytest.raises(errors.InputError, match='use jax.checkpoint in your own') as raised:
+  with pytest.raises(errors.InputError, match=r'use jax\.checkpoint in your own') as raised:
     from_settings.network(own, SHAPE, 2)
   assert raised.value.argument == 'remat'
 

@@ -5,7 +5,7 @@ import dataclasses
 import datetime
 import platform
 
-from dalign_jax import methods
+from dalign_jax import methods, pretrained
 from dalign_jax import settings as settings_lib
 from dalign_jax.deletion import (
   commitments,
@@ -122,7 +122,11 @@ def configuration(basis, request, key: bytes) -> dict:
     'compare_gold': request.compare_gold,
     'accept': list(request.accept),
     'classes': {'count': len(names), 'commitment': commitments.of_json(key, 'classes', names)},
-    'settings': {**settings, 'dataset': kind_of_data(basis.config.dataset)},
+    'settings': {
+      **settings,
+      'dataset': kind_of_data(basis.config.dataset),
+      'pretrained': pretrained.digest_of(basis.init_fn),
+    },
   }
 
 

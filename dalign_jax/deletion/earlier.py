@@ -35,6 +35,7 @@ def configuration(
   if record['format'] == 1 and trusts_records:
     places = {'data': settings['dataset'], 'held_out': record['configuration']['held_out']}
   settings['dataset'] = place_of('data', settings['dataset'], request.data, places)
+  settings['pretrained'] = pretrained_at(settings['pretrained'], config.pretrained, places)
   said = record['configuration']['held_out']
   held_out = place_of('held_out', said, request.held_out, places)
   return dataclasses.replace(config, **settings), held_out
@@ -61,6 +62,27 @@ def place_of(name: str, said: str, given: str, places: dict) -> str:
     return said
   raise errors.InputError(
     f'say where they are: the record says {said!r}, and no record is obeyed', argument=name
+  )
+
+
+def pretrained_at(said: str, given: str, places: dict) -> str:
+  """Where the pretrained weights of a model are, by what was given or by the private folder.
+
+  Args:
+    said: by the record: a digest of the weights, empty where there are none.
+    given: by whoever asks.
+    places: of `record_keys.places`.
+
+  Raises:
+    errors.InputError: if nobody says it.
+  """
+  found = given or places.get('pretrained')
+  if not said:
+    return ''
+  if isinstance(found, str) and found:
+    return found
+  raise errors.InputError(
+    'say where the weights are that the model was fine-tuned from', argument='pretrained'
   )
 
 

@@ -3,7 +3,7 @@
 import pathlib
 from typing import Any, NamedTuple
 
-from dalign_jax import checkpoints, digests, errors, foreign, locate, types
+from dalign_jax import checkpoints, digests, errors, foreign, locate, pretrained, types
 from dalign_jax.store import progress
 
 WRITTEN = {  # names of a model in --out, in the form that it came in
@@ -64,6 +64,13 @@ def take(
     progress.say(f'  {fitted.note}')
     taken = Taken(fitted.model, found, found.form, fitted)
   return _as_first(taken, template, record) if record else taken
+
+
+def as_pretrained(taken: Taken, init_fn) -> Taken:
+  """A model of this library, with the names that its pretrained weights had, if it has any."""
+  if taken.form or not isinstance(init_fn, pretrained.Init):
+    return taken
+  return taken._replace(form=init_fn.form, fitted=init_fn.fitted)
 
 
 def write(folder: pathlib.Path, taken: Taken, model: types.ModelState) -> None:

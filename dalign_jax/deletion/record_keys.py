@@ -145,6 +145,7 @@ def write_places(
     'held_out': basis.held_out,
     'data_dir': basis.config.data_dir,
     'model': basis.config.model,
+    'pretrained': basis.config.pretrained,
     'ids': [str(pathlib.Path(p).expanduser().absolute()) for p in paths or (request.ids,)],
     'id_column': request.id_column,
     'class_names': list(basis.class_names),

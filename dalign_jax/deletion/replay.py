@@ -45,8 +45,8 @@ def verify(
 
   Args:
     path: of the record, or its folder.
-    places: what whoever verifies names: `checkpoint`, `data`, `held_out`, `ids`, `model`, `keys`;
-      what is empty is taken from the private folder `keys`, and never from the record.
+    places: what whoever verifies names: `checkpoint`, `data`, `held_out`, `ids`, `model`,
+      `pretrained`, `keys`; what is empty is taken from the private folder `keys`, and never from the record.
     settings: of the configuration that differ now, such as `data_dir`.
     replay: repeat the request; this needs the forgotten samples and the model before it.
     public_keys: keys that must have signed.
@@ -82,6 +82,9 @@ def _replay(folder, record, config, places, may_differ) -> list[str]:
   """Carries the request out again; the fields in which it differs, and may."""
   _check_network(config, places)
   keys, kept = _private(record, places)
+  given = places.get('pretrained') or ''
+  start = earlier.pretrained_at(config.pretrained, given, kept)
+  config = dataclasses.replace(config, pretrained=start)
   request = _request(record, places, kept)
   basis = starting_point.read(request, config, keys, trusts_records=False)
   _check_before(basis, record)

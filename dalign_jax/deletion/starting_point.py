@@ -81,6 +81,7 @@ def read(
     template = init_fn(seeds.stream(0, 'template'))
     record = chain[-1] if chain else None
     taken = model_source.take(located, template, request.item, record)
+    taken = model_source.as_pretrained(taken, init_fn)
   if chain and model_folder.digest(taken.model) != chain[-1]['model']['after']:
     raise errors.InputError(
       f'the model in {folder} is not the one that its record speaks of', argument='checkpoint'

@@ -109,6 +109,16 @@ def _copies(found) -> list[str]:
   return lines
 
 
+def _pretrained(found) -> list[str]:
+  if not found.get('configuration', {}).get('settings', {}).get('pretrained'):
+    return []
+  return [
+    'The model was fine-tuned from pretrained weights. If the samples were among the data of the '
+    'pretraining, what was learned of them there is still in the model: nothing here looks for it, '
+    'and retraining starts from the same weights.'
+  ]
+
+
 def _limits(found) -> list[str]:
   kept = (found.get('copies') or {}).get('kept')
   if _exact(found) and kept:
@@ -134,6 +144,7 @@ def _limits(found) -> list[str]:
     )
   return [
     first,
+    *_pretrained(found),
     'The samples themselves, copies of them, and every earlier checkpoint still hold what was to '
     'be forgotten, until they are deleted as well.',
     'This record names the ids of the forgotten samples and holds nothing else of them.'

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from dalign_jax import checkpoints, errors, locate
+from dalign_jax.foreign import _layouts
 
 Path = tuple[str, ...]
 
@@ -16,14 +17,17 @@ class Stored(NamedTuple):
   """The arrays of a checkpoint.
 
   Attributes:
-    arrays: by their path in the tree; one part where a form has flat names.
+    arrays: by their path in the tree; one part where a form has flat names. Those of a PyTorch
+      model are under our paths, as our axes lie.
     form: `orbax`, `msgpack`, `safetensors` or `npz`.
     place: where they are.
+    layout: of the PyTorch model that they were, None where they were of none.
   """
 
   arrays: dict[Path, np.ndarray]
   form: str
   place: pathlib.Path
+  layout: _layouts.Layout | None = None
 
 
 def read(found: locate.Checkpoint) -> Stored:
@@ -44,7 +48,11 @@ def read(found: locate.Checkpoint) -> Stored:
     raise errors.InputError(
       f'{found.path} cannot be read as {found.form}: {reason[-160:]}'
     ) from error
-  return Stored(_flat(tree), found.form, found.path)
+  arrays = _flat(tree)
+  names = {'/'.join(path): array for path, array in arrays.items()}
+  with errors.blame(str(found.path)):
+    layout = _layouts.recognise(names)
+  return Stored(layout.ours(names) if layout else arrays, found.form, found.path, layout)
 
 
 def write(path: pathlib.Path, stored: Mapping[Path, np.ndarray], form: str) -> None:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from dalign_jax import errors, types
-from dalign_jax.foreign import _files
+from dalign_jax.foreign import _files, _layouts
 
 _OPTIMIZER = {'opt_state', 'optimizer', 'opt', 'mu', 'nu', 'trace', 'momentum', 'grads', 'slots'}
 _SEPARATORS = re.compile(r'[\[\]\'"./]+')
@@ -22,15 +22,18 @@ class Fitted(NamedTuple):
     model: on the host.
     paths: of the checkpoint, in the order of the model's leaves.
     note: from where in the checkpoint it was taken, and how many arrays were left out.
+    layout: of the PyTorch model that it was, None where it was of none.
   """
 
   model: types.ModelState
   paths: tuple[_files.Path, ...]
   note: str
+  layout: _layouts.Layout | None = None
 
   def arrays_of(self, model: types.ModelState) -> dict[_files.Path, np.ndarray]:
     """The arrays of a model under the names that the checkpoint has for them."""
-    return dict(zip(self.paths, map(np.asarray, jax.tree.leaves(model)), strict=True))
+    arrays = dict(zip(self.paths, map(np.asarray, jax.tree.leaves(model)), strict=True))
+    return self.layout.theirs(arrays) if self.layout else arrays
 
 
 def fit(stored: _files.Stored, template: types.ModelState, item: str = '') -> Fitted:
@@ -71,11 +74,11 @@ def fit(stored: _files.Stored, template: types.ModelState, item: str = '') -> Fi
     leaves = [stored.arrays[by_name[name]] for name in names]
     trees.append(jax.tree.unflatten(jax.tree.structure(tree), leaves))
   left = len(stored.arrays) - len(paths)
-  where = root.rstrip('/') or 'the whole checkpoint'
+  where = stored.layout.name if stored.layout else root.rstrip('/') or 'the whole checkpoint'
   note = (
     f'{where}; {left} other arrays, such as an optimizer state, are left out' if left else where
   )
-  return Fitted(types.ModelState(*trees), tuple(paths), note)
+  return Fitted(types.ModelState(*trees), tuple(paths), note, stored.layout)
 
 
 def _canonical(path: Iterable[str]) -> str:

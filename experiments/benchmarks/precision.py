@@ -1,8 +1,8 @@
 """What bfloat16 changes in originals, golds and unlearned models, against the noise between seeds.
 
-Every seed trains an original, a gold and an unlearned model on scikit-learn's digits, in float32 and
-again with `compute_dtype='bfloat16'` from equal keys. A metric's gap is the mean absolute difference
-of the two; its floor is the same between models of two seeds, both in float32.
+Every seed trains an original, a gold and an unlearned model on scikit-learn's digits, in float32
+and again with `compute_dtype='bfloat16'` from equal keys. A metric's gap is the mean absolute
+difference of the two; its floor is the same between models of two seeds, both in float32.
 
 python -m experiments.benchmarks.precision
 """

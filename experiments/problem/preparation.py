@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from dalign_jax import data as data_lib
-from dalign_jax import digests, errors, from_settings, parallel, seeds, types
+from dalign_jax import digests, errors, from_settings, parallel, pretrained, seeds, types
 from dalign_jax.store import files, hashing, model_folder, problem_folder, progress
 from experiments import config as config_lib
 from experiments.problem import folders, sets
@@ -197,4 +197,6 @@ def identity(job: Job) -> dict:
   }
   if ':' in job.config.model:
     identity['network_hash'] = hashing.of_module(job.config.model.partition(':')[0])
+  if job.config.pretrained:
+    identity['pretrained_hash'] = pretrained.digest_of(job.init_fn)
   return json.loads(json.dumps(identity))

@@ -46,6 +46,10 @@ _ORACLE = (
   'An oracle knows which forget images gold gets right: it shows what could be reached, is no '
   'method, and is not ranked'
 )
+_PRETRAINED = (
+  'Originals and golds were fine-tuned from the same pretrained weights. The data of the pretraining '
+  'may hold forgotten samples: gold then knows of them too, and no column shows that.'
+)
 _RANKS = 'Ranks have no error rate: what can be told apart is said in the headline.'
 
 Section = tuple[str, list[list[str]], str]  # title, table, words
@@ -177,6 +181,7 @@ def _facts(job, rows) -> list[str]:
   return [
     f'Sets: {sizes}. Recipe: {job.recipe}.',
     *(f'{note}.' for note in job.notes),
+    *([_PRETRAINED] if job.config.pretrained else []),
     f'DA keeps {job.config.da_energy:.0%} of the spectrum: rank {ranks[1]:.0f} for gold, '
     f'{ranks[0]:.0f} for the original. Attack: chance is 0.5; 95 % of identical distributions '
     f'at these sizes stay within {gold.values.get("attack_floor", 0.5):.3f} of it.',
