@@ -46,7 +46,8 @@ def verify(
   Args:
     path: of the record, or its folder.
     places: what whoever verifies names: `checkpoint`, `data`, `held_out`, `ids`, `model`,
-      `pretrained`, `keys`; what is empty is taken from the private folder `keys`, and never from the record.
+      `pretrained`, `keys`; what is empty is taken from the private folder `keys`, and never from
+      the record.
     settings: of the configuration that differ now, such as `data_dir`.
     replay: repeat the request; this needs the forgotten samples and the model before it.
     public_keys: keys that must have signed.

@@ -47,8 +47,8 @@ _ORACLE = (
   'method, and is not ranked'
 )
 _PRETRAINED = (
-  'Originals and golds were fine-tuned from the same pretrained weights. The data of the pretraining '
-  'may hold forgotten samples: gold then knows of them too, and no column shows that.'
+  'Originals and golds were fine-tuned from the same pretrained weights. The data of the '
+  'pretraining may hold forgotten samples: gold then knows of them too, and no column shows that.'
 )
 _RANKS = 'Ranks have no error rate: what can be told apart is said in the headline.'
 

@@ -1,0 +1,235 @@
+"""Pretrained weights in the layouts of PyTorch libraries; `torch_layouts_test` has the modules."""
+
+import dataclasses
+import json
+
+import chex
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+from safetensors import numpy as safetensors
+
+from dalign_jax import (
+  checkpoints,
+  errors,
+  foreign,
+  from_settings,
+  locate,
+  models,
+  pretrained,
+  training,
+)
+from dalign_jax import settings as settings_lib
+from dalign_jax.deletion import carry_out, verdict
+from dalign_jax.training import _feeding
+from experiments import config as config_lib
+from experiments import stages
+from experiments.problem import folders, preparation
+from tests import deletion_test
+
+SIDE, CLASSES, WIDTH, DEPTH = 32, 3, 192, 12
+SHAPE = (SIDE, SIDE, 3)
+
+
+def transformer(classes=5, patches=9, seed=0) -> dict[str, np.ndarray]:
+  """Arrays as timm's vit_tiny_patch16_224 has them, for fewer patches."""
+  rng = np.random.default_rng(seed)
+  draw = lambda *shape: (0.05 * rng.standard_normal(shape)).astype(np.float32)
+  norm = lambda name: {f'{name}.weight': 1 + draw(WIDTH), f'{name}.bias': draw(WIDTH)}
+  dense = lambda name, n, m: {f'{name}.weight': draw(m, n), f'{name}.bias': draw(m)}
+  arrays = {
+    'cls_token': draw(1, 1, WIDTH),
+    'pos_embed': draw(1, patches + 1, WIDTH),
+    'patch_embed.proj.weight': draw(WIDTH, 3, 16, 16),
+    'patch_embed.proj.bias': draw(WIDTH),
+    **norm('norm'),
+    **dense('head', WIDTH, classes),
+  }
+  for n in range(DEPTH):
+    block = f'blocks.{n}'
+    arrays |= norm(f'{block}.norm1') | norm(f'{block}.norm2')
+    arrays |= dense(f'{block}.attn.qkv', WIDTH, 3 * WIDTH)
+    arrays |= dense(f'{block}.attn.proj', WIDTH, WIDTH)
+    arrays |= dense(f'{block}.mlp.fc1', WIDTH, 4 * WIDTH)
+    arrays |= dense(f'{block}.mlp.fc2', 4 * WIDTH, WIDTH)
+  return arrays
+
+
+def _file(tmp_path, arrays):
+  safetensors.save_file(arrays, str(tmp_path / 'vit.safetensors'))
+  return str(tmp_path / 'vit.safetensors')
+
+
+def _init_fn(classes=CLASSES):
+  return models.build('vit_tiny16', num_classes=classes, image_shape=SHAPE)[1]
+
+
+def test_what_was_understood_is_said_and_the_rest_is_kept_to_the_bit(tmp_path):
+  arrays = transformer()
+  start = pretrained.start(_init_fn(), _file(tmp_path, arrays), SHAPE)
+  assert start.notes == (
+    'vision transformer of timm',
+    'a new head for 3 classes; that for 5 is left out',
+    'position embeddings of 3 x 3 patches, interpolated to 2 x 2',
+  )
+  first, again, other = (start(jax.random.key(seed)).params for seed in (0, 0, 1))
+  chex.assert_trees_all_equal(first, again)
+  assert np.any(first['head']['kernel'] != other['head']['kernel'])
+  chex.assert_trees_all_equal({**first, 'head': 0}, {**other, 'head': 0})
+  block = first['_Block_7']
+  for number, name in enumerate(('query', 'key', 'value')):
+    theirs = arrays['blocks.7.attn.qkv.weight'][number * WIDTH : (number + 1) * WIDTH]
+    np.testing.assert_array_equal(block[name]['kernel'], theirs.T)
+  back = start.fitted.arrays_of(start.model)
+  for (name,), array in back.items():
+    if name not in ('head.weight', 'head.bias', 'pos_embed'):
+      np.testing.assert_array_equal(array, arrays[name])
+  assert {name for (name,) in back} == arrays.keys()
+
+
+def test_a_head_of_as_many_classes_stays_and_half_precision_is_said(tmp_path):
+  arrays = {name: x.astype(np.float16) for name, x in transformer(CLASSES, 4).items()}
+  start = pretrained.start(_init_fn(), _file(tmp_path, arrays), SHAPE)
+  assert start.notes == ('vision transformer of timm', 'half precision, taken as float32')
+  head = start(jax.random.key(0)).params['head']['kernel']
+  np.testing.assert_array_equal(head, arrays['head.weight'].T.astype(np.float32))
+  del arrays['head.weight'], arrays['head.bias']
+  start = pretrained.start(_init_fn(), _file(tmp_path, arrays), SHAPE)
+  assert start.notes[-1] == 'a new head for 3 classes; the file has none'
+  assert ('head.weight',) in start.fitted.arrays_of(start.model)
+
+
+def _without(arrays, name):
+  return {n: x for n, x in arrays.items() if n != name}
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (
+      lambda a: {**a, 'blocks.0.ls1.gamma': np.ones(WIDTH, np.float32)},
+      r'1 arrays that are not known of one, such as blocks\.0\.ls1\.gamma \[192\]',
+    ),
+    (
+      lambda a: {**a, 'blocks.3.attn.proj.weight': np.ones((WIDTH, 5), np.float32)},
+      r'_Block_3/out/kernel is float32\[5, 192\] there, but float32\[192, 192\] in the model',
+    ),
+    (
+      lambda a: {**a, 'blocks.0.attn.qkv.weight': np.ones((7, WIDTH), np.float32)},
+      r'blocks\.0\.attn\.qkv\.weight must have 2 axes, the first a multiple of 3; it is \[7, 192\]',
+    ),
+    (
+      lambda a: {**a, 'patch_embed.proj.weight': np.ones((WIDTH, 1, 16, 16), np.float32)},
+      r'patch_embedding/kernel is float32\[256, 192\] there, but float32\[768, 192\]',
+    ),
+    (
+      lambda a: {**a, 'pos_embed': np.ones((1, 8, WIDTH), np.float32)},
+      r'position_embedding \[1, 8, 192\] has no square grid of patches to interpolate to 2 x 2',
+    ),
+    (lambda a: _without(a, 'norm.bias'), r'LayerNorm_0/bias is missing there'),
+  ],
+)
+def test_what_does_not_fit_is_refused_with_shapes(change, message, tmp_path):
+  path = _file(tmp_path, change(transformer()))
+  with pytest.raises(errors.InputError, match=message):
+    pretrained.start(_init_fn(), path, SHAPE)
+
+
+def test_statistics_of_the_pixels_must_be_said(tmp_path):
+  settings = settings_lib.Settings(
+    model='vit_tiny16', pretrained=_file(tmp_path, transformer()), cache_dir=''
+  )
+  with pytest.raises(errors.InputError, match=r'say how its pixels were normalised') as raised:
+    from_settings.network(settings, SHAPE, CLASSES)
+  assert raised.value.argument == 'input_statistics'
+  missing = dataclasses.replace(settings, pretrained=str(tmp_path / 'no.safetensors'))
+  with pytest.raises(errors.InputError, match=r'pretrained: there is no file') as raised:
+    from_settings.network(missing, SHAPE, CLASSES)
+  half = dataclasses.replace(settings, input_statistics='half')
+  assert isinstance(from_settings.network(half, SHAPE, CLASSES)[1], pretrained.Init)
+
+
+def _photos(folder, count=24):
+  """A folder for each class, of pictures in a colour of its own, with noise."""
+  rng = np.random.default_rng(0)
+  for label in range(CLASSES):
+    (folder / f'class_{label}').mkdir(parents=True)
+    for number in range(count):
+      pixels = rng.integers(0, 120, SHAPE, np.uint8)
+      pixels[..., label] += 100
+      PIL.Image.fromarray(pixels).save(folder / f'class_{label}' / f'{number:03}.png')
+
+
+@pytest.mark.slow
+def test_a_transformer_from_a_file_is_fine_tuned_forgets_ten_images_and_is_written_back(
+  tmp_path, monkeypatch
+):
+  """The example of docs/pretrained.md, at small size."""
+  monkeypatch.setattr(_feeding, '_chosen', ['no'])  # what a command does with --data_on_device=no
+  arrays = transformer()
+  _photos(tmp_path / 'photos')
+  config = config_lib.Config(
+    dataset=f'folder:{tmp_path}/photos',
+    workdir=str(tmp_path),
+    problem='photos',
+    model='vit_tiny16',
+    pretrained=_file(tmp_path, arrays),
+    input_statistics='half',
+    data_on_device='no',
+    forget='random:10',
+    optimizer='adamw',
+    learning_rate=1e-3,
+    num_epochs=2,
+    batch_size=16,
+    num_devices=1,
+    cache_dir='',
+    compilation_cache_dir='',
+    stages=('prepare', 'train_original'),
+  )
+  stages.run(config)
+  folder = folders.problem_folder(config)
+  job = preparation.prepare(config, folder)
+  identity = json.loads((folder / 'problem.json').read_text(encoding='utf-8'))['identity']
+  assert identity['pretrained_hash'] == job.init_fn.digest
+  assert isinstance(training.put_data({'train': job.training_set}), training.HostData)
+  original = checkpoints.restore(folder / 'original' / 'seed_0' / 'model')[0]
+  start = job.init_fn(jax.random.key(0))
+  moved = np.linalg.norm(
+    original.params['_Block_0']['out']['kernel'] - start.params['_Block_0']['out']['kernel']
+  )
+  assert 0 < moved < 0.5 * np.linalg.norm(start.params['_Block_0']['out']['kernel'])
+  ids = job.sets['forget'].ids[:10]
+  (tmp_path / 'request.txt').write_text('\n'.join(ids), encoding='utf-8')
+  request = settings_lib.Request(
+    checkpoint=str(folder / 'original' / 'seed_0'),
+    ids=str(tmp_path / 'request.txt'),
+    out=str(tmp_path / 'out'),
+    method='muda',
+    hparam=('muda.rounds=1', 'muda.batch_size=16'),
+    verdict='quick',
+    accept=verdict.ACCEPTABLE,
+  )
+  shared = settings_lib.Settings(
+    lora_rank=2,
+    data_on_device='no',
+    num_devices=1,
+    cache_dir='',
+    compilation_cache_dir='',
+  )
+  record = carry_out.forget(request, shared)
+  assert record['configuration']['settings']['pretrained'] == job.init_fn.digest
+  assert str(tmp_path) not in json.dumps(record)
+  assert any('fine-tuned from pretrained weights' in line for line in record['summary'])
+  back = safetensors.load_file(str(tmp_path / 'out' / 'model.safetensors'))
+  assert back.keys() == arrays.keys()
+  assert back['head.weight'].shape == (CLASSES, WIDTH)
+  before = foreign.fit(foreign.read(locate.find(tmp_path / 'out' / 'model.safetensors')), original)
+  change = before.model.params['_Block_0']['query']['kernel'] - np.asarray(
+    original.params['_Block_0']['query']['kernel']
+  )
+  assert np.linalg.matrix_rank(change, tol=1e-5) <= 2
+  deletion_test.verify(tmp_path / 'out')
+  safetensors.save_file({**arrays, 'norm.bias': arrays['norm.bias'] + 1}, config.pretrained)
+  with pytest.raises(errors.InputError, match=r'holds another problem \(pretrained_hash: '):
+    stages.run(config)
