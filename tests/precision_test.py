@@ -9,7 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dalign_jax import checkpoints, errors, from_settings, models, precision
+from dalign_jax import (
+  checkpoints,
+  depth,
+  errors,
+  from_settings,
+  layer_inputs,
+  models,
+  precision,
+  types,
+)
 from dalign_jax import settings as settings_lib
 from experiments import config as config_lib
 from experiments import stages
@@ -127,6 +136,24 @@ def test_remat_keeps_less_for_the_gradient():
     return sum(x.size for x in found) - sum(x.size for x in jax.tree.leaves(params))
 
   assert kept(True) < kept(False) / 5
+
+
+def test_layers_are_found_through_casts_and_checkpoints():
+  def found(remat, dtype):
+    network, init_fn = models.build(
+      'resnet8', num_classes=5, image_shape=SHAPE, width_multiplier=0.25, remat=remat
+    )
+    network, state = precision.computing_in(network, dtype), init_fn(KEY)
+    dataset = types.Dataset(
+      np.zeros((2, *SHAPE), np.uint8), np.zeros(2, np.int32), np.array(['a', 'b'])
+    )
+    moments = layer_inputs.second_moments(network, state, dataset, devices=jax.devices()[:1])
+    return depth.layers(network, state, SHAPE), [m is not None for m in moments]
+
+  wanted = found(False, 'float32')
+  assert sum(wanted[1]) == 10  # the kernels
+  assert found(True, 'float32') == wanted
+  assert found(False, 'bfloat16') == wanted
 
 
 def test_remat_is_refused_where_there_are_no_blocks():
