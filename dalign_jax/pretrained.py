@@ -127,9 +127,11 @@ def _resize_positions(arrays, template, image_shape, notes) -> None:
   first = int('class_token' in template.params)
   for path in places:
     there = arrays[path]
-    square = math.isqrt(there.shape[1] - first)
-    if (square, square) == grid or there.shape[2:] != template.params[_POSITION].shape[2:]:
+    if there.shape == template.params[_POSITION].shape:
       continue
+    if there.ndim != 3 or there.shape[2:] != template.params[_POSITION].shape[2:]:
+      continue  # of another network: it will be refused, with shapes
+    square = math.isqrt(there.shape[1] - first)
     if square**2 != there.shape[1] - first:
       raise errors.InputError(
         f'{"/".join(path)} {list(there.shape)} has no square grid of patches to interpolate to '
