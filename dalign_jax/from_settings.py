@@ -13,6 +13,7 @@ import jax
 from dalign_jax import data as data_lib
 from dalign_jax import (
   errors,
+  foreign,
   methods,
   models,
   parallel,
@@ -86,15 +87,21 @@ def _network(settings, image_shape, num_classes):
 def _start(settings, init_fn, image_shape) -> pretrained.Init:
   with errors.blame('pretrained'):
     start = pretrained.start(init_fn, settings.pretrained, image_shape)
-  if start.fitted.layout and settings.input_statistics == 'centred':
-    raise errors.InputError(
-      f'{settings.pretrained} is a {start.fitted.layout.name}: say how its pixels were normalised, '
-      'imagenet (torchvision, DeiT, ResNets of timm) or half (most transformers of timm)',
-      argument='input_statistics',
-    )
+  check_statistics(settings, start.fitted)
   for note in (f'pretrained: {settings.pretrained}', *start.notes):
     progress.say(f'  {note}')
   return start
+
+
+def check_statistics(settings: settings_lib.Settings, fitted: foreign.Fitted) -> None:
+  """Raises if nobody said how pixels were normalised for weights of a PyTorch library."""
+  is_own = ':' in settings.model  # and normalises by itself
+  if fitted.layout and settings.input_statistics == 'centred' and not is_own:
+    raise errors.InputError(
+      f'the weights are of a {fitted.layout.name}: say how its pixels were normalised, imagenet '
+      '(torchvision, DeiT, ResNets of timm) or half (most transformers of timm)',
+      argument='input_statistics',
+    )
 
 
 def _own_network(name):

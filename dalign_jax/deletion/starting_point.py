@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dalign_jax import data as data_lib
-from dalign_jax import errors, from_settings, locate, seeds, types
+from dalign_jax import errors, from_settings, locate, pretrained, seeds, types
 from dalign_jax import settings as settings_lib
 from dalign_jax.deletion import earlier, model_source, record_files, record_keys
 from dalign_jax.store import model_folder, problem_folder
@@ -77,11 +77,15 @@ def read(
     found = _whole(config, held_out, source)
   shape, class_names = source.dataset.images.shape[1:], source.class_names
   apply_fn, init_fn = from_settings.network(config, shape, len(class_names))
+  if problem and not before:
+    _check_start(init_fn, problem)
   with errors.blame('checkpoint'):
     template = init_fn(seeds.stream(0, 'template'))
     record = chain[-1] if chain else None
     taken = model_source.take(located, template, request.item, record)
     taken = model_source.as_pretrained(taken, init_fn)
+  if taken.fitted:
+    from_settings.check_statistics(config, taken.fitted)
   if chain and model_folder.digest(taken.model) != chain[-1]['model']['after']:
     raise errors.InputError(
       f'the model in {folder} is not the one that its record speaks of', argument='checkpoint'
@@ -128,8 +132,20 @@ def _of_run(config, problem, request):
     )
   known = {f.name for f in dataclasses.fields(settings_lib.Settings)}
   settings = {n: v for n, v in identity.items() if n in known and n != 'forget'}
-  dataset = request.data or settings['dataset']
-  return dataclasses.replace(config, **{**settings, 'dataset': dataset})
+  places = {
+    'dataset': request.data or settings['dataset'],
+    'pretrained': config.pretrained or settings.get('pretrained', ''),
+  }
+  return dataclasses.replace(config, **{**settings, **places})
+
+
+def _check_start(init_fn, problem):
+  """Raises unless the pretrained weights are those of a run."""
+  wanted = problem_folder.read_identity(problem).get('pretrained_hash', '')
+  if pretrained.digest_of(init_fn) != wanted:
+    raise errors.InputError(
+      f'these are not the weights that {problem} started from', argument='pretrained'
+    )
 
 
 def _by_split(config, problem):
