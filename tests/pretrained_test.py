@@ -28,12 +28,20 @@ from experiments import stages
 from experiments.problem import folders, preparation
 from tests import deletion_test
 
-SIDE, CLASSES, WIDTH, DEPTH = 32, 3, 192, 12
+SIDE, CLASSES, WIDTH, DEPTH = 32, 3, 24, 2
 SHAPE = (SIDE, SIDE, 3)
 
 
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+  """`vit_tiny16`, smaller still."""
+  sizes = {'patch': 16, 'width': WIDTH, 'depth': DEPTH, 'num_heads': 3, 'class_token': True}
+  make = lambda num_classes, **options: models.ViT(num_classes, **sizes)
+  monkeypatch.setitem(models.MODELS, 'vit_tiny16', make)
+
+
 def transformer(classes=5, patches=9, seed=0) -> dict[str, np.ndarray]:
-  """Arrays as timm's vit_tiny_patch16_224 has them, for fewer patches."""
+  """Arrays as timm's vit_tiny_patch16_224 has them, for a smaller transformer."""
   rng = np.random.default_rng(seed)
   draw = lambda *shape: (0.05 * rng.standard_normal(shape)).astype(np.float32)
   norm = lambda name: {f'{name}.weight': 1 + draw(WIDTH), f'{name}.bias': draw(WIDTH)}
@@ -77,9 +85,9 @@ def test_what_was_understood_is_said_and_the_rest_is_kept_to_the_bit(tmp_path):
   chex.assert_trees_all_equal(first, again)
   assert np.any(first['head']['kernel'] != other['head']['kernel'])
   chex.assert_trees_all_equal({**first, 'head': 0}, {**other, 'head': 0})
-  block = first['_Block_7']
+  block = first['_Block_1']
   for number, name in enumerate(('query', 'key', 'value')):
-    theirs = arrays['blocks.7.attn.qkv.weight'][number * WIDTH : (number + 1) * WIDTH]
+    theirs = arrays['blocks.1.attn.qkv.weight'][number * WIDTH : (number + 1) * WIDTH]
     np.testing.assert_array_equal(block[name]['kernel'], theirs.T)
   back = start.fitted.arrays_of(start.model)
   for (name,), array in back.items():
@@ -109,23 +117,23 @@ def _without(arrays, name):
   [
     (
       lambda a: {**a, 'blocks.0.ls1.gamma': np.ones(WIDTH, np.float32)},
-      r'1 arrays that are not known of one, such as blocks\.0\.ls1\.gamma \[192\]',
+      r'1 arrays that are not known of one, such as blocks\.0\.ls1\.gamma \[24\]',
     ),
     (
-      lambda a: {**a, 'blocks.3.attn.proj.weight': np.ones((WIDTH, 5), np.float32)},
-      r'_Block_3/out/kernel is float32\[5, 192\] there, but float32\[192, 192\] in the model',
+      lambda a: {**a, 'blocks.1.attn.proj.weight': np.ones((WIDTH, 5), np.float32)},
+      r'_Block_1/out/kernel is float32\[5, 24\] there, but float32\[24, 24\] in the model',
     ),
     (
       lambda a: {**a, 'blocks.0.attn.qkv.weight': np.ones((7, WIDTH), np.float32)},
-      r'blocks\.0\.attn\.qkv\.weight must have 2 axes, the first a multiple of 3; it is \[7, 192\]',
+      r'blocks\.0\.attn\.qkv\.weight must have 2 axes, the first a multiple of 3; it is \[7, 24\]',
     ),
     (
       lambda a: {**a, 'patch_embed.proj.weight': np.ones((WIDTH, 1, 16, 16), np.float32)},
-      r'patch_embedding/kernel is float32\[256, 192\] there, but float32\[768, 192\]',
+      r'patch_embedding/kernel is float32\[256, 24\] there, but float32\[768, 24\]',
     ),
     (
       lambda a: {**a, 'pos_embed': np.ones((1, 8, WIDTH), np.float32)},
-      r'position_embedding \[1, 8, 192\] has no square grid of patches to interpolate to 2 x 2',
+      r'position_embedding \[1, 8, 24\] has no square grid of patches to interpolate to 2 x 2',
     ),
     (lambda a: _without(a, 'norm.bias'), r'LayerNorm_0/bias is missing there'),
   ],
