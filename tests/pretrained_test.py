@@ -180,7 +180,7 @@ def test_a_transformer_from_a_file_is_fine_tuned_forgets_ten_images_and_is_writt
   config = config_lib.Config(
     dataset=f'folder:{tmp_path}/photos',
     workdir=str(tmp_path),
-    problem='photos',
+    problem='fine_tuned',
     model='vit_tiny16',
     pretrained=_file(tmp_path, arrays),
     input_statistics='half',
