@@ -151,7 +151,7 @@ def test_layers_are_found_through_casts_and_checkpoints():
     return depth.layers(network, state, SHAPE), [m is not None for m in moments]
 
   wanted = found(False, 'float32')
-  assert sum(wanted[1]) == 10  # the kernels
+  assert sum(wanted[1]) == 8  # the kernels
   assert found(True, 'float32') == wanted
   assert found(False, 'bfloat16') == wanted
 
