@@ -95,9 +95,6 @@ def _uses(jaxpr, leaf_of: dict) -> Iterator[int]:
 def called(equation) -> core.ClosedJaxpr | None:
   """The function that an equation calls with its own inputs, if it is such a call."""
   closed = [p for p in equation.params.values() if isinstance(p, core.ClosedJaxpr)]
-  if not closed:  # jax.checkpoint, which closes over nothing
-    bare = [p for p in equation.params.values() if isinstance(p, core.Jaxpr)]
-    closed = [core.ClosedJaxpr(p, ()) for p in bare]
   if len(closed) == 1 and len(closed[0].jaxpr.invars) == len(equation.invars):
     return closed[0]
   return None

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from dalign_jax import depth, parallel, prediction, training, types
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
-_CALLS = ('jit', 'pjit', 'closed_call', 'custom_jvp_call', 'custom_vjp_call', 'remat2')
+_CALLS = ('jit', 'pjit', 'closed_call', 'custom_jvp_call', 'custom_vjp_call')
 _SAME_VALUES = ('reshape', 'convert_element_type', 'copy', 'optimization_barrier')
 
 

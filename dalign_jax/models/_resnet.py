@@ -29,7 +29,8 @@ class ResNet(nn.Module):
       stride 2).
     norm: 'batch', 'group' or 'none'.
     width_multiplier: scales `widths` and the stem.
-    remat: whether gradients keep only what enters each block, and compute the rest again.
+    remat: whether gradients in training keep only what enters each block, and compute the rest
+      again.
     axis_name: mapped axis over which batch statistics are synchronised, or None.
 
   References:
@@ -69,7 +70,7 @@ class ResNet(nn.Module):
         block = functools.partial(
           ResNet._block, width=width, strides=strides, conv=conv, normalize=normalize
         )
-        images = (nn.remat(block) if self.remat else block)(self, images)
+        images = (nn.remat(block) if self.remat and train else block)(self, images)
     return _layers.classify(_layers.global_average_pool(images), self.num_classes)
 
   def _block(
@@ -102,7 +103,8 @@ class WideResNet(nn.Module):
     widen_factor: channels of the three stages are 16, 32 and 64 times this.
     norm: 'batch', 'group' or 'none'.
     width_multiplier: scales all numbers of channels, also the 16 of the first convolution.
-    remat: whether gradients keep only what enters each block, and compute the rest again.
+    remat: whether gradients in training keep only what enters each block, and compute the rest
+      again.
     axis_name: mapped axis over which batch statistics are synchronised, or None.
 
   References:
@@ -133,7 +135,7 @@ class WideResNet(nn.Module):
         block = functools.partial(
           WideResNet._block, width=width, strides=strides, conv=conv, normalize=normalize
         )
-        images = (nn.remat(block) if self.remat else block)(self, images)
+        images = (nn.remat(block) if self.remat and train else block)(self, images)
     images = nn.relu(normalize(images))
     return _layers.classify(_layers.global_average_pool(images), self.num_classes)
 

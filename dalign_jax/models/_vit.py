@@ -23,7 +23,8 @@ class ViT(nn.Module):
     depth: number of blocks.
     num_heads: number of attention heads; divides `width`.
     class_token: whether a learned token goes before the patches, whose last state are the features.
-    remat: whether gradients keep only what enters each block, and compute the rest again.
+    remat: whether gradients in training keep only what enters each block, and compute the rest
+      again.
     axis_name: unused, there are no batch statistics to synchronise.
 
   References:
@@ -44,7 +45,6 @@ class ViT(nn.Module):
   @nn.compact
   def __call__(self, images: types.Array, *, train: bool) -> types.Outputs:
     """Normalised images `[B, H, W, C]` to logits and features."""
-    del train
     batch, height, width, channels = images.shape
     patch = self.patch or (4 if max(height, width) <= 64 else 16)
     if height % patch or width % patch:
@@ -60,7 +60,7 @@ class ViT(nn.Module):
       first = self.param('class_token', small, (1, 1, self.width)).astype(tokens.dtype)
       tokens = jnp.concatenate([jnp.broadcast_to(first, (batch, 1, self.width)), tokens], axis=1)
     tokens += self.param('position_embedding', small, (1, tokens.shape[1], self.width))
-    block = nn.remat(_Block) if self.remat else _Block
+    block = nn.remat(_Block) if self.remat and train else _Block
     for number in range(self.depth):
       tokens = block(self.num_heads, name=f'_Block_{number}')(tokens)
     tokens = nn.LayerNorm(epsilon=1e-6)(tokens)
