@@ -13,20 +13,16 @@ from safetensors import numpy as safetensors
 from dalign_jax import (
   checkpoints,
   errors,
-  foreign,
   from_settings,
-  locate,
   models,
   pretrained,
   training,
 )
 from dalign_jax import settings as settings_lib
-from dalign_jax.deletion import carry_out, verdict
 from dalign_jax.training import _feeding
 from experiments import config as config_lib
 from experiments import stages
 from experiments.problem import folders, preparation
-from tests import deletion_test
 
 SIDE, CLASSES, WIDTH, DEPTH = 32, 3, 24, 2
 SHAPE = (SIDE, SIDE, 3)
@@ -170,10 +166,8 @@ def _photos(folder, count=24):
 
 
 @pytest.mark.slow
-def test_a_transformer_from_a_file_is_fine_tuned_forgets_ten_images_and_is_written_back(
-  tmp_path, monkeypatch
-):
-  """The example of docs/pretrained.md, at small size."""
+def test_a_transformer_from_a_file_is_fine_tuned_on_images_that_are_streamed(tmp_path, monkeypatch):
+  """The first command of docs/pretrained.md, at small size."""
   monkeypatch.setattr(_feeding, '_chosen', ['no'])  # what a command does with --data_on_device=no
   arrays = transformer()
   _photos(tmp_path / 'photos')
@@ -207,37 +201,6 @@ def test_a_transformer_from_a_file_is_fine_tuned_forgets_ten_images_and_is_writt
     original.params['_Block_0']['out']['kernel'] - start.params['_Block_0']['out']['kernel']
   )
   assert 0 < moved < 0.5 * np.linalg.norm(start.params['_Block_0']['out']['kernel'])
-  ids = job.sets['forget'].ids[:10]
-  (tmp_path / 'request.txt').write_text('\n'.join(ids), encoding='utf-8')
-  request = settings_lib.Request(
-    checkpoint=str(folder / 'original' / 'seed_0'),
-    ids=str(tmp_path / 'request.txt'),
-    out=str(tmp_path / 'out'),
-    method='muda',
-    hparam=('muda.rounds=1', 'muda.batch_size=16'),
-    verdict='quick',
-    accept=verdict.ACCEPTABLE,
-  )
-  shared = settings_lib.Settings(
-    lora_rank=2,
-    data_on_device='no',
-    num_devices=1,
-    cache_dir='',
-    compilation_cache_dir='',
-  )
-  record = carry_out.forget(request, shared)
-  assert record['configuration']['settings']['pretrained'] == job.init_fn.digest
-  assert str(tmp_path) not in json.dumps(record)
-  assert any('fine-tuned from pretrained weights' in line for line in record['summary'])
-  back = safetensors.load_file(str(tmp_path / 'out' / 'model.safetensors'))
-  assert back.keys() == arrays.keys()
-  assert back['head.weight'].shape == (CLASSES, WIDTH)
-  before = foreign.fit(foreign.read(locate.find(tmp_path / 'out' / 'model.safetensors')), original)
-  change = before.model.params['_Block_0']['query']['kernel'] - np.asarray(
-    original.params['_Block_0']['query']['kernel']
-  )
-  assert np.linalg.matrix_rank(change, tol=1e-5) <= 2
-  deletion_test.verify(tmp_path / 'out')
   safetensors.save_file({**arrays, 'norm.bias': arrays['norm.bias'] + 1}, config.pretrained)
   with pytest.raises(errors.InputError, match=r'holds another problem \(pretrained_hash: '):
     stages.run(config)
