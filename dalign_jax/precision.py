@@ -56,10 +56,11 @@ class _Network:
   apply_fn: types.ApplyFn
   dtype: str
 
-  def __call__(self, state, images, *, train):
+  def __call__(self, state, images, *, train, key=None):
+    apply_fn = types.with_key(self.apply_fn, key)
     params = _cast(state.params, self.dtype)
     inner = types.ModelState(params, state.batch_stats)
-    outputs, batch_stats = self.apply_fn(inner, images.astype(self.dtype), train=train)
+    outputs, batch_stats = apply_fn(inner, images.astype(self.dtype), train=train)
     if outputs.features.dtype != self.dtype:
       raise errors.InputError(
         f'the network computes its features in {outputs.features.dtype}, not in {self.dtype}: '
