@@ -17,6 +17,7 @@ from dalign_jax import errors, stopping, valid
 from dalign_jax import settings as settings_lib
 
 FLAGS = flags.FLAGS
+BUSY = os.EX_TEMPFAIL  # exit code, 75
 _REPEATABLE = ('hparam', 'scenario')  # flags whose values may hold commas
 _FIELDS: dict[str, dataclasses.Field] = {}  # of the flags defined so far
 
@@ -69,9 +70,10 @@ def start_platform(config: settings_lib.Settings) -> None:
 def launch(main: Callable[[list[str]], None], folder: str) -> None:
   """Runs a command.
 
-  An `InputError` is one line and exit code 2; so is a file that cannot be read or written. Any
-  other error is a bug: it keeps its traceback, says where the state so far is, and ends in exit
-  code 1. SIGINT and SIGTERM end it after the current step, with exit code 130 or 143.
+  An `InputError` is one line and exit code 2, or `BUSY` where another process is at work in the
+  folder; so is a file that cannot be read or written. Any other error is a bug: it keeps its
+  traceback, says where the state so far is, and ends in exit code 1. SIGINT and SIGTERM end it
+  after the current step, with exit code 130 or 143.
 
   Args:
     main: is passed the arguments that are no flags.
@@ -150,4 +152,4 @@ def _describe(field) -> str:
 def _fail(error) -> None:
   flag = '--' if getattr(error, 'argument', None) else ''
   print(f'error: {flag}{error}', file=sys.stderr)
-  sys.exit(2)
+  sys.exit(BUSY if isinstance(error, errors.BusyError) else 2)

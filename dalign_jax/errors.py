@@ -1,4 +1,4 @@
-"""The one error of the library for input that its caller can correct."""
+"""The error of the library for input that its caller can correct."""
 
 from collections.abc import Iterator
 import contextlib
@@ -25,6 +25,10 @@ class InputError(ValueError):
   def __str__(self) -> str:
     message = super().__str__()
     return f'{self.argument}: {message}' if self.argument else message
+
+
+class BusyError(InputError):
+  """Another process is at work where this one would write: the same command works later."""
 
 
 @contextlib.contextmanager

@@ -5,7 +5,8 @@ import dataclasses
 import os
 import re
 
-from dalign_jax import settings, valid
+from dalign_jax import errors, settings, valid
+from experiments import launchers
 
 EVALUATIONS = ('standard', 'recovery', 'full')
 _SEEDS = {'standard': 1, 'recovery': 3, 'full': 8}  # originals
@@ -338,7 +339,18 @@ class Sweep:
     False, 'One process per method and seed.', section='Sweep'
   )
   jobs: int = settings.run_setting(
-    1, 'Processes that run in parallel.', section='Sweep', valid=valid.Between(1, 10**4)
+    1, 'Cells that run, or are queued, at once.', section='Sweep', valid=valid.Between(1, 10**4)
+  )
+  launcher: str = settings.run_setting(
+    'local',
+    'Where cells run: local (processes of this machine) or submitit (jobs of SLURM).',
+    section='Sweep',
+    valid=valid.OneOf(launchers.LAUNCHERS),
+  )
+  slurm: tuple[str, ...] = settings.run_setting(
+    (),
+    'Parameters of each job, as partition=gpu,timeout_min=60: ' + ', '.join(launchers.SLURM) + '.',
+    section='Sweep',
   )
   print_commands: bool = settings.run_setting(
     False,
@@ -354,6 +366,11 @@ class Sweep:
 
   def __post_init__(self):
     settings.check(self)
+    if self.slurm and self.launcher != 'submitit':
+      raise errors.InputError(
+        f'is for --launcher=submitit, got {",".join(self.slurm)}', argument='slurm'
+      )
+    launchers.parse_slurm(self.slurm)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """The stages of a run, in order; each skips what is done and resumes what was interrupted."""
 
+import contextlib
 import dataclasses
 import pathlib
 
@@ -65,7 +66,11 @@ def _run(config):
       for r in runs:
         unlearn(job, r)
     if 'evaluate' in config.stages and parallel.is_main_process():
-      evaluate.evaluate(job, [r.label for r in runs])
+      made = [r.folders[i] for r in runs for i in job.members]
+      with contextlib.ExitStack() as held:  # no two measure the same models
+        for of_model in filter(pathlib.Path.exists, made):
+          held.enter_context(files.lock(of_model))
+        evaluate.evaluate(job, [r.label for r in runs])
     if 'report' in config.stages and parallel.is_main_process():
       problem_report.write(job)
     parallel.barrier('done')

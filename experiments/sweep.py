@@ -3,8 +3,10 @@
 python -m experiments.sweep --flagfile=experiments/flags/sweep_digits.flags
 """
 
+from collections.abc import Iterable
 import copy
 import dataclasses
+import functools
 import os
 import pathlib
 import sys
@@ -14,7 +16,7 @@ from absl import flags
 from dalign_jax import command, errors
 from dalign_jax.store import progress
 from experiments import config as config_lib
-from experiments import run
+from experiments import launchers, run
 
 _SWEEP = dataclasses.fields(config_lib.Sweep)
 
@@ -24,6 +26,7 @@ def main(arguments) -> None:
   base = run.read_config(arguments)
   sweep = read_sweep()
   scenarios = _scenarios(base, sweep.scenario)
+  check_processes(sweep, scenarios.values())
   for config in scenarios.values():
     run.check_names(config)
   if base.quiet:
@@ -40,16 +43,16 @@ def main(arguments) -> None:
       folder, preparations, unlearning, [sweep_cells.reporting(s, s.config.methods) for s in found]
     )
     return
-  failures = sweep_cells.run(preparations, folder, sweep.jobs)
+  launch = launcher(sweep, folder)
+  run_cells = functools.partial(sweep_cells.run, folder=folder, jobs=sweep.jobs, launch=launch)
+  failures = run_cells(preparations)
   lost = {failure.cell.scenario.name for failure in failures}
-  failures += sweep_cells.run(
-    [c for c in unlearning if c.scenario.name not in lost], folder, sweep.jobs
-  )
+  failures += run_cells([c for c in unlearning if c.scenario.name not in lost])
   failed = {(failure.cell.scenario.name, failure.cell.method) for failure in failures}
   left = [s for s in found if s.name not in lost]
   succeeded = lambda s: [m for m in s.config.methods if (s.name, m) not in failed]
   reports = [sweep_cells.reporting(s, succeeded(s)) for s in left]
-  failures += sweep_cells.run(reports, folder, sweep.jobs)
+  failures += run_cells(reports)
   lost |= {f.cell.scenario.name for f in failures if not f.cell.method}
   parts = [sweep_report.gather(s) for s in left if s.name not in lost]
   sweep_report.write(folder, parts, failures)
@@ -61,6 +64,34 @@ def main(arguments) -> None:
 def read_sweep() -> config_lib.Sweep:
   """The flags of the sweep itself."""
   return config_lib.Sweep(**command.values(_SWEEP))
+
+
+def launcher(sweep: config_lib.Sweep, folder: pathlib.Path) -> launchers.Launcher:
+  """What starts the cells; raises where it cannot, before any work."""
+  if sweep.launcher == 'submitit':
+    return launchers.submitit(folder / 'jobs', launchers.parse_slurm(sweep.slurm))
+  return launchers.local(is_alone=sweep.jobs == 1)
+
+
+def check_processes(sweep: config_lib.Sweep, configs: Iterable[config_lib.Config]) -> None:
+  """Refuses processes of a cell that would not find each other.
+
+  Raises:
+    errors.InputError: naming the flag.
+  """
+  tasks = launchers.num_tasks(launchers.parse_slurm(sweep.slurm))
+  for config in configs:
+    if config.coordinator_address:
+      raise errors.InputError(
+        'a sweep starts the processes of its cells itself: use --launcher=submitit with '
+        '--slurm=tasks_per_node=... and --distributed=auto',
+        argument='coordinator_address',
+      )
+    if tasks > 1 and config.distributed != 'auto':
+      raise errors.InputError(
+        f'the {tasks} processes of a cell need --distributed=auto to find each other',
+        argument='slurm',
+      )
 
 
 def _scenarios(base, texts) -> dict[str, config_lib.Config]:

@@ -7,18 +7,18 @@ others share; then the methods, in any order and side by side; then one report f
 from collections.abc import Sequence
 from concurrent import futures
 import dataclasses
-import os
 import pathlib
 import shlex
-import subprocess
-import sys
 import time
 from typing import NamedTuple
 
-from dalign_jax import hparams, stopping
+from dalign_jax import command, hparams, stopping
 from dalign_jax.store import files, progress
 from experiments import config as config_lib
+from experiments import launchers
 from experiments.problem import folders
+
+RETRY_SECONDS = 10.0  # until a cell is looked at again that another process is at work on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,15 +44,24 @@ class Cell(NamedTuple):
     name: of its flag file and log.
     scenario: whose it is.
     config: what it runs with.
-    done: whether its results are there.
+    models: folders of the models that it makes and evaluates; none for a report.
     method: the method or variant, empty for a preparation or a report.
+    settings: lines of the flag file that the first of the models has.
   """
 
   name: str
   scenario: Scenario
   config: config_lib.Config
-  done: bool
+  models: tuple[pathlib.Path, ...] = ()
   method: str = ''
+  settings: frozenset[str] = frozenset()
+
+  @property
+  def done(self) -> bool:
+    """Whether its results are there, by now; a report is never done."""
+    if not self.models or not all((m / 'evaluation.json').exists() for m in self.models):
+      return False
+    return self.settings <= _lines(self.models[0] / 'flags.txt')
 
 
 class Failure(NamedTuple):
@@ -74,7 +83,7 @@ def preparation(scenario: Scenario) -> Cell:
   models = [where.original_folder(seed) for seed in where.original_seeds]
   models += [where.gold_folder(seed) for seed in where.gold_seeds]
   config = dataclasses.replace(config, methods=(), stages=stages, member=-1)
-  return Cell(f'{scenario.name}.prepare', scenario, config, _are_evaluated(models))
+  return Cell(f'{scenario.name}.prepare', scenario, config, tuple(models))
 
 
 def unlearning(scenario: Scenario, *, split_seeds: bool) -> list[Cell]:
@@ -93,11 +102,10 @@ def _of_method(scenario, method, values, member):
   )
   where = dataclasses.replace(scenario.folders, config=config)
   models = where.run_folders(hparams.label(method, values))
-  models = [models[number] for number in where.members]
-  settings = {f'--hparam={method}.{name}={value}' for name, value in values.items()}
-  done = _are_evaluated(models) and settings <= _lines(models[0] / 'flags.txt')
+  made = tuple(models[number] for number in where.members)
+  settings = frozenset(f'--hparam={method}.{name}={value}' for name, value in values.items())
   ending = '' if member < 0 else f'.{member}'
-  return Cell(f'{scenario.name}.{method}{ending}', scenario, config, done, method)
+  return Cell(f'{scenario.name}.{method}{ending}', scenario, config, made, method, settings)
 
 
 def reporting(scenario: Scenario, methods: Sequence[str]) -> Cell:
@@ -105,20 +113,12 @@ def reporting(scenario: Scenario, methods: Sequence[str]) -> Cell:
   config = dataclasses.replace(
     scenario.config, methods=tuple(methods), stages=('evaluate', 'report'), member=-1
   )
-  return Cell(f'{scenario.name}.report', scenario, config, done=False)
-
-
-def _are_evaluated(models):
-  return all((folder / 'evaluation.json').exists() for folder in models)
+  return Cell(f'{scenario.name}.report', scenario, config)
 
 
 def _lines(path):
-  return set(_text(path).splitlines()) if path.exists() else set()
-
-
-def _text(path) -> str:
-  """Text of a file that may be damaged."""
-  return path.read_text(encoding='utf-8', errors='replace')
+  """Lines of a file that may be damaged."""
+  return set(path.read_bytes().decode(errors='replace').splitlines()) if path.exists() else set()
 
 
 def write_command(cell: Cell, folder: pathlib.Path) -> list[str]:
@@ -133,13 +133,19 @@ def command_line(cell: Cell, folder: pathlib.Path) -> str:
   return shlex.join(write_command(cell, folder))
 
 
-def run(cells: Sequence[Cell], folder: pathlib.Path, jobs: int) -> list[Failure]:
+def run(
+  cells: Sequence[Cell], folder: pathlib.Path, jobs: int, launch: launchers.Launcher
+) -> list[Failure]:
   """Runs the cells that are not done, some side by side; a failure does not stop the others.
+
+  A cell that another process is at work on, perhaps of another sweep, is waited for; if that
+  process dies, its lock dies with it, and the cell is run from the last state.
 
   Args:
     cells: of one phase.
     folder: where flag files and logs go.
-    jobs: how many processes at a time.
+    jobs: how many at a time.
+    launch: starts them.
 
   Returns:
     Those that failed.
@@ -149,7 +155,7 @@ def run(cells: Sequence[Cell], folder: pathlib.Path, jobs: int) -> list[Failure]
     progress.say(f'{len(cells) - len(todo)} of {len(cells)} cells done before')
   failed = []
   with futures.ThreadPoolExecutor(jobs) as pool:
-    running = {pool.submit(_run_one, cell, folder, jobs): cell for cell in todo}
+    running = {pool.submit(_run_one, cell, folder, launch): cell for cell in todo}
     try:
       for count, future in enumerate(futures.as_completed(running), start=1):
         cell, (error, seconds) = running[future], future.result()
@@ -162,36 +168,40 @@ def run(cells: Sequence[Cell], folder: pathlib.Path, jobs: int) -> list[Failure]
   return failed
 
 
-def _run_one(cell, folder, jobs):
+def _run_one(cell, folder, launch):
   """Runs a cell; gives its error, empty for none, and the seconds it took."""
-  command = [sys.executable, *write_command(cell, folder)[1:]]
-  environment = {**os.environ, stopping.PARENT: str(os.getpid())}
-  if jobs > 1:  # several processes on one accelerator cannot each take all of its memory
-    environment.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
-  log, start = folder / 'cells' / f'{cell.name}.log', time.monotonic()
-  with open(log, 'w', encoding='utf-8') as output:
-    process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+  start, log = time.monotonic(), folder / 'cells' / f'{cell.name}.log'
+  arguments = write_command(cell, folder)
+  error, is_waiting = '', False
+  while not cell.done:
+    before = log.stat().st_size if log.exists() else 0
     try:
-      while (code := _wait(process)) is None:
-        stopping.check()
-    except stopping.Stopped:
-      process.terminate()
-      process.wait()
-      raise
-  return _error(code, log) if code else '', time.monotonic() - start
+      code = launch(arguments, log)
+    except launchers.LostError as lost:
+      error = str(lost)
+      break
+    if code != command.BUSY:
+      error = _error(code, log, before) if code else ''
+      break
+    if not is_waiting:
+      progress.say(f'{cell.name}: another process is at work on it; waiting for it')
+      is_waiting = True
+    _sleep(RETRY_SECONDS)
+  return error, time.monotonic() - start
 
 
-def _wait(process) -> int | None:
-  try:
-    return process.wait(timeout=0.5)
-  except subprocess.TimeoutExpired:
-    return None
+def _sleep(seconds):
+  end = time.monotonic() + seconds
+  while time.monotonic() < end:
+    stopping.check()
+    time.sleep(0.2)
 
 
-def _error(code, log):
-  """The line that says what went wrong."""
-  lines = [line for line in _text(log).splitlines() if line.strip()]
+def _error(code, log, start):
+  """The line that says what went wrong, of the log from a position on."""
   if code < 0:
     return f'killed by signal {-code}'
+  text = log.read_bytes()[start:].decode(errors='replace') if log.exists() else ''
+  lines = [line for line in text.splitlines() if line.strip()]
   errors = [line.removeprefix('error: ') for line in lines if line.startswith('error: ')]
   return (errors or lines or [f'exit code {code}'])[-1]

@@ -26,6 +26,7 @@ RANKS = (
   {'command', 'from_settings'},
   {'deletion'},
   {'console'},
+  {'experiments.launchers'},
   {'experiments.config', 'experiments.networks'},
   {'experiments.problem', 'experiments.sweep_cells'},
   {'experiments.measure'},

@@ -12,10 +12,10 @@ import time
 from absl.testing import flagsaver
 import pytest
 
-from dalign_jax import checkpoints, errors, hparams
+from dalign_jax import checkpoints, command, errors, hparams
 from dalign_jax.store import files
 from experiments import config as config_lib
-from experiments import run, stages, sweep, sweep_cells
+from experiments import launchers, run, stages, sweep, sweep_cells
 from experiments.measure import rows as rows_lib
 from experiments.report import sweep_report
 
@@ -182,9 +182,10 @@ def test_a_failure_is_told_and_stops_nothing(tmp_path, monkeypatch):
 
   monkeypatch.setattr(sweep_cells, 'write_command', write_command)
   scenario = _scenario(tmp_path)
-  todo = [sweep_cells.Cell(name, scenario, scenario.config, False) for name in SCRIPTS]
-  todo.append(sweep_cells.Cell('finished', scenario, scenario.config, True))
-  failures = sweep_cells.run(todo, tmp_path, 2)
+  (tmp_path / 'evaluation.json').touch()
+  todo = [sweep_cells.Cell(name, scenario, scenario.config) for name in SCRIPTS]
+  todo.append(sweep_cells.Cell('finished', scenario, scenario.config, (tmp_path,)))
+  failures = sweep_cells.run(todo, tmp_path, 2, launchers.local(is_alone=False))
   assert {f.cell.name: f.error for f in failures} == {
     'refused': '--forget: no',
     'broken': "KeyError: 'x'",
@@ -192,9 +193,38 @@ def test_a_failure_is_told_and_stops_nothing(tmp_path, monkeypatch):
   }
 
 
+@pytest.mark.parametrize('other', ['finishes', 'dies'])
+def test_a_cell_at_work_elsewhere_is_waited_for(other, tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(sweep_cells, 'RETRY_SECONDS', 0.01)
+  codes, scenario = [command.BUSY, command.BUSY, 0], _scenario(tmp_path)
+
+  def launch(arguments, log):
+    del arguments, log
+    if other == 'finishes' and len(codes) == 2:
+      (tmp_path / 'evaluation.json').touch()
+    return codes.pop(0)
+
+  cell = sweep_cells.Cell('one', scenario, scenario.config, (tmp_path,))
+  assert not sweep_cells.run([cell], tmp_path, 1, launch)
+  assert len(codes) == (1 if other == 'finishes' else 0)
+  assert capsys.readouterr().out.count('one: another process is at work on it') == 1
+
+
+def test_two_processes_never_make_or_measure_the_same_model(finished, tmp_path):
+  method = sweep_cells.unlearning(finished, split_seeds=True)[0]
+  (folder,) = method.models
+  with files.lock(folder), pytest.raises(errors.BusyError, match=str(folder)):
+    stages.run(dataclasses.replace(method.config, stages=('unlearn',)))
+  with files.lock(folder), pytest.raises(errors.BusyError, match=str(folder)):
+    stages.run(dataclasses.replace(method.config, stages=('evaluate',)))
+
+
 def _scenarios(*arguments):
   run.FLAGS(['sweep', *arguments])
-  return sweep._scenarios(run.read_config(), sweep.read_sweep().scenario)
+  settings = sweep.read_sweep()
+  found = sweep._scenarios(run.read_config(), settings.scenario)
+  sweep.check_processes(settings, found.values())
+  return found
 
 
 def test_scenarios_are_forget_values_and_flag_files(tmp_path):
@@ -221,6 +251,12 @@ def test_scenarios_are_forget_values_and_flag_files(tmp_path):
     (['--scenario=class:1', '--scenario=class:1'], 'scenario: class:1 has the folder'),
     (['--scenario=nowhere.flags'], 'scenario: there is no file nowhere.flags'),
     (['--jobs=0'], r'jobs: must be in \[1, '),
+    (['--slurm=nodes=2'], 'slurm: is for --launcher=submitit, got nodes=2'),
+    (['--launcher=submitit', '--slurm=nodes=2'], 'slurm: the 2 processes of a cell need --distr'),
+    (
+      ['--coordinator_address=a:1', '--num_processes=2'],
+      'coordinator_address: a sweep starts the processes',
+    ),
     (['--problem=x', '--scenario=class:1', '--scenario=class:2'], 'problem: several'),
   ],
 )
@@ -298,3 +334,37 @@ def test_a_signal_ends_all_processes_and_leaves_no_lock(name, number, code, tmp_
   with files.lock(problem):  # as the next start would take it
     assert checkpoints.latest_epoch(log.parent / 'training') > 0
     assert not checkpoints.exists(log.parent / 'model')
+
+
+@pytest.mark.slow
+def test_a_sweep_waits_for_another_and_goes_on_for_a_dead_one(tmp_path):
+  arguments = ['--dataset=digits', '--max_examples=300', '--width_multiplier=0.125']
+  arguments += ['--num_epochs=40', '--batch_size=64', '--num_devices=1', '--methods=head_only']
+
+  def start(name, *more):
+    with open(tmp_path / name, 'w', encoding='utf-8') as output:
+      return subprocess.Popen(
+        [sys.executable, '-m', 'experiments.sweep', *arguments, *more, f'--workdir={tmp_path}'],
+        cwd=ROOT,
+        env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+      )
+
+  text = lambda path: path.read_text(encoding='utf-8')
+  first = start('first.txt')
+  epochs = lambda: [p for p in tmp_path.rglob('train.jsonl') if p.read_bytes().count(b'\n') > 1]
+  _wait_for(epochs, first)
+  os.killpg(first.pid, signal.SIGSTOP)  # it holds its locks and does nothing
+  second = start('second.txt', '--launcher=submitit', '--slurm=cluster=local,timeout_min=20')
+  _wait_for(lambda: 'another process is at work' in text(tmp_path / 'second.txt'), second)
+  os.killpg(first.pid, signal.SIGKILL)
+  first.wait()
+  assert second.wait(timeout=400) == 0, text(tmp_path / 'second.txt')
+  logs = ''.join(text(path) for path in (tmp_path / 'sweep' / 'cells').glob('*.log'))
+  assert 'resuming after epoch' in logs
+  titles = [line.split(':')[0] for line in logs.splitlines() if 's of compilation' in line]
+  assert sorted(titles) == [
+    *('train gold (seed 100)', 'train gold (seed 101)', 'train original (seed 0)', 'unlearn')
+  ]

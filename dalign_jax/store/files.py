@@ -147,7 +147,8 @@ def lock(folder: pathlib.Path, *, is_shared: bool = False) -> Iterator[None]:
     is_shared: hold it together with others that share it.
 
   Raises:
-    errors.InputError: if another process holds it, or the folder cannot be written.
+    errors.BusyError: if another process holds it.
+    errors.InputError: if the folder cannot be written.
   """
   try:
     folder.mkdir(parents=True, exist_ok=True)
@@ -158,7 +159,7 @@ def lock(folder: pathlib.Path, *, is_shared: bool = False) -> Iterator[None]:
     ) from None
   with file:
     if not _get_lock(file, fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX):
-      raise errors.InputError(
+      raise errors.BusyError(
         f'another process is at work in {folder}; wait for it or use another --problem',
         argument='workdir',
       )

@@ -39,15 +39,16 @@ def make_model(
   Raises:
     errors.InputError: if a model is there that was made with another record, or the loss became
       NaN.
+    errors.BusyError: if another process is at work in the folder.
   """
   made_with = {**record, **environment()}
-  if parallel.agree(checkpoints.exists(folder / name)):
-    found = checkpoints.read_record(folder / name)
-    _check_record(folder, {k: found.get(k) for k in record}, record)
-    if not is_one_of_many:
-      progress.say(f'{title}: done before ({found["seconds"]:.1f} s)')
-    return
-  with files.locked_by_writer(folder):
+  with files.locked_by_writer(folder):  # held before it looks: no two make the same model
+    if parallel.agree(checkpoints.exists(folder / name)):
+      found = checkpoints.read_record(folder / name)
+      _check_record(folder, {k: found.get(k) for k in record}, record)
+      if not is_one_of_many:
+        progress.say(f'{title}: done before ({found["seconds"]:.1f} s)')
+      return
     model, spent, monitor = watch(folder, compute, made_with, title, tensorboard=tensorboard)
     if parallel.is_main_process():
       save(folder / name, model, {**made_with, **spent})
