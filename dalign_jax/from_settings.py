@@ -144,7 +144,7 @@ def recipe(settings: settings_lib.Settings) -> types.Recipe:
 
 
 def method(settings: settings_lib.Settings, name: str, values: Mapping[str, Any]):
-  """An unlearning method with its hyper-parameters, restricted as the settings say.
+  """An unlearning method with its hyper-parameters, restricted and stepping as the settings say.
 
   Args:
     settings: of the run.
@@ -165,19 +165,44 @@ def method(settings: settings_lib.Settings, name: str, values: Mapping[str, Any]
       f'{name} {reasons[name]}; leave it out, or the restriction',
       argument='trainable' if settings.trainable else 'lora_rank',
     )
-  return trainable.restricted(
+  steps = _steps(settings)
+  if steps and name in methods.OWN_STEPS:
+    raise errors.InputError(
+      f'{name} {methods.OWN_STEPS[name]}; leave it out, or the flag', argument=next(iter(steps))
+    )
+  restricted = trainable.restricted(
     unlearn_fn, trainable=settings.trainable, lora_rank=settings.lora_rank
   )
+  return _Stepping(restricted, settings.method_optimizer, settings.method_schedule)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stepping:
+  """A method whose steps are those of an optimizer and a schedule."""
+
+  unlearn_fn: types.UnlearnFn
+  optimizer: str
+  schedule: str
+
+  def __call__(self, problem: types.Problem, key: jax.Array) -> types.ModelState:
+    own = dataclasses.replace(problem, optimizer=self.optimizer, schedule=self.schedule)
+    return self.unlearn_fn(own, key)
+
+
+def _steps(settings) -> dict[str, str]:
+  """Settings of a method's steps that are not the papers'."""
+  usual = {'method_optimizer': 'sgd', 'method_schedule': 'constant'}
+  return {k: getattr(settings, k) for k, v in usual.items() if getattr(settings, k) != v}
 
 
 def restriction(settings: settings_lib.Settings) -> dict[str, Any]:
-  """What a record says of the restriction of a method: nothing where there is none."""
+  """What a record says of a method's restriction and steps: nothing where they are as usual."""
   found = {'trainable': list(settings.trainable), 'lora_rank': settings.lora_rank}
-  return {name: value for name, value in found.items() if value}
+  return {name: value for name, value in found.items() if value} | _steps(settings)
 
 
 def restricted_label(settings: settings_lib.Settings, label: str) -> str:
-  """The name of a run, and what its method was restricted to; fit for a folder.
+  """The name of a run, and how its method was restricted or stepped; fit for a folder.
 
   Example:
     >>> restricted_label(settings_lib.Settings(trainable=('^head/',), lora_rank=4), 'muda')

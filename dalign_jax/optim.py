@@ -1,6 +1,7 @@
 """Optimizers: SGD as in the papers, its schedule, and one that alternates between phases."""
 
 from collections.abc import Callable
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -244,6 +245,108 @@ def _sgd_init(has_momentum: bool) -> Callable:
     optax.add_decayed_weights(0.0), optax.sgd(1.0, momentum=0.9 if has_momentum else None)
   )
   return jax.jit(tx.init)
+
+
+@functools.lru_cache(maxsize=64)
+def muon(
+  learning_rate: optax.ScalarOrSchedule, *, momentum: float = 0.9, weight_decay: float = 0.0
+) -> optax.GradientTransformation:
+  """Muon for the kernels of hidden layers, AdamW in Nesterov form for the head and all vectors.
+
+  A convolution `[H, W, I, O]` is the matrix of H W I rows and O columns. Updates are scaled to the
+  root mean square of AdamW's, .2, so that one learning rate and one decay serve both.
+  """
+
+  def dimensions(params):
+    of_kernel = lambda k: optax.contrib.MuonDimensionNumbers(tuple(range(k.ndim - 1)), k.ndim - 1)
+    is_hidden = lambda path, p: jnp.ndim(p) > 1 and not is_in(path, 'head')
+    each = lambda path, p: of_kernel(p) if is_hidden(path, p) else None
+    return jax.tree_util.tree_map_with_path(each, params)
+
+  return optax.contrib.muon(
+    learning_rate,
+    beta=momentum,
+    adam_b1=momentum,
+    weight_decay=weight_decay,
+    adam_weight_decay=weight_decay,
+    muon_weight_dimension_numbers=dimensions,
+    consistent_rms=0.2,
+  )
+
+
+def is_in(path: tuple, name: str) -> bool:
+  """Whether a key on the path contains the name, in any case of letters."""
+  return any(name in str(getattr(key, 'key', key)).lower() for key in path)
+
+
+OPTIMIZERS = {  # of methods: learning rate, momentum, weight decay -> transformation
+  'sgd': lambda rate, momentum, decay: sgd(rate, momentum=momentum, weight_decay=decay),
+  'adamw': lambda rate, momentum, decay: compiled(
+    optax.adamw(rate, b1=momentum, weight_decay=decay, eps=1e-6)
+  ),
+  'muon': lambda rate, momentum, decay: compiled(muon(rate, momentum=momentum, weight_decay=decay)),
+}
+SCHEDULES = {  # of methods: learning rate, number of steps -> rate at each step
+  'constant': lambda rate, num_steps: rate,
+  'cosine': optax.cosine_decay_schedule,
+  'linear': lambda rate, num_steps: optax.linear_schedule(rate, 0.0, num_steps),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+  """How a method steps: SGD, as its paper says, or what the problem names in its place.
+
+  Attributes:
+    learning_rate: at the start.
+    momentum: of SGD and Muon; the first decay rate of AdamW.
+    weight_decay: L2 coefficient of SGD; of AdamW and Muon, decay by the learning rate times it.
+  """
+
+  learning_rate: float
+  momentum: float = 0.9
+  weight_decay: float = 0.0
+
+  def of(self, problem: types.Problem, num_steps: int) -> optax.GradientTransformation:
+    """The transformation; equal settings give the same, so that steps with it are compiled once.
+
+    Args:
+      problem: its `optimizer` and `schedule` are used.
+      num_steps: that a schedule is spread over; 'constant' does not need it.
+
+    Raises:
+      errors.InputError: for an unknown name.
+
+    Example:
+      >>> problem = types.Problem(*7 * [None], optimizer='sgd', schedule='linear')
+      >>> tx = Rule(1.0, momentum=0.0).of(problem, num_steps=2)
+      >>> state, params, steps = tx.init(np.ones(1)), np.ones(1), []
+      >>> for _ in range(3):
+      ...   updates, state = tx.update(np.ones(1), state, params)
+      ...   steps.append(float(updates[0]))
+      >>> steps
+      [-1.0, -0.5, 0.0]
+    """
+    return _of_rule(
+      self, problem.optimizer, problem.schedule, num_steps * (problem.schedule != 'constant')
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _of_rule(rule, optimizer, schedule, num_steps):
+  for name, value, known in (
+    ('optimizer', optimizer, OPTIMIZERS),
+    ('schedule', schedule, SCHEDULES),
+  ):
+    if value not in known:
+      raise errors.InputError(f'must be one of {", ".join(known)}, got {value!r}', argument=name)
+  rate = SCHEDULES[schedule](rule.learning_rate, max(1, num_steps))
+  return OPTIMIZERS[optimizer](rate, rule.momentum, rule.weight_decay)
+
+
+def num_steps(num_examples: int, batch_size: int, num_epochs: int) -> int:
+  """Steps of some passes over a set."""
+  return num_epochs * -(-num_examples // batch_size)
 
 
 def warmup_cosine(recipe: types.Recipe, num_examples: int) -> optax.Schedule:

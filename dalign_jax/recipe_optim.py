@@ -99,7 +99,7 @@ def _sgd(recipe, rate, hold):
   sgd = functools.partial(optim.sgd, rate, momentum=recipe.momentum, nesterov=True)
   if recipe.norm_learning_rate == 1 and not recipe.whitening_epochs:
     return sgd(weight_decay=recipe.weight_decay)
-  factor = lambda path: recipe.norm_learning_rate if _is_in(path, 'norm') else 1.0
+  factor = lambda path: recipe.norm_learning_rate if optim.is_in(path, 'norm') else 1.0
   return optax.chain(
     _leafwise(lambda path, g, p: g + (recipe.weight_decay / factor(path)) * p),
     hold,
@@ -116,28 +116,9 @@ def _adamw(recipe, rate, hold):
 
 
 def _muon(recipe, rate, hold):
-  """Muon for the kernels of hidden layers, AdamW in Nesterov form for the head and all vectors.
-
-  A convolution `[H, W, I, O]` is the matrix of H W I rows and O columns. Updates are scaled to the
-  root mean square of AdamW's, .2, so that one learning rate and one decay serve both.
-  """
+  """`optim.muon`."""
   _check_norm_learning_rate(recipe)
-
-  def dimensions(params):
-    of_kernel = lambda k: optax.contrib.MuonDimensionNumbers(tuple(range(k.ndim - 1)), k.ndim - 1)
-    is_hidden = lambda path, p: jnp.ndim(p) > 1 and not _is_in(path, 'head')
-    each = lambda path, p: of_kernel(p) if is_hidden(path, p) else None
-    return jax.tree_util.tree_map_with_path(each, params)
-
-  tx = optax.contrib.muon(
-    rate,
-    beta=recipe.momentum,
-    adam_b1=recipe.momentum,
-    weight_decay=recipe.weight_decay,
-    adam_weight_decay=recipe.weight_decay,
-    muon_weight_dimension_numbers=dimensions,
-    consistent_rms=0.2,
-  )
+  tx = optim.muon(rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
   return optax.chain(tx, hold)
 
 
@@ -238,14 +219,9 @@ def _held_after(num_steps: int, name: str) -> optax.GradientTransformation:
   def update(updates, state, params=None):
     del params
     is_open = (state.count < num_steps) | (num_steps == 0)
-    hold = lambda path, g: jnp.where(is_open, g, 0.0) if _is_in(path, name) else g
+    hold = lambda path, g: jnp.where(is_open, g, 0.0) if optim.is_in(path, name) else g
     updates = jax.tree_util.tree_map_with_path(hold, updates)
     return updates, optax.ScaleByScheduleState(optax.safe_increment(state.count))
 
   init = lambda params: optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
   return optax.GradientTransformation(init, update)
-
-
-def _is_in(path: tuple, name: str) -> bool:
-  """Whether a key on the path contains the name, in any case of letters."""
-  return any(name in str(getattr(key, 'key', key)).lower() for key in path)

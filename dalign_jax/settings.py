@@ -286,6 +286,19 @@ class Settings:
     section='Methods',
     valid=valid_lib.Between(0, 10**4),
   )
+  method_optimizer: str = run_setting(
+    'sgd',
+    'Optimizer of methods that step by SGD: sgd, or adamw or muon in its place. Their learning '
+    'rates are for sgd: set them too.',
+    section='Methods',
+    valid=valid_lib.OneOf(('sgd', 'adamw', 'muon')),
+  )
+  method_schedule: str = run_setting(
+    'constant',
+    'Learning rate of these methods over a phase: constant, or to 0 by a cosine or linear.',
+    section='Methods',
+    valid=valid_lib.OneOf(('constant', 'cosine', 'linear')),
+  )
   num_devices: int = run_setting(
     0, 'Devices to use; 0: all.', section='Platform', valid=valid_lib.Between(0, 10**5)
   )

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import optax
 
-from dalign_jax import objectives, training, types
+from dalign_jax import objectives, optim, training, types
 
 COEFFICIENTS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0)
 
@@ -14,7 +14,7 @@ COEFFICIENTS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0)
 def tuned(
   problem: types.Problem,
   dataset: types.Dataset,
-  tx: optax.GradientTransformation,
+  tx: optim.Rule | optax.GradientTransformation,
   key: jax.Array,
   *,
   num_epochs: int,
@@ -26,7 +26,7 @@ def tuned(
   Args:
     problem: its original is where each fine-tuning starts.
     dataset: the set.
-    tx: optimizer.
+    tx: as in `training.minimize`.
     key: decides the batches.
     num_epochs: passes over the set.
     batch_size: global batch.

@@ -237,6 +237,9 @@ class Problem:
     unseen: data of people of whom nothing was trained on, or None; not those of the evaluation.
     num_classes: number of classes C, or of binary attributes A: the number of logits.
     recipe: how the original was trained; `retrain` follows it.
+    optimizer: 'sgd', with which methods step unless their paper ties them to another, or what is
+      used in its place: a name of `optim.OPTIMIZERS`.
+    schedule: of the learning rate of these steps, a name of `optim.SCHEDULES`.
     head_path: where `original.params` keeps the final linear layer (`{'kernel': [D, C],
       'bias': [C]}`); only `head_only` needs it.
     devices: devices to use, None for all of them.
@@ -254,6 +257,8 @@ class Problem:
   validation: Dataset
   num_classes: int
   recipe: Recipe = Recipe()
+  optimizer: str = 'sgd'
+  schedule: str = 'constant'
   head_path: Sequence[str] = ('head',)
   devices: tuple[jax.Device, ...] | None = None
   monitor: Monitor = Monitor()

@@ -99,6 +99,7 @@ class Run:
 
   name: str
   hparams: dict
+  restriction: dict  # and its optimizer, as its record says them
   unlearn_fn: types.UnlearnFn
   label: str
   folders: list[pathlib.Path]  # for each original
@@ -127,13 +128,17 @@ class Run:
         f'{method} needs classes; --label_key={job.config.label_key} are several attributes',
         argument='methods',
       )
-    unlearn_fn = from_settings.method(job.config, method, values)
+    config = job.config
+    if name in config.controls:  # nobody asked for it: it steps as it always does
+      config = dataclasses.replace(config, method_optimizer='sgd', method_schedule='constant')
+    unlearn_fn = from_settings.method(config, method, values)
     if 'batch_size' in values:
       from_settings.check_batch_size(f'hparam={name}.batch_size', values['batch_size'], job.devices)
-    label = from_settings.restricted_label(job.config, hparams.label(name, values))
+    label = from_settings.restricted_label(config, hparams.label(name, values))
     return cls(
       name,
       values,
+      from_settings.restriction(config),
       unlearn_fn,
       label,
       job.run_folders(label),
@@ -218,7 +223,7 @@ def _unlearn(job, run, start, forget, folder, number):
     'seed': job.config.unlearn_seed,
     'original': checkpoints.read_record(start / 'model')['digest'],
     'sees': methods.in_words(run.sees),
-    **from_settings.restriction(job.config),
+    **run.restriction,
   }
   gold = _gold_of(job, number) if run.is_oracle else None
   needs_subsets = methods.SUBSETS in run.sees

@@ -12,7 +12,7 @@ import shlex
 import time
 from typing import NamedTuple
 
-from dalign_jax import command, hparams, stopping
+from dalign_jax import command, from_settings, hparams, stopping
 from dalign_jax.store import files, progress
 from experiments import config as config_lib
 from experiments import launchers
@@ -35,6 +35,10 @@ class Scenario:
   @property
   def methods(self) -> dict[str, dict]:
     return hparams.resolve(self.config.methods, self.config.hparam)
+
+  def label(self, method: str, values: dict) -> str:
+    """Name of the folder of a method's results."""
+    return from_settings.restricted_label(self.config, hparams.label(method, values))
 
 
 class Cell(NamedTuple):
@@ -101,7 +105,7 @@ def _of_method(scenario, method, values, member):
     scenario.config, methods=(method,), stages=('unlearn', 'evaluate'), member=member
   )
   where = dataclasses.replace(scenario.folders, config=config)
-  models = where.run_folders(hparams.label(method, values))
+  models = where.run_folders(scenario.label(method, values))
   made = tuple(models[number] for number in where.members)
   settings = frozenset(f'--hparam={method}.{name}={value}' for name, value in values.items())
   ending = '' if member < 0 else f'.{member}'

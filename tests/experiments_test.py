@@ -380,25 +380,42 @@ def test_killed_run_continues_to_the_same_bits(tmp_path):
 
 
 MUDA = 'runs/muda,rounds=1/seed_0/unlearned'
-TOGETHER = {  # what two processes make -> the models to compare
-  'one': ({}, ('original/seed_0/model', MUDA)),
-  'ensemble': ({'num_seeds': 3, 'methods': ()}, [f'original/seed_{i}/model' for i in range(3)]),
+ORIGINALS = [f'original/seed_{i}/model' for i in range(3)]
+GOLDS = [f'gold/seed_{100 + i}/model' for i in range(6)]
+TOGETHER = {  # what two processes make, and how they find each other -> the models to compare
+  'one': ({}, 'address', ('original/seed_0/model', MUDA)),
+  'ensemble': ({'num_seeds': 3, 'methods': ()}, 'address', ORIGINALS),
+  'golds, under SLURM': (
+    {'num_seeds': 3, 'methods': (), 'stages': ('train_gold',)},
+    'slurm',
+    GOLDS,
+  ),
 }
+
+
+def _start_two(config, how):
+  """Starts a run as two processes, as a user or as SLURM would."""
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  for i in range(2):
+    if how == 'address':
+      part = {'coordinator_address': f'localhost:{port}', 'num_processes': 2, 'process_id': i}
+      yield _start(*_arguments(dataclasses.replace(config, **part)))
+    else:  # JAX derives the port from the job's number
+      variables = {'JOB_ID': port, 'STEP_NODELIST': 'localhost', 'NTASKS': 2, 'PROCID': i}
+      variables |= {'LOCALID': i, 'STEP_NUM_NODES': 1}
+      auto = dataclasses.replace(config, distributed='auto')
+      yield _start(*_arguments(auto), **{f'SLURM_{k}': str(v) for k, v in variables.items()})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('case', TOGETHER)
 def test_two_processes_equal_one(case, tmp_path):
-  changes, names = TOGETHER[case]
+  changes, how, names = TOGETHER[case]
   common = {'stages': ('train_original', 'unlearn'), 'methods': ('muda',), **changes}
   config = _config(tmp_path / 'two', **common, hparam=('muda.rounds=1',), num_devices=0)
-  with socket.socket() as free:
-    free.bind(('localhost', 0))
-    address = f'localhost:{free.getsockname()[1]}'
-  started = []
-  for i in range(2):
-    part = dataclasses.replace(config, coordinator_address=address, num_processes=2, process_id=i)
-    started.append(_start(*_arguments(part)))
+  started = list(_start_two(config, how))
   try:
     for process in started:
       _, err = process.communicate(timeout=240)

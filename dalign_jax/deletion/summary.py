@@ -52,6 +52,9 @@ def _restriction(found) -> list[str]:
     lines.append(f'It could change only the parameters that match {" or ".join(patterns)}.')
   if rank:
     lines.append(f'It could change kernels only, by adapters of rank {rank}.')
+  steps = settings.get('method_optimizer', 'sgd'), settings.get('method_schedule', 'constant')
+  if steps != ('sgd', 'constant'):
+    lines.append(f'Its steps were those of {steps[0]} with a {steps[1]} learning rate.')
   return lines
 
 

@@ -169,6 +169,25 @@ def _checked(make):
 METHODS = {name: method._replace(make=_checked(method.make)) for name, method in METHODS.items()}
 globals().update({name: method.make for name, method in METHODS.items()})  # those of `__all__` too
 
+# methods whose steps are their own -> why `Problem.optimizer` and `schedule` are not for them
+OWN_STEPS: dict[str, str] = {
+  **dict.fromkeys(
+    (
+      *('cmf', 'esc', 'esc_t', 'fisher', 'head_only', 'influence', 'pour_p', 'ssd'),
+      'svd_projection',
+    ),
+    'takes no steps of an optimizer',
+  ),
+  **dict.fromkeys(
+    ('noisy_finetune', 'planted_leak', 'retrain'), 'trains as the original was (--optimizer)'
+  ),
+  'bad_teacher': 'uses Adam, as its paper does',
+  'lotus': 'uses AdamW, as its paper does',
+  'msg': 'scales the gradients of the weights it keeps, which is a learning rate with SGD alone',
+  'negmerge': 'scales its losses, which is a learning rate with SGD alone',
+  'sfron': 'shares one momentum between masked ascent and descent, which is SGD by design',
+}
+
 
 def sees(name: str, hparams: Mapping[str, Any], *, has_unseen: bool) -> frozenset[str]:
   """Names of the data that a method reads with these hyper-parameters.
@@ -199,6 +218,7 @@ def in_words(seen: Set[str]) -> str:
 __all__ = [
   'GOLD',
   'METHODS',
+  'OWN_STEPS',
   'SUBSETS',
   'VALID',
   'Method',

@@ -52,7 +52,7 @@ def amun(
   Deviation: neighbours are kept as bytes, and it is at these that the original must be wrong; a
   constant learning rate.
   """
-  tx = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
+  rule = optim.Rule(learning_rate, momentum=momentum, weight_decay=weight_decay)
   attack = {'epsilon': epsilon, 'num_steps': num_steps, 'num_doublings': num_doublings}
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
@@ -66,7 +66,7 @@ def amun(
     return training.minimize(
       problem,
       training.ClassificationLoss(problem.apply_fn, 'train', problem.recipe.augmentation),
-      tx,
+      rule,
       {'train': everything},
       key,
       num_epochs=num_epochs,

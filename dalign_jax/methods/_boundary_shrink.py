@@ -37,13 +37,13 @@ def boundary_shrink(
   Deviation: the neighbour's class is the best of the other classes, where the paper's neighbour may
   still be of the true one; epsilon is in pixel values.
   """
-  tx = optim.sgd(learning_rate, momentum=momentum)
+  rule = optim.Rule(learning_rate, momentum=momentum)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     return training.minimize(
       problem,
       objectives.MeanLoss(problem.apply_fn, 'forget', objectives.cross_entropy),
-      tx,
+      rule,
       {'forget': dataclasses.replace(problem.forget, labels=_neighbour_labels(problem, epsilon))},
       key,
       num_epochs=num_epochs,

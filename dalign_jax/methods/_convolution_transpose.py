@@ -36,14 +36,14 @@ def ct(
 
   Deviation: 5 epochs at .03 (the release: 3 at .001, found on other networks).
   """
-  tx = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
+  rule = optim.Rule(learning_rate, momentum=momentum, weight_decay=weight_decay)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     params = jax.tree.map(_transposed, problem.original.params)
     return training.minimize(
       problem,
       training.ClassificationLoss(problem.apply_fn, 'retain', problem.recipe.augmentation),
-      tx,
+      rule,
       {'retain': problem.retain},
       key,
       num_epochs=num_epochs,

@@ -32,13 +32,13 @@ def delete(
     Zhou, Zheng, et al.: Decoupled Distillation to Erase: A General Unlearning Method for Any
     Class-centric Tasks. https://arxiv.org/abs/2503.23751
   """
-  tx = optim.sgd(learning_rate, momentum=momentum)
+  rule = optim.Rule(learning_rate, momentum=momentum)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     return training.minimize(
       problem,
       objectives.MeanLoss(problem.apply_fn, 'forget', _without_true_class),
-      tx,
+      rule,
       {'forget': problem.forget},
       key,
       num_epochs=num_epochs,

@@ -112,13 +112,14 @@ def dlfd(
     num_steps, ot_weight, ce_weight, step_size, radius, features, epsilon, sinkhorn_iterations
   )
   _check(normalization, stop_threshold, save_threshold, monitor_every)
-  tx = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
+  rule = optim.Rule(learning_rate, momentum=momentum, weight_decay=weight_decay)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     devices = problem.devices
     batch_key, monitor_key = training.split(key)
     steps_per_epoch = -(-len(problem.retain) // batch_size)
     total = num_epochs * steps_per_epoch
+    tx = rule.of(problem, total)
     apply_fn, augment = problem.apply_fn, problem.recipe.augmentation
     loss_fn = _Loss(apply_fn, augment, settings, normalization, total)
     step = training.make_step(loss_fn, tx, devices=devices, gives_step=True)

@@ -46,7 +46,7 @@ def duck(
   Deviation: SGD (Adam in the paper), the means of the whole retain set under the original, no
   temperature in the cross-entropy, and the stop is checked once an epoch.
   """
-  tx = optim.sgd(learning_rate, momentum=momentum)
+  rule = optim.Rule(learning_rate, momentum=momentum)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     means = class_means.measure(problem, problem.retain)
@@ -56,7 +56,7 @@ def duck(
     return training.minimize(
       problem,
       _Loss(problem.apply_fn, distance_weight, cross_entropy_weight),
-      tx,
+      rule,
       {'forget': problem.forget, 'retain': problem.retain},
       key,
       num_epochs=num_epochs,

@@ -27,13 +27,13 @@ def finetune(
     weight_decay: L2 coefficient.
     batch_size: global batch.
   """
-  tx = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
+  rule = optim.Rule(learning_rate, momentum=momentum, weight_decay=weight_decay)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     return training.minimize(
       problem,
       training.ClassificationLoss(problem.apply_fn, 'retain', problem.recipe.augmentation),
-      tx,
+      rule,
       {'retain': problem.retain},
       key,
       num_epochs=num_epochs,

@@ -32,7 +32,7 @@ def gradient_ascent(
     Golatkar, Achille, Soatto: Eternal Sunshine of the Spotless Net (negative gradient).
     https://arxiv.org/abs/1911.04933
   """
-  tx = optim.sgd(learning_rate, momentum=momentum)
+  rule = optim.Rule(learning_rate, momentum=momentum)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     return training.minimize(
@@ -43,7 +43,7 @@ def gradient_ascent(
         _negative_cross_entropy,
         train=batch_statistics,
       ),
-      tx,
+      rule,
       {'forget': problem.forget},
       key,
       num_epochs=num_epochs,

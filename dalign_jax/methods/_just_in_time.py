@@ -47,13 +47,13 @@ def jit(
   for name, value in (('noise', noise), ('num_noises', num_noises)):
     if not value > 0:
       raise errors.InputError(f'{name} must be positive, got {value}')
-  tx = optim.sgd(learning_rate, momentum=momentum)
+  rule = optim.Rule(learning_rate, momentum=momentum)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     return training.minimize(
       problem,
       _Steepness(problem.apply_fn, noise, num_noises),
-      tx,
+      rule,
       {'forget': problem.forget},
       key,
       num_epochs=num_epochs,

@@ -37,13 +37,13 @@ def l1_sparse(
     Jia, Liu, Ram, Yao, Liu, Liu, Sharma, Liu: Model Sparsity Can Simplify Machine Unlearning.
     https://arxiv.org/abs/2304.04934
   """
-  tx = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
+  rule = optim.Rule(learning_rate, momentum=momentum, weight_decay=weight_decay)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     return training.minimize(
       problem,
       _L1Loss(training.ClassificationLoss(problem.apply_fn, 'retain', problem.recipe.augmentation)),
-      tx,
+      rule,
       {'retain': problem.retain},
       key,
       num_epochs=num_epochs,

@@ -67,7 +67,7 @@ def l2ul(
   released code takes the gradients of batches); there is no weight decay; the stop is checked once
   an epoch. The paper makes 20 copies by 100 steps and stops at a forget accuracy of 0.
   """
-  tx = optim.sgd(learning_rate, momentum=momentum)
+  rule = optim.Rule(learning_rate, momentum=momentum)
   attack = {'epsilon': epsilon, 'step_size': step_size, 'num_steps': num_steps}
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
@@ -77,7 +77,7 @@ def l2ul(
     return training.minimize(
       problem,
       _Loss(problem.apply_fn, num_copies),
-      tx,
+      rule,
       {'forget': problem.forget, 'copies': copies},
       train_key,
       num_epochs=num_epochs,

@@ -41,12 +41,12 @@ def cf_k(
 
   Deviation: k counts the layers before the head.
   """
-  tx = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
+  rule = optim.Rule(learning_rate, momentum=momentum, weight_decay=weight_decay)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     is_trained = _last(problem, num_layers)
     return _train(
-      problem, problem.original, is_trained, tx, key, num_epochs=num_epochs, batch_size=batch_size
+      problem, problem.original, is_trained, rule, key, num_epochs=num_epochs, batch_size=batch_size
     )
 
   return unlearn
@@ -84,7 +84,7 @@ def eu_k(
 
   Deviation: k counts the layers before the head.
   """
-  tx = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
+  rule = optim.Rule(learning_rate, momentum=momentum, weight_decay=weight_decay)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     init_key, train_key = training.split(key)
@@ -92,7 +92,7 @@ def eu_k(
     anew = fresh.model(problem.init_fn, init_key, problem.retain)
     start = _choose(is_trained, anew, problem.original)
     return _train(
-      problem, start, is_trained, tx, train_key, num_epochs=num_epochs, batch_size=batch_size
+      problem, start, is_trained, rule, train_key, num_epochs=num_epochs, batch_size=batch_size
     )
 
   return unlearn
@@ -107,18 +107,20 @@ def _choose(condition, first, second):
   return jax.tree.map(lambda c, a, b: a if c else b, condition, first, second)
 
 
-def _train(problem, start, is_trained, tx, key, **options):
+def _train(problem, start, is_trained, rule, key, *, num_epochs, batch_size):
   """Trains the selected leaves on the retain set."""
   leaves, structure = jax.tree.flatten(is_trained.params)
   is_frozen = tuple(not is_leaf_trained for is_leaf_trained in leaves)
+  tx = rule.of(problem, optim.num_steps(len(problem.retain), batch_size, num_epochs))
   model = training.minimize(
     problem,
     training.ClassificationLoss(problem.apply_fn, 'retain', problem.recipe.augmentation),
     optim.frozen(tx, is_frozen, structure),
     {'retain': problem.retain},
     key,
+    num_epochs=num_epochs,
+    batch_size=batch_size,
     start=start,
-    **options,
   )
   batch_stats = _choose(is_trained.batch_stats, model.batch_stats, start.batch_stats)
   return types.ModelState(model.params, batch_stats)

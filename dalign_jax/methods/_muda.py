@@ -105,11 +105,10 @@ def muda(
   )
   if not 0 < retain_fraction <= 1:
     raise errors.InputError(f'retain_fraction must be in (0, 1], got {retain_fraction}')
-  sgd = lambda rate: optim.sgd(rate, momentum=momentum, weight_decay=weight_decay)
-  tx = optim.alternating(
-    forget=sgd(learning_rate),
-    recover=sgd(learning_rate if recover_learning_rate is None else recover_learning_rate),
-    reset_on_switch=reset_on_switch,
+  recover_rate = learning_rate if recover_learning_rate is None else recover_learning_rate
+  forget_rule, recover_rule = (
+    optim.Rule(rate, momentum=momentum, weight_decay=weight_decay)
+    for rate in (learning_rate, recover_rate)
   )
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
@@ -117,6 +116,13 @@ def muda(
     subset_key, batch_key = training.split(key)
     retain = data_lib.stratified_subset(
       problem.retain, retain_fraction, training.epoch_rng(subset_key, 0)
+    )
+    times = 1 if reset_on_switch else rounds  # passes of a phase that one schedule is spread over
+    num_steps = lambda dataset, epochs: times * optim.num_steps(len(dataset), batch_size, epochs)
+    tx = optim.alternating(
+      forget=forget_rule.of(problem, num_steps(problem.forget, forget_epochs)),
+      recover=recover_rule.of(problem, num_steps(retain, recover_epochs)),
+      reset_on_switch=reset_on_switch,
     )
     forget_step = training.make_step(_forget_loss(problem, settings), tx, devices=devices, phase=0)
     recover_step = training.make_step(

@@ -45,13 +45,13 @@ def neggrad_plus(
   """
   if not 0 <= retain_weight <= 1:
     raise errors.InputError(f'retain_weight must be in [0, 1], got {retain_weight}')
-  tx = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
+  rule = optim.Rule(learning_rate, momentum=momentum, weight_decay=weight_decay)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     return training.minimize(
       problem,
       _Loss(problem.apply_fn, problem.recipe.augmentation, retain_weight),
-      tx,
+      rule,
       {'retain': problem.retain, 'forget': problem.forget},
       key,
       num_epochs=num_epochs,

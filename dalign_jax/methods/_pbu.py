@@ -47,7 +47,7 @@ def pbu(
   Deviation: the paper's full text was not readable to us; taking F on the forget set, the weights
   and the stop rule are our reconstruction.
   """
-  tx = optim.sgd(learning_rate, momentum=momentum)
+  rule = optim.Rule(learning_rate, momentum=momentum)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     problem.forgotten_classes('pbu')
@@ -58,7 +58,7 @@ def pbu(
     return training.minimize(
       problem,
       _Loss(problem.apply_fn, forget_weight),
-      tx,
+      rule,
       {'forget': problem.forget},
       key,
       num_epochs=num_epochs,

@@ -34,14 +34,14 @@ def random_label(
 
   Deviation: the paper draws each label once; labels that change are not learned by heart.
   """
-  tx = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
+  rule = optim.Rule(learning_rate, momentum=momentum, weight_decay=weight_decay)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     loss_fn, datasets, extra = objectives.random_labels(problem)
     return training.minimize(
       problem,
       loss_fn,
-      tx,
+      rule,
       datasets,
       key,
       num_epochs=num_epochs,

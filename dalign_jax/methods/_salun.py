@@ -47,17 +47,19 @@ def salun(
   """
   if not 0 < saliency <= 1:
     raise errors.InputError(f'saliency must be in (0, 1], got {saliency}')
-  sgd = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
+  rule = optim.Rule(learning_rate, momentum=momentum, weight_decay=weight_decay)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     gradient = importance.mean_gradient(
       problem.apply_fn, problem.original, problem.forget, devices=problem.devices
     )
     loss_fn, datasets, extra = objectives.random_labels(problem)
+    size = len(next(iter(datasets.values())))
+    tx = rule.of(problem, optim.num_steps(size, batch_size, num_epochs))
     return training.minimize(
       problem,
       loss_fn,
-      optim.restricted(sgd, _largest(gradient, saliency)),
+      optim.restricted(tx, _largest(gradient, saliency)),
       datasets,
       key,
       num_epochs=num_epochs,

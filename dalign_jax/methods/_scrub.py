@@ -68,13 +68,16 @@ def scrub(
   """
   if not temperature > 0:
     raise errors.InputError(f'temperature must be positive, got {temperature}')
-  tx = optim.alternating(
-    forget=optim.sgd(forget_learning_rate, momentum=momentum),
-    retain=optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay),
-  )
+  forget_rule = optim.Rule(forget_learning_rate, momentum=momentum)
+  retain_rule = optim.Rule(learning_rate, momentum=momentum, weight_decay=weight_decay)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     devices = problem.devices
+    num_steps = lambda dataset: optim.num_steps(len(dataset), batch_size, num_epochs=1)
+    tx = optim.alternating(
+      forget=forget_rule.of(problem, num_steps(problem.forget)),
+      retain=retain_rule.of(problem, num_steps(problem.retain)),
+    )
     distillation = objectives.Distillation(temperature, weight=-1.0)
     forget_loss = objectives.MeanLoss(problem.apply_fn, 'forget', distillation)
     weights = (cross_entropy_weight, distillation_weight, temperature)

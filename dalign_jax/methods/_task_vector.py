@@ -40,15 +40,15 @@ def task_vector(
   Deviation: the paper chooses lambda from 0 to 1; here up to 10, since vectors of images that are
   already fitted are short, and at .98 of the control accuracy (.95 there).
   """
-  tx = optim.sgd(learning_rate, momentum=momentum)
+  rule = optim.Rule(learning_rate, momentum=momentum)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     forget_key, retain_key = training.split(key)
     options = {'num_epochs': num_epochs, 'batch_size': batch_size}
-    vector = task_vectors.tuned(problem, problem.forget, tx, forget_key, **options)
+    vector = task_vectors.tuned(problem, problem.forget, rule, forget_key, **options)
     added = None
     if adds_retain:
-      added = task_vectors.tuned(problem, problem.retain, tx, retain_key, **options)
+      added = task_vectors.tuned(problem, problem.retain, rule, retain_key, **options)
     return task_vectors.negated(problem, vector, control_share=control_share, added=added)
 
   return unlearn

@@ -91,7 +91,7 @@ def tmu(
       raise errors.InputError(f'{name} must be one of {", ".join(allowed)}, got {value!r}')
   names = difficulty.FEATURES if features == 'all' else tuple(features.split('+'))
   twin.check(predictor, names)
-  tx = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
+  rule = optim.Rule(learning_rate, momentum=momentum, weight_decay=weight_decay)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     twin_key, easy_key, teacher_key, train_key = training.split(key, 4)
@@ -109,7 +109,7 @@ def tmu(
         noise,
         teacher,
       ),
-      tx,
+      rule,
       {'forget': problem.forget, 'retain': problem.retain},
       train_key,
       num_epochs=num_epochs,

@@ -1,6 +1,7 @@
 """UNSIR: noise that maximises a class's error impairs the network, retain data repair it."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -57,16 +58,19 @@ def unsir(
   """
   if not 0 < retain_fraction <= 1:
     raise errors.InputError(f'retain_fraction must be in (0, 1], got {retain_fraction}')
-  tx = optim.alternating(
-    impair=optim.sgd(impair_learning_rate, momentum=momentum),
-    repair=optim.sgd(repair_learning_rate, momentum=momentum),
-  )
+  impair_rule = optim.Rule(impair_learning_rate, momentum=momentum)
+  repair_rule = optim.Rule(repair_learning_rate, momentum=momentum)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     devices = problem.devices
     noise_key, subset_key, batch_key = training.split(key, 3)
     retain = data_lib.stratified_subset(
       problem.retain, retain_fraction, training.epoch_rng(subset_key, 0)
+    )
+    num_steps = functools.partial(optim.num_steps, len(retain), batch_size)
+    tx = optim.alternating(
+      impair=impair_rule.of(problem, num_steps(impair_epochs)),
+      repair=repair_rule.of(problem, num_steps(repair_epochs)),
     )
     noise = _noise(problem, noise_key, num_noises, noise_steps, noise_step_size)
     sets = {'impair': {'retain': retain, 'noise': noise}, 'repair': {'retain': retain}}

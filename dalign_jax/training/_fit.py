@@ -16,7 +16,7 @@ from dalign_jax.training import _epochs, _feeding, _forward, _steps
 def minimize(
   problem: types.Problem,
   loss_fn: types.LossFn,
-  tx: optax.GradientTransformation,
+  tx: optim.Rule | optax.GradientTransformation,
   datasets: Mapping[str, types.Dataset],
   key: jax.Array,
   *,
@@ -34,7 +34,7 @@ def minimize(
   Args:
     problem: its original, devices and monitor are used.
     loss_fn: as in `make_step`.
-    tx: optimizer.
+    tx: optimizer, or the rule of a method, which the problem's optimizer and schedule complete.
     datasets: by name; each gives `batch_size` rows to every step.
     key: decides batches and the steps' keys.
     num_epochs: passes over the first data set.
@@ -48,6 +48,9 @@ def minimize(
     The resulting model, on the host.
   """
   start = problem.original if start is None else start
+  if isinstance(tx, optim.Rule):
+    size = len(next(iter(datasets.values())))
+    tx = tx.of(problem, optim.num_steps(size, batch_size, num_epochs))
   options: dict[str, Any] = {'num_epochs': num_epochs, 'batch_size': batch_size, 'extra': extra}
   options |= {'devices': problem.devices, 'monitor': problem.monitor}
   options |= {'constants_fn': constants_fn, 'stop_fn': stop_fn}

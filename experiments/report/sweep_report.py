@@ -7,7 +7,6 @@ import os
 import pathlib
 from typing import NamedTuple
 
-from dalign_jax import hparams
 from dalign_jax.store import files
 from experiments import sweep_cells
 from experiments.measure import rows as rows_lib
@@ -35,7 +34,7 @@ def gather(scenario: sweep_cells.Scenario) -> Part:
   """Reads a scenario's rows; methods are called by their names, settings are behind the links."""
   where = scenario.folders
   record = rows_file.read(where.folder)
-  names = {hparams.label(method, values): method for method, values in scenario.methods.items()}
+  names = {scenario.label(method, values): method for method, values in scenario.methods.items()}
   wanted = {where.run_folders(label)[0]: method for label, method in names.items()}
   rows = []
   for row in record.rows:
