@@ -219,6 +219,39 @@ def test_two_processes_never_make_or_measure_the_same_model(finished, tmp_path):
     stages.run(dataclasses.replace(method.config, stages=('evaluate',)))
 
 
+CELL = """
+import fcntl, sys, time
+lock = open(sys.argv[1], 'a')
+try:
+  fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+  sys.exit(75)
+print('at work', flush=True)
+time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize('name', ['local', 'submitit'])
+def test_a_dead_owner_of_a_lock_is_noticed(name, tmp_path, monkeypatch):
+  work = lambda seconds: ['-c', CELL, str(tmp_path / 'lock'), seconds]
+  monkeypatch.setattr(sweep_cells, 'write_command', lambda cell, folder: ['python', *work('0')])
+  owner = subprocess.Popen([sys.executable, *work('1000')], stdout=subprocess.PIPE, text=True)
+  with owner:
+    assert owner.stdout.readline() == 'at work\n'
+    monkeypatch.setattr(sweep_cells, '_sleep', lambda seconds: owner.kill())
+    scenario = _scenario(tmp_path)
+    launch = {
+      'local': lambda: launchers.local(is_alone=True),
+      'submitit': lambda: launchers.submitit(
+        tmp_path / 'jobs', launchers.parse_slurm(['cluster=local', 'timeout_min=5'])
+      ),
+    }[name]()
+    cell = sweep_cells.Cell('one', scenario, scenario.config)
+    assert not sweep_cells.run([cell], tmp_path, 1, launch)
+  assert owner.returncode == -signal.SIGKILL
+  assert (tmp_path / 'cells' / 'one.log').read_text(encoding='utf-8') == 'at work\n'
+
+
 def _scenarios(*arguments):
   run.FLAGS(['sweep', *arguments])
   settings = sweep.read_sweep()
@@ -334,37 +367,3 @@ def test_a_signal_ends_all_processes_and_leaves_no_lock(name, number, code, tmp_
   with files.lock(problem):  # as the next start would take it
     assert checkpoints.latest_epoch(log.parent / 'training') > 0
     assert not checkpoints.exists(log.parent / 'model')
-
-
-@pytest.mark.slow
-def test_a_sweep_waits_for_another_and_goes_on_for_a_dead_one(tmp_path):
-  arguments = ['--dataset=digits', '--max_examples=300', '--width_multiplier=0.125']
-  arguments += ['--num_epochs=40', '--batch_size=64', '--num_devices=1', '--methods=head_only']
-
-  def start(name, *more):
-    with open(tmp_path / name, 'w', encoding='utf-8') as output:
-      return subprocess.Popen(
-        [sys.executable, '-m', 'experiments.sweep', *arguments, *more, f'--workdir={tmp_path}'],
-        cwd=ROOT,
-        env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-      )
-
-  text = lambda path: path.read_text(encoding='utf-8')
-  first = start('first.txt')
-  epochs = lambda: [p for p in tmp_path.rglob('train.jsonl') if p.read_bytes().count(b'\n') > 1]
-  _wait_for(epochs, first)
-  os.killpg(first.pid, signal.SIGSTOP)  # it holds its locks and does nothing
-  second = start('second.txt', '--launcher=submitit', '--slurm=cluster=local,timeout_min=20')
-  _wait_for(lambda: 'another process is at work' in text(tmp_path / 'second.txt'), second)
-  os.killpg(first.pid, signal.SIGKILL)
-  first.wait()
-  assert second.wait(timeout=400) == 0, text(tmp_path / 'second.txt')
-  logs = ''.join(text(path) for path in (tmp_path / 'sweep' / 'cells').glob('*.log'))
-  assert 'resuming after epoch' in logs
-  titles = [line.split(':')[0] for line in logs.splitlines() if 's of compilation' in line]
-  assert sorted(titles) == [
-    *('train gold (seed 100)', 'train gold (seed 101)', 'train original (seed 0)', 'unlearn')
-  ]
