@@ -130,7 +130,7 @@ def test_a_run_steps_as_told_and_says_so(tmp_path):
   )
   stages.run(config)
   stages.run(dataclasses.replace(config, method_optimizer='sgd'))
-  label = 'finetune,learning_rate=0.001,num_epochs=1'
+  label = 'finetune,num_epochs=1,learning_rate=0.001'
   read = lambda run: checkpoints.read_record(
     folders.problem_folder(config) / 'runs' / run / 'seed_0' / 'unlearned'
   )
