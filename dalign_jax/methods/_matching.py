@@ -47,7 +47,7 @@ def datamodel_matching(
   and not tens of thousands, matched on the whole retain set. The paper's text was not readable to
   us in full: rate and schedule are ours.
   """
-  tx = optim.sgd(learning_rate, momentum=momentum)
+  rule = optim.Rule(learning_rate, momentum=momentum)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     if problem.subset_outputs is None:
@@ -56,7 +56,7 @@ def datamodel_matching(
       )
     targets = predicted_logits(problem, problem.subset_outputs)
     problem.monitor.on_arrays('datamodel', lambda: targets)
-    return _match(problem, targets, tx, key, num_epochs, batch_size)
+    return _match(problem, targets, rule, key, num_epochs, batch_size)
 
   return unlearn
 
@@ -91,14 +91,14 @@ def oracle_matching(
 
   Deviation: as of `datamodel_matching`.
   """
-  tx = optim.sgd(learning_rate, momentum=momentum)
+  rule = optim.Rule(learning_rate, momentum=momentum)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     if problem.gold_logits is None:
       raise errors.InputError(
         'oracle_matching needs problem.gold_logits: it is a control of benchmarks'
       )
-    return _match(problem, problem.gold_logits, tx, key, num_epochs, batch_size)
+    return _match(problem, problem.gold_logits, rule, key, num_epochs, batch_size)
 
   return unlearn
 
@@ -123,12 +123,12 @@ def predicted_logits(problem: types.Problem, subsets: types.SubsetOutputs) -> di
   }
 
 
-def _match(problem, targets: Mapping, tx, key, num_epochs, batch_size) -> types.ModelState:
+def _match(problem, targets: Mapping, rule, key, num_epochs, batch_size) -> types.ModelState:
   names = ('retain', 'forget')
   return training.minimize(
     problem,
     _Loss(problem.apply_fn),
-    tx,
+    rule,
     {name: getattr(problem, name) for name in names},
     key,
     num_epochs=num_epochs,
