@@ -318,14 +318,17 @@ class Rule:
       errors.InputError: for an unknown name.
 
     Example:
-      >>> problem = types.Problem(*7 * [None], optimizer='sgd', schedule='linear')
+      >>> names = ('apply_fn', 'init_fn', 'original', 'retain', 'forget', 'validation')
+      >>> fields = dict.fromkeys(names) | {'num_classes': 2, 'optimizer': 'sgd'}
+      >>> problem = types.Problem(**fields, schedule='linear')
       >>> tx = Rule(1.0, momentum=0.0).of(problem, num_steps=2)
-      >>> state, params, steps = tx.init(np.ones(1)), np.ones(1), []
-      >>> for _ in range(3):
-      ...   updates, state = tx.update(np.ones(1), state, params)
+      >>> ones = jnp.ones(1)
+      >>> state, steps = tx.init(ones), []
+      >>> for _ in range(2):
+      ...   updates, state = tx.update(ones, state, ones)
       ...   steps.append(float(updates[0]))
       >>> steps
-      [-1.0, -0.5, 0.0]
+      [-1.0, -0.5]
     """
     return _of_rule(
       self, problem.optimizer, problem.schedule, num_steps * (problem.schedule != 'constant')
