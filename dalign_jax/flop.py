@@ -21,20 +21,23 @@ def total() -> float:
   return _total[0]
 
 
-def counted(call: Callable, program: Callable) -> Callable:
-  """A function that does what `call` does, and adds the operations of `program`.
+def counted(call: Callable, fn: Callable, axis: str, num_devices: int) -> Callable:
+  """A function that does what `call` does, and adds its operations on all devices.
 
   Args:
-    call: what runs the program.
-    program: the same as a function that JAX can trace, with the same arguments.
+    call: what runs the program; its arguments have a leading axis of this process's devices.
+    fn: what it does on one device, without that axis.
+    axis: the name that `fn` knows the devices by.
+    num_devices: of all processes.
   """
   known: dict[tuple, float] = {}  # by the arguments' shapes
 
   def run(*args):
     shapes = tuple(x.shape for x in jax.tree.leaves(args))
     if shapes not in known:
-      like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), args)
-      known[shapes] = of(jax.make_jaxpr(program)(*like).jaxpr)
+      like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), args)
+      traced = jax.make_jaxpr(fn, axis_env=[(axis, num_devices)])(*like)
+      known[shapes] = num_devices * of(traced.jaxpr)
     _total[0] += known[shapes]
     return call(*args)
 

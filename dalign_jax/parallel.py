@@ -134,7 +134,7 @@ def spmd(fn: Callable, *, devices: Devices = None, donate_argnums: Sequence[int]
     fn, tuple(devices) if devices else None, tuple(donate_argnums)
   )
   placed = lambda *args: program(*jax.tree.map(place, args))
-  return flop.counted(placed if place else program, program)
+  return flop.counted(placed if place else program, fn, AXIS, num_devices(devices))
 
 
 def _pmap(fn, devices, donate_argnums):

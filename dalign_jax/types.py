@@ -77,8 +77,12 @@ def with_key(apply_fn: ApplyFn, key: jax.Array | None) -> ApplyFn:
     >>> with_key(lambda state, images, *, train, key=None: (key, state), 5)(0, 1, train=True)
     (5, 0)
   """
-  takes_key = 'key' in inspect.signature(apply_fn).parameters
-  return functools.partial(apply_fn, key=key) if takes_key else apply_fn
+  return functools.partial(apply_fn, key=key) if takes_key(apply_fn) else apply_fn
+
+
+def takes_key(apply_fn: ApplyFn) -> bool:
+  """Whether the signature of a network has a `key`."""
+  return 'key' in inspect.signature(apply_fn).parameters
 
 
 class DataError(errors.InputError):

@@ -10,7 +10,7 @@ import os
 from absl import flags
 
 from dalign_jax import command, errors
-from dalign_jax.store import progress, tensorboard
+from dalign_jax.store import tensorboard
 from experiments import config as config_lib
 
 FLAGS = command.FLAGS
@@ -55,16 +55,23 @@ def check_names(config: config_lib.Config) -> None:
       )
 
 
+def keep_quiet(config: config_lib.Config) -> None:
+  """Mutes progress with --quiet; imports JAX."""
+  from dalign_jax.store import progress
+
+  if config.quiet:
+    progress.mute()
+
+
 def main(arguments: list[str]) -> None:
   """Reads the flags, starts the platform and runs the stages."""
   config = read_config(arguments)
   if config.tensorboard:
     tensorboard.require()
   command.start_platform(config)
-  if config.quiet:
-    progress.mute()
   check_names(config)
   join_processes(config)
+  keep_quiet(config)
   from experiments import stages  # imports JAX: after the platform's settings
 
   stages.run(config)

@@ -14,7 +14,6 @@ import sys
 from absl import flags
 
 from dalign_jax import command, errors
-from dalign_jax.store import progress
 from experiments import config as config_lib
 from experiments import launchers, run
 
@@ -29,8 +28,7 @@ def main(arguments) -> None:
   check_processes(sweep, scenarios.values())
   for config in scenarios.values():
     run.check_names(config)
-  if base.quiet:
-    progress.mute()
+  run.keep_quiet(base)
   from experiments import sweep_cells
   from experiments.report import sweep_report  # they import JAX, but use no device
 

@@ -6,7 +6,6 @@ python -m experiments.tune --flagfile=experiments/flags/tune_cifar10_random.flag
 import dataclasses
 
 from dalign_jax import command
-from dalign_jax.store import progress
 from experiments import config as config_lib
 from experiments import run
 
@@ -18,10 +17,9 @@ def main(arguments) -> None:
   config = run.read_config(arguments)
   tuning = config_lib.Tuning(**command.values(_TUNING))
   command.start_platform(config)
-  if config.quiet:
-    progress.mute()
   run.check_names(config)
   run.join_processes(config)
+  run.keep_quiet(config)
   from experiments.tuning import search  # imports JAX: after the platform's settings
 
   search.run(config, tuning)

@@ -497,7 +497,7 @@ def test_flag_file_parses_and_says_what_it_does(path):
   hparams.resolve(config.methods, config.hparam)
   assert set(config.stages) <= set(config_lib.STAGES)
   header = [line for line in path.read_text(encoding='utf-8').splitlines() if line[:1] == '#']
-  programs = {'tune': tune, 'sweep': sweep, 'without': without_gold}
+  programs = {'tune': tune, 'sweep': sweep, 'sizes': sweep, 'without': without_gold}
   program = programs.get(path.name.partition('_')[0], run)
   command = f'python -m {program.__name__} --flagfile=experiments/flags/{path.name}'
   assert any(command in line for line in header)

@@ -89,8 +89,11 @@ def test_gradient_ascent_raises_the_forget_loss_and_keeps_statistics(tiny_proble
 def test_random_label_never_draws_the_true_label(tiny_problem):
   """With only forget data and two classes, the other label is always the one trained on."""
   forget = tiny_problem.forget
+  original = tiny_problem.original
+  head = {name: array[..., :2] for name, array in original.params['head'].items()}
   two = dataclasses.replace(
     tiny_problem,
+    original=original._replace(params={**original.params, 'head': head}),
     num_classes=2,
     forget=dataclasses.replace(forget, labels=np.ones_like(forget.labels)),
     retain=dataclasses.replace(forget, labels=np.ones_like(forget.labels)).take(np.arange(1)),

@@ -270,7 +270,7 @@ def test_just_in_time(problem, monkeypatch):
 
   def normal(key, shape):
     del key
-    return jax.numpy.asarray(noise)[draws.pop(0)].reshape(shape)
+    return jax.numpy.asarray(noise)[draws[0]].reshape(shape)
 
   total = 0.0
   for number in range(2):  # one noise at a time: the loss is the mean over noises

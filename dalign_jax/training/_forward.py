@@ -33,5 +33,7 @@ def forward(
   has_statistics = bool(jax.tree.leaves(trainable.own_statistics(model.batch_stats)))
   if keep_statistics and has_statistics:
     return apply_fn(model, images, train=False)
+  if not types.takes_key(apply_fn):
+    return apply_fn(model, images, train=True)
   own_key = jax.random.fold_in(jax.random.fold_in(key, _STREAM), jax.lax.axis_index(parallel.AXIS))
   return types.with_key(apply_fn, own_key)(model, images, train=True)
