@@ -1,13 +1,14 @@
 """Damaged files: each file that a command leaves, damaged in each way, and the command again.
 
-python -m experiments.benchmarks.damages --output=damages.json
+python -m experiments.benchmarks.damages --output=damages.jsonl
 
 Tiny work folders are made by the commands' own functions: finished ones, and some that were stopped
 on the way. Every file in them is tried, one of each kind, so a new kind of file is tried as soon as
 a command writes it. An outcome is right if the command refuses in one line that names the file or
 its folder and says what to do; if it makes the file again, and says so; if it writes the file
 anyway; or if it does not read it and gives the same results. Everything else is wrong: a traceback,
-other results, silence.
+other results, silence. Each outcome is a line of the output file as soon as it is known, and the
+same command goes on behind the last line; --only_print shows the table of the file.
 """
 
 import collections
@@ -105,6 +106,7 @@ def outcomes(
   place: damages_places.Place,
   damages: Mapping[str, Callable] = DAMAGES,
   skipped: Collection[str] = (),
+  done: Collection[tuple[str, str, str]] = (),
 ) -> Iterator[Outcome]:
   """Every kind of file of a place, damaged in every way, for every command.
 
@@ -112,11 +114,20 @@ def outcomes(
     place: is as it was, afterwards.
     damages: by name.
     skipped: kinds that are not tried.
+    done: command, kind and damage of outcomes that are known.
   """
   with tempfile.TemporaryDirectory() as aside:
     copy = pathlib.Path(aside) / 'copy'
     shutil.copytree(place.folder, copy)
     for command, run in place.commands.items():
+      todo = {
+        (name, damage): path
+        for name, path in kinds(place.folder).items()
+        for damage in damages
+        if name not in skipped and (command, name, damage) not in done
+      }
+      if not todo:
+        continue
       before = _contents(place.folder)
       with contextlib.redirect_stdout(io.StringIO()):
         run()
@@ -124,14 +135,12 @@ def outcomes(
       written = {p for p in {*before, *after} if before.get(p) != after.get(p)}
       expected = results(place.folder)
       _restore(copy, place.folder)
-      todo = {k: p for k, p in kinds(place.folder).items() if k not in skipped}
-      for name, path in todo.items():
-        for damage, change in damages.items():
-          data = change(path.read_bytes())
-          found, why = _try(place, run, path, data, path in written, expected)
-          yield Outcome(place.name, command, name, damage, found, why)
-          _restore(copy, place.folder)
-        jax.clear_caches()  # else hundreds of runs in one process keep all their programs
+      for (name, damage), path in todo.items():
+        data = damages[damage](path.read_bytes())
+        found, why = _try(place, run, path, data, path in written, expected)
+        yield Outcome(place.name, command, name, damage, found, why)
+        _restore(copy, place.folder)
+      jax.clear_caches()  # else hundreds of runs in one process keep all their programs
 
 
 def _contents(folder):
@@ -215,9 +224,16 @@ def table(found: list[Outcome]) -> str:
   return '\n'.join([*lines, f'| all | | {len(counts)} | ' + ' | '.join(cells) + ' |'])
 
 
+def read(path: pathlib.Path) -> list[Outcome]:
+  """The outcomes that a file lists; none where there is no file."""
+  lines = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
+  return [Outcome(**json.loads(line)) for line in lines]
+
+
 def define_flags() -> None:
   """Defines the flags: not on import, since other benchmarks have some of the same names."""
-  flags.DEFINE_string('output', '', 'JSON file for every outcome; empty: none.')
+  flags.DEFINE_string('output', 'damages.jsonl', 'File of outcomes.')
+  flags.DEFINE_boolean('only_print', False, 'Print the table of the output file.')
   flags.DEFINE_list('places', [], 'Work folders to try; empty: all.')
   flags.DEFINE_list('damages', [], 'Damages to try; empty: all.')
 
@@ -227,21 +243,24 @@ def main(argv) -> None:
   del argv
   logging.set_verbosity(logging.FATAL)
   os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-  found: list[Outcome] = []
+  path = pathlib.Path(flags.FLAGS.output)
+  found = read(path)
+  damages = {name: DAMAGES[name] for name in flags.FLAGS.damages or DAMAGES}
+  places = () if flags.FLAGS.only_print else flags.FLAGS.places or tuple(damages_places.MAKERS)
   with tempfile.TemporaryDirectory() as root:
-    for name in flags.FLAGS.places or damages_places.MAKERS:
+    for name in places:
       with contextlib.redirect_stdout(io.StringIO()):
         place = damages_places.MAKERS[name](pathlib.Path(root) / name)
-      damages = {damage: DAMAGES[damage] for damage in flags.FLAGS.damages or DAMAGES}
-      known = {outcome.kind for outcome in found} if place.only_new else ()
-      for outcome in outcomes(place, damages, known):
+      others = {outcome.kind for outcome in found if outcome.place != place.name}
+      done = {outcome[1:4] for outcome in found if outcome.place == place.name}
+      for outcome in outcomes(place, damages, others if place.only_new else (), done):
         found.append(outcome)
+        with open(path, 'a', encoding='utf-8') as file:
+          file.write(json.dumps(outcome._asdict()) + '\n')
         if outcome.found == 'wrong':
           print('wrong:', *outcome, sep=' | ', flush=True)
+      print(f'{place.name}: {len(found)} outcomes so far', flush=True)
   print(table(found))
-  if flags.FLAGS.output:
-    listed = [outcome._asdict() for outcome in found]
-    pathlib.Path(flags.FLAGS.output).write_text(json.dumps(listed, indent=1), encoding='utf-8')
   if any(outcome.found == 'wrong' for outcome in found):
     sys.exit(1)
 
