@@ -16,6 +16,7 @@ import numpy as np
 from dalign_jax import errors, types
 
 _KEPT, _OWN = 'frozen', 'own'  # in `batch_stats` of a restricted model
+_KERNELS = ('kernel', 'weight', 'w')  # names of kernels in Flax, Equinox and Haiku
 
 
 def restricted(
@@ -27,9 +28,10 @@ def restricted(
     unlearn_fn: any method; `retrain` is no longer exact, since the rest has seen everything.
     trainable: regular expressions; a parameter whose path, such as 'Block_3/Conv_0/kernel', matches
       one of them (`re.search`) may change. None: all of them.
-    lora_rank: r. Above 0, the kernels among the trainable parameters change by low-rank adapters
-      alone, :math:`W + A B` with A `[fan in, r]`, B `[r, fan out]` and B = 0 at first; vectors
-      stay as they are. The result holds the sum.
+    lora_rank: r. Above 0, the kernels change by low-rank adapters alone, :math:`W + A B` with A
+      `[fan in, r]`, B `[r, fan out]` and B = 0 at first; all else, such as vectors, tokens and
+      position embeddings, stays as it is. The result holds the sum. Kernels are what has two axes
+      or more and is named `kernel`, `weight` or `w`, or is named by `trainable`.
 
   Returns:
     The method; its result has the form of the original. Batch statistics follow as ever.
@@ -90,7 +92,10 @@ def _part_of(params, patterns, rank) -> types.PyTree:
 
   def may(path, leaf):
     is_named = not patterns or any(re.search(pattern, path_of(path)) for pattern in patterns)
-    return is_named and (not rank or np.ndim(leaf) > 1)
+    if not rank:
+      return is_named
+    is_kernel = bool(patterns) or path_of(path).rsplit('/', 1)[-1] in _KERNELS
+    return is_named and is_kernel and np.ndim(leaf) > 1
 
   part = jax.tree_util.tree_map_with_path(may, params)
   if not any(jax.tree.leaves(part)):

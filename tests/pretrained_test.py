@@ -19,6 +19,7 @@ from dalign_jax import (
   training,
 )
 from dalign_jax import settings as settings_lib
+from dalign_jax.deletion import carry_out, record_keys, replay, verdict
 from dalign_jax.training import _feeding
 from experiments import config as config_lib
 from experiments import stages
@@ -165,13 +166,10 @@ def _photos(folder, count=24):
       PIL.Image.fromarray(pixels).save(folder / f'class_{label}' / f'{number:03}.png')
 
 
-@pytest.mark.slow
-def test_a_transformer_from_a_file_is_fine_tuned_on_images_that_are_streamed(tmp_path, monkeypatch):
-  """The first command of docs/pretrained.md, at small size."""
-  monkeypatch.setattr(_feeding, '_chosen', ['no'])  # what a command does with --data_on_device=no
-  arrays = transformer()
+def _fine_tuned(tmp_path, arrays) -> config_lib.Config:
+  """The run of the first command of docs/pretrained.md, at small size."""
   _photos(tmp_path / 'photos')
-  config = config_lib.Config(
+  return config_lib.Config(
     dataset=f'folder:{tmp_path}/photos',
     workdir=str(tmp_path),
     problem='fine_tuned',
@@ -189,6 +187,16 @@ def test_a_transformer_from_a_file_is_fine_tuned_on_images_that_are_streamed(tmp
     compilation_cache_dir='',
     stages=('prepare', 'train_original'),
   )
+
+
+@pytest.mark.slow
+def test_a_file_is_fine_tuned_on_streamed_images_forgets_ten_and_is_written_back(
+  tmp_path, monkeypatch
+):
+  """Both commands of docs/pretrained.md, at small size."""
+  monkeypatch.setattr(_feeding, '_chosen', ['no'])  # what a command does with --data_on_device=no
+  arrays = transformer()
+  config = _fine_tuned(tmp_path, arrays)
   stages.run(config)
   folder = folders.problem_folder(config)
   job = preparation.prepare(config, folder)
@@ -201,6 +209,47 @@ def test_a_transformer_from_a_file_is_fine_tuned_on_images_that_are_streamed(tmp
     original.params['_Block_0']['out']['kernel'] - start.params['_Block_0']['out']['kernel']
   )
   assert 0 < moved < 0.5 * np.linalg.norm(start.params['_Block_0']['out']['kernel'])
-  safetensors.save_file({**arrays, 'norm.bias': arrays['norm.bias'] + 1}, config.pretrained)
+
+  (tmp_path / 'request.txt').write_text(
+    '\n'.join(job.problem(original).forget.ids), encoding='utf-8'
+  )
+  request = settings_lib.Request(
+    checkpoint=str(folder / 'original' / 'seed_0'),
+    ids=str(tmp_path / 'request.txt'),
+    out=str(tmp_path / 'forgotten'),
+    method='muda',
+    hparam=('muda.rounds=1',),
+    near_copies=False,
+    accept=verdict.ACCEPTABLE,
+  )
+  few = settings_lib.Settings(
+    lora_rank=4, data_on_device='no', num_devices=1, cache_dir='', compilation_cache_dir=''
+  )
+  record = carry_out.forget(request, few)
+  back = safetensors.load_file(str(tmp_path / 'forgotten' / 'model.safetensors'))
+  before = {name: x for (name,), x in job.init_fn.fitted.arrays_of(original).items()}
+  assert {name: x.shape for name, x in back.items()} == {n: x.shape for n, x in before.items()}
+  changed = {name for name, x in back.items() if not np.array_equal(x, before[name])}
+  assert sorted(n for n in changed if not n.endswith('.weight') or 'norm' in n) == []
+  assert {'blocks.1.attn.qkv.weight', 'blocks.0.mlp.fc1.weight'} <= changed
+  difference = back['blocks.0.mlp.fc1.weight'] - before['blocks.0.mlp.fc1.weight']
+  sizes = np.linalg.svd(difference, compute_uv=False)
+  assert sizes[0] > 1e-3 and np.all(sizes[4:] < 1e-4 * sizes[0])  # adapters of rank 4, merged
+
+  said = ' '.join(record['summary'])
+  assert 'The model was fine-tuned from pretrained weights.' in said
+  assert 'It could change kernels only, by adapters of rank 4.' in said
+  assert record['configuration']['settings']['pretrained'] == job.init_fn.digest
+  places = {'keys': str(tmp_path / record_keys.NAME)}
+  again = {'compilation_cache_dir': ''}
+  path = tmp_path / 'forgotten' / 'record.json'
+  assert replay.verify(path, places=places, settings=again, replay=True)
+
+
+def test_weights_that_changed_are_not_those_of_the_problem(tmp_path):
+  config = _fine_tuned(tmp_path, transformer())
+  config = dataclasses.replace(config, stages=('prepare',))
+  stages.run(config)
+  _file(tmp_path, transformer(seed=1))
   with pytest.raises(errors.InputError, match=r'holds another problem \(pretrained_hash: '):
     stages.run(config)

@@ -5,6 +5,7 @@ import inspect
 import re
 
 import chex
+from flax.traverse_util import flatten_dict
 import jax
 import numpy as np
 import pytest
@@ -51,6 +52,30 @@ def test_adapters_change_kernels_by_low_rank_alone(name, tiny_problem):
     np.testing.assert_array_equal(unlearned.params[layer]['bias'], original[layer]['bias'])
   if name != 'ssd':  # B is 0, so that nothing is important yet, and nothing dampened
     assert np.abs(unlearned.params['head']['kernel'] - original['head']['kernel']).max() > 1e-4
+
+
+@pytest.mark.parametrize('named', [(), ('token', 'dense')])
+def test_tokens_and_embeddings_are_no_kernels_unless_they_are_named(named, tiny_problem):
+  params = {
+    'class_token': np.zeros((1, 1, 6), np.float32),
+    'position_embedding': np.zeros((1, 4, 6), np.float32),
+    'dense': {'kernel': np.zeros((6, 4), np.float32), 'bias': np.zeros(4, np.float32)},
+  }
+  original = tiny_problem.original._replace(params=params)
+
+  def add_one(problem, key):
+    del key
+    return problem.original._replace(params=jax.tree.map(lambda x: x + 1, problem.original.params))
+
+  problem = dataclasses.replace(tiny_problem, original=original)
+  found = trainable.restricted(add_one, trainable=named, lora_rank=2)(problem, KEY).params
+  moved = {path: np.any(x) for path, x in flatten_dict(found, sep='/').items()}
+  assert moved == {
+    'class_token': bool(named),
+    'position_embedding': False,
+    'dense/kernel': True,
+    'dense/bias': False,
+  }
 
 
 def test_what_cannot_be_meant_is_refused(tiny_problem):
