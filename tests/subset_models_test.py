@@ -1,0 +1,89 @@
+"""Models of subsets in a run: trained once for all requests, matched, reported, refused."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from dalign_jax import errors
+from dalign_jax.store import files
+from experiments import config as config_lib
+from experiments import stages
+from experiments.measure import datamodel_margins
+from experiments.problem import folders, memorisation, subset_models
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """A run of both matchings."""
+  config = config_lib.Config(
+    workdir=str(tmp_path_factory.mktemp('subsets')),
+    dataset='digits',
+    max_examples=300,
+    model='experiments.networks:mlp',
+    num_epochs=2,
+    batch_size=64,
+    forget='random:0.1',
+    memorisation_models=6,
+    ensemble_size=6,
+    methods=('datamodel_matching', 'oracle_matching'),
+    num_devices=1,
+    cache_dir='',
+    compilation_cache_dir='',
+  )
+  stages.run(config)
+  return config
+
+
+def _job(config):
+  return stages.prepare(config, folders.problem_folder(config))
+
+
+def test_report_has_predicted_margins_and_calls_gold_an_oracle(finished):
+  folder = folders.problem_folder(finished)
+  text = (folder / 'report.md').read_text(encoding='utf-8')
+  assert 'Predicted and true margins of gold' in text
+  rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in text.splitlines()]
+  (row,) = [cells for cells in rows if cells[:2] == ['datamodel_matching', 'retain']]
+  assert row[-2] == '4.4'  # 6 models of two thirds, gold of nine tenths
+  run = folder / 'runs' / 'datamodel_matching' / 'seed_0'
+  found = files.read_arrays(run / datamodel_margins.FILE)
+  assert len(found['forget_predicted']) == len(found['forget_gold']) == 24
+  assert set(datamodel_margins.agreements(run)) == {'forget', 'retain', 'validation'}
+  assert 'oracle_matching' in text.partition('An oracle knows')[2]
+
+
+def test_rows_are_those_of_the_problem(finished):
+  job = _job(finished)
+  found = subset_models.outputs(job, job.sets['forget'])
+  count = len(job.training_set)
+  assert found.is_trained.shape == (6, count)
+  np.testing.assert_array_equal(found.is_trained.sum(axis=0), np.full(count, 4))
+  assert found.logits.shape == (6, count + len(job.sets['validation']), 10)
+  half = subset_models.outputs(job, job.sets['forget'].take(np.arange(10)))
+  retain = len(job.sets['retain'])
+  np.testing.assert_array_equal(half.is_trained, found.is_trained[:, : retain + 10])
+  np.testing.assert_array_equal(half.logits[:, : retain + 10], found.logits[:, : retain + 10])
+
+
+def test_models_serve_other_requests(finished):
+  """The same models in another order: nothing is trained again."""
+  other = _job(dataclasses.replace(finished, forget='class:3'))
+  before = (memorisation.folder_of(finished) / 'outputs.npz').stat().st_mtime_ns
+  found = subset_models.outputs(other, other.sets['forget'])
+  mine = _job(finished)
+  first = subset_models.outputs(mine, mine.sets['forget'])
+  place = {name: k for k, name in enumerate(mine.training_set.ids)}
+  order = [place[name] for name in other.training_set.ids]
+  np.testing.assert_array_equal(found.is_trained, first.is_trained[:, order])
+  np.testing.assert_array_equal(found.logits[:, : len(order)], first.logits[:, order])
+  assert (memorisation.folder_of(finished) / 'outputs.npz').stat().st_mtime_ns == before
+
+
+def test_other_training_data_are_refused(finished):
+  job = _job(dataclasses.replace(finished, forget='mislabelled:0.1'))
+  with pytest.raises(errors.InputError, match='trained on the data as they are'):
+    subset_models.outputs(job, job.sets['forget'])
+  job = _job(dataclasses.replace(finished, memorisation_models=4))
+  with pytest.raises(errors.InputError, match='memorisation_models: must be a multiple of 3'):
+    subset_models.outputs(job, job.sets['forget'])
