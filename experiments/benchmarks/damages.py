@@ -253,6 +253,8 @@ def main(argv) -> None:
   places = () if flags.FLAGS.only_print else flags.FLAGS.places or tuple(damages_places.MAKERS)
   undrawn = mock.patch.object(svg, 'draw', lambda chart: '<svg/>')
   with undrawn, tempfile.TemporaryDirectory() as root:
+    jax.config.update('jax_compilation_cache_dir', f'{root}/compiled')  # each run has a new network
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
     for name in places:
       with contextlib.redirect_stdout(io.StringIO()):
         place = damages_places.MAKERS[name](pathlib.Path(root) / name)
