@@ -1,5 +1,7 @@
 """Originals that one problem takes from another with the same training data."""
 
+import json
+
 import chex
 import pytest
 
@@ -42,6 +44,21 @@ def test_an_original_is_taken_bit_by_bit_with_its_record(first, capsys):
   chex.assert_trees_all_equal(checkpoints.restore(taken), checkpoints.restore(model))
   _run(workdir, forget='random:0.1', problem='second', originals_of='first')
   assert 'taken from' not in capsys.readouterr().out  # it is there
+
+
+def test_a_problem_of_an_earlier_version_lacks_settings_of_today(first, capsys):
+  workdir, _ = first
+  path = workdir / 'first' / 'problem.json'
+  before = path.read_text(encoding='utf-8')
+  known = json.loads(before)
+  del known['identity']['compute_dtype'], known['identity']['pretrained']
+  path.write_text(json.dumps(known), encoding='utf-8')
+  _run(workdir, forget='random:0.2', problem='third', originals_of='first')
+  assert 'original (seed 0): taken from first' in capsys.readouterr().out
+  changes = {'forget': 'random:0.2', 'problem': 'fourth', 'compute_dtype': 'bfloat16'}
+  with pytest.raises(errors.InputError, match="compute_dtype: 'float32' there, 'bfloat16' here"):
+    _run(workdir, originals_of='first', **changes)
+  path.write_text(before, encoding='utf-8')
 
 
 @pytest.mark.parametrize(

@@ -143,13 +143,7 @@ def fix(job: Job) -> None:
   wanted = identity(job)
   path = job.folder / 'problem.json'
   if path.exists():
-    # a setting that a folder does not know yet had its default's meaning
-    defaults = {n: v for n, v in config_lib.Config().problem_settings().items() if n in wanted}
-    there = defaults | problem_folder.read_identity(job.folder)
-    for name in {'forget', 'unseen'} & there.keys():  # group:2 was what people:2 is now
-      there[name] = re.sub(r'^group:(\d+)$', r'people:\1', there[name])
-    if 'network_hash' not in there:  # a folder of before it was kept
-      wanted.pop('network_hash', None)
+    there = identity_there(job.folder, wanted)
     differing = [n for n in sorted(wanted.keys() | there.keys()) if wanted.get(n) != there.get(n)]
     if differing:
       lines = [f'{n}: {there.get(n)!r} there, {wanted.get(n)!r} now' for n in differing]
@@ -182,6 +176,22 @@ def _restore_split(job) -> None:
     progress.say(f'made again: {error}')
     if parallel.is_main_process():
       data_lib.save_split(job.folder / 'splits.npz', job.split)
+
+
+def identity_there(folder: pathlib.Path, wanted: dict) -> dict:
+  """The identity that a problem's folder keeps, with what an earlier version did not keep yet.
+
+  Args:
+    folder: of the problem.
+    wanted: an identity of today. A setting that the folder lacks had its default's meaning, and a
+      network's hash that it lacks is taken as wanted.
+  """
+  defaults = {n: v for n, v in config_lib.Config().problem_settings().items() if n in wanted}
+  hashes = {n: v for n, v in wanted.items() if n == 'network_hash'}
+  there = defaults | hashes | problem_folder.read_identity(folder)
+  for name in {'forget', 'unseen'} & there.keys():  # group:2 was what people:2 is now
+    there[name] = re.sub(r'^group:(\d+)$', r'people:\1', there[name])
+  return there
 
 
 def identity(job: Job) -> dict:

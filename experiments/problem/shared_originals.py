@@ -18,8 +18,8 @@ def check(job: preparation.Job) -> None:
   source = job.folder.parent / job.config.originals_of
   if not (source / 'problem.json').is_file():
     raise errors.InputError(f'there is no problem in {source}', argument='originals_of')
-  there = files.read_json(source / 'problem.json', keys=['identity'])['identity']
   here = preparation.identity(job)
+  there = preparation.identity_there(source, here)
   names = sorted((there.keys() | here.keys()) - set(_MAY_DIFFER))
   differing = [name for name in names if there.get(name) != here.get(name)]
   if differing:
