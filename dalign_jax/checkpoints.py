@@ -259,10 +259,11 @@ def _write(manager, step, tree, metadata):
 
 
 def _reason(error: Exception) -> str:
-  """The end of an error's first line; tensorstore puts the cause there, behind long paths."""
+  """The end of an error's first line; tensorstore puts the cause there, between paths and specs."""
   if isinstance(error, errors.InputError):
     return str(error)
   text = str(error).splitlines()[0] if str(error) else type(error).__name__
+  text = text.partition(' [tensorstore_spec=')[0].partition(' [source locations=')[0]
   return text if len(text) <= 160 else f'... {text[-160:]}'
 
 

@@ -19,6 +19,7 @@ from dalign_jax import settings as settings_lib
 FLAGS = flags.FLAGS
 BUSY = os.EX_TEMPFAIL  # exit code, 75
 _REPEATABLE = ('hparam', 'scenario')  # flags whose values may hold commas
+_LATE = 'Event loop is closed'
 _FIELDS: dict[str, dataclasses.Field] = {}  # of the flags defined so far
 
 
@@ -82,6 +83,7 @@ def launch(main: Callable[[list[str]], None], folder: str) -> None:
 
   def run(argv):
     stopping.install()
+    _hide_late_answers()
     try:
       main(argv[1:])
     except stopping.Stopped as stop:
@@ -100,6 +102,21 @@ def launch(main: Callable[[list[str]], None], folder: str) -> None:
 
   logging.set_verbosity(logging.FATAL)  # what matters reaches us as an exception
   app.run(run, flags_parser=_parse_flags)
+
+
+def _hide_late_answers() -> None:
+  """Hides one known noise: a checkpoint cannot be read, and the error was raised already.
+
+  TensorStore goes on to answer the other reads of that checkpoint, asyncio's loop is closed by
+  then, and Python prints a traceback for each answer, below the line that says what to do.
+  """
+  usual = sys.unraisablehook
+
+  def hook(found):
+    if not (isinstance(found.exc_value, RuntimeError) and str(found.exc_value) == _LATE):
+      usual(found)
+
+  sys.unraisablehook = hook
 
 
 def _parse_flags(argv):

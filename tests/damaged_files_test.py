@@ -1,9 +1,12 @@
 """Files of a work folder that are zeroed, cut, filled with rubbish or of another shape."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from dalign_jax import checkpoints, types
+from dalign_jax import checkpoints, command, types
 from dalign_jax.store import files
 from experiments.benchmarks import damages, damages_places
 
@@ -103,3 +106,21 @@ def test_a_checkpoint_whose_own_description_is_damaged_is_named(damage, tmp_path
   for read in (checkpoints.restore, checkpoints.read_record):
     with pytest.raises(checkpoints.CheckpointError, match=message):
       read(tmp_path / 'm')
+
+
+def test_the_reason_is_that_of_the_store_without_its_paths_and_specs(tmp_path):
+  checkpoints.save(tmp_path / 'm', types.ModelState({'w': np.ones(2)}, {}), {'seed': 1})
+  (tmp_path / 'm' / '0' / 'state' / 'manifest.ocdbt').write_bytes(b'')
+  with pytest.raises(checkpoints.CheckpointError) as raised:
+    checkpoints.restore(tmp_path / 'm')
+  reason = 'Encoded length (0) is less than minimum length (16); delete that folder'
+  assert reason in str(raised.value) and 'tensorstore_spec' not in str(raised.value)
+
+
+def test_late_answers_of_the_store_are_hidden_and_nothing_else(monkeypatch):
+  seen = []
+  monkeypatch.setattr(sys, 'unraisablehook', lambda found: seen.append(str(found.exc_value)))
+  command._hide_late_answers()
+  for error in (RuntimeError('Event loop is closed'), RuntimeError('a bug'), OSError('disk')):
+    sys.unraisablehook(SimpleNamespace(exc_value=error))
+  assert seen == ['a bug', 'disk']
