@@ -149,11 +149,26 @@ def _equinox():
   return apply_fn, types.ModelState(leaves, {})
 
 
+@pytest.fixture(autouse=True)
+def promotion(request):
+  """The package's batch norm multiplies a vector by images, which our tests forbid."""
+  with jax.numpy_rank_promotion('allow' if '[flaxmodels]' in request.node.name else 'raise'):
+    yield
+
+
+def _flaxmodels():
+  """A network of a public package; its batch norm is for one device."""
+  package = pytest.importorskip('flaxmodels')
+  module = package.ResNet18('logits', pretrained=None, normalize=False, num_classes=tiny.CLASSES)
+  return _linen(module, head='Dense_0', init={'train': False})
+
+
 class Case(NamedTuple):
   make: Callable[[], tuple[types.ApplyFn, types.ModelState]]
   draws: bool
   head: tuple[Any, ...]  # where the state has the kernel and the bias
   said: str = ''
+  num_devices: int = 2
 
 
 MODULES = {
@@ -176,10 +191,17 @@ MODULES = {
     said='NNXViT(training: train(), is_training=True; head: encoder.heads.0)',
   ),
   'equinox': Case(_equinox, draws=True, head=()),
+  'flaxmodels': Case(
+    _flaxmodels,
+    draws=False,
+    head=('Dense_0',),
+    said='ResNet(training: train=True; head: Dense_0)',
+    num_devices=1,
+  ),
 }
 
 
-def _problem(apply_fn, state):
+def _problem(apply_fn, state, num_devices):
   parts = np.split(np.arange(96), [32, 64])
   retain, forget, validation = (tiny.dataset().take(rows) for rows in parts)
   return types.Problem(
@@ -191,7 +213,7 @@ def _problem(apply_fn, state):
     validation=validation,
     num_classes=tiny.CLASSES,
     recipe=types.Recipe(num_epochs=1, batch_size=16),
-    devices=tuple(jax.devices()[:2]),
+    devices=tuple(jax.devices()[:num_devices]),
   )
 
 
@@ -199,7 +221,7 @@ def _problem(apply_fn, state):
 def test_module_is_trained_unlearned_and_evaluated(name):
   case = MODULES[name]
   apply_fn, state = case.make()
-  problem = _problem(apply_fn, state)
+  problem = _problem(apply_fn, state, case.num_devices)
   fit = lambda: training.fit(
     apply_fn, problem.original, problem.retain, problem.recipe, KEY, devices=problem.devices
   )
