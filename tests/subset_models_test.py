@@ -1,5 +1,6 @@
 """Models of subsets in a run: trained once for all requests, matched, reported, refused."""
 
+import csv
 import dataclasses
 
 import numpy as np
@@ -11,6 +12,7 @@ from experiments import config as config_lib
 from experiments import stages
 from experiments.measure import datamodel_margins
 from experiments.problem import folders, memorisation, subset_models
+from experiments.tuning import search
 
 
 @pytest.fixture(scope='module')
@@ -77,6 +79,17 @@ def test_models_serve_other_requests(finished):
   order = [place[name] for name in other.training_set.ids]
   np.testing.assert_array_equal(found.is_trained, first.is_trained[:, order])
   np.testing.assert_array_equal(found.logits[:, : len(order)], first.logits[:, order])
+  assert (memorisation.folder_of(finished) / 'outputs.npz').stat().st_mtime_ns == before
+
+
+def test_a_search_uses_the_models_that_are_there(finished):
+  before = (memorisation.folder_of(finished) / 'outputs.npz').stat().st_mtime_ns
+  config = dataclasses.replace(finished, methods=('datamodel_matching',), stages=())
+  tuning = config_lib.Tuning(num_trials=1, num_tuning_seeds=1)
+  search.run(config, tuning)
+  log = search.tuning_folder(config) / 'search' / 'trials.csv'
+  (row,) = csv.DictReader(log.read_text(encoding='utf-8').splitlines())
+  assert row['status'] == 'ok' and np.isfinite(float(row['score']))
   assert (memorisation.folder_of(finished) / 'outputs.npz').stat().st_mtime_ns == before
 
 

@@ -14,11 +14,11 @@ import pathlib
 
 import numpy as np
 
-from dalign_jax import errors, hparams, parallel, seeds
+from dalign_jax import errors, hparams, methods, parallel, seeds
 from dalign_jax.store import files, progress, timing
 from experiments import config as config_lib
 from experiments import stages
-from experiments.problem import folders
+from experiments.problem import folders, subset_models
 from experiments.tuning import ranges as ranges_lib
 from experiments.tuning import score, study
 
@@ -155,9 +155,11 @@ def _trial(judge, method, trial, names, tuning) -> Row:
 def _measured(judge, method, values, number, tuning, watch):
   """Measurements of one original after unlearning."""
   key = seeds.stream(tuning.tuning_seed, 'unlearn', number)
+  job, run = judge.job, stages.Run.of(judge.job, method, values)
+  needs_subsets = methods.SUBSETS in run.sees
+  outputs = subset_models.outputs(job, job.sets['forget']) if needs_subsets else None
   with watch.running():
-    run = stages.Run.of(judge.job, method, values)
-    model = run.unlearn_fn(judge.job.problem(judge.originals[number]), key)
+    model = run.unlearn_fn(job.problem(judge.originals[number], subset_outputs=outputs), key)
   return judge.metrics(model, number)
 
 
