@@ -153,3 +153,27 @@ def test_a_key_that_is_damaged_is_no_key(tmp_path):
 def test_statement_is_the_record_and_back(record):
   found = json.loads(statement.text(record))
   assert statement.to_record(found) == record and record_files.check(found) == record
+
+
+def test_what_a_request_left_without_its_record_is_no_start_of_a_chain(tmp_path):
+  (tmp_path / 'one' / 'model').mkdir(parents=True)
+  assert record_files.request_folder(tmp_path / 'one' / 'model') is None
+  (tmp_path / 'one' / record_files.MEMBERS).write_text('{}', encoding='utf-8')
+  message = r'/one is of a request, and its record\.json is gone; bring back a copy'
+  with pytest.raises(errors.InputError, match=message) as raised:
+    record_files.request_folder(tmp_path / 'one' / 'model')
+  assert raised.value.argument == 'checkpoint'
+
+
+def test_a_key_that_is_gone_is_named(record, tmp_path):
+  with pytest.raises(errors.InputError, match=r'there is no .*/record\.key: bring back a copy, or'):
+    record_keys.check(None, record, tmp_path)
+  with pytest.raises(errors.InputError, match=r'^keys: name the folder with the key'):
+    record_keys.check(None, record)
+  hidden = tmp_path / '.one.123'
+  record_keys.check_kept(tmp_path, hidden)  # nothing was begun: a key will be made
+  hidden.mkdir()
+  with pytest.raises(errors.InputError, match=r'its key .*/record\.key is gone; .* begin anew'):
+    record_keys.check_kept(tmp_path, hidden)
+  record_keys.make(tmp_path)
+  record_keys.check_kept(tmp_path, hidden)

@@ -87,10 +87,11 @@ def forget(request: settings_lib.Request, config, paths: tuple[str, ...] = ()) -
   refusals.check_model(problem)
   audit_record.said_of(request)
   own = record_keys.own_folder(keys, out)
-  basis = basis._replace(key=record_keys.make(keys))
   start = [model_folder.digest(basis.model), basis.data_hash, wanted.rows.tolist()]
   how = [request.method, method_hparams, config.unlearn_seed, from_settings.restriction(config)]
   folder = traces.hidden_folder(out, hashing.of_json([start, how]))
+  record_keys.check_kept(keys, folder)
+  basis = basis._replace(key=record_keys.make(keys))
   with files.lock(folder / traces.LOCK):  # the model in it has a lock of its own
     outcome = carry_out(
       basis, request, wanted.rows, problem, method_hparams, folder, mode=request.verdict

@@ -118,7 +118,7 @@ def sets_by_ids(
   key = None
   if record['format'] > 1:
     key = record_keys.read(keys)
-    record_keys.check(key, record)
+    record_keys.check(key, record, keys)
   ids = _members(place, key)
   class_names = _class_names(record, keys, key)
   source = from_settings.load(uncached(config), config.train_split, class_names)

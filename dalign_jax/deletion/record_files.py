@@ -66,9 +66,21 @@ def check(value: Any) -> dict:
 
 
 def request_folder(place: pathlib.Path) -> pathlib.Path | None:
-  """The `--out` of the request that a checkpoint lies in, None if it lies in none."""
+  """The `--out` of the request that a checkpoint lies in, None if it lies in none.
+
+  Raises:
+    errors.InputError: if it lies in one whose record is gone.
+  """
   place = place.resolve()
-  return next((p for p in (place, *place.parents) if (p / RECORD).is_file()), None)
+  for folder in (place, *place.parents):
+    if (folder / RECORD).is_file():
+      return folder
+    if (folder / MEMBERS).is_file():
+      raise errors.InputError(
+        f'{folder} is of a request, and its {RECORD} is gone; bring back a copy of it',
+        argument='checkpoint',
+      )
+  return None
 
 
 def read_chain(folder: pathlib.Path) -> list[dict]:

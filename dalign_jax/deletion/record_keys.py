@@ -80,16 +80,38 @@ def make(place: pathlib.Path) -> bytes:
   return key
 
 
-def check(key: bytes | None, record: dict, argument: str = 'keys') -> None:
-  """Raises unless a key is the one of a record."""
-  if key is None:
+def check_kept(place: pathlib.Path, folder: pathlib.Path) -> None:
+  """Raises if a request was stopped on the way and its key is gone since: a new one is another.
+
+  Args:
+    place: the private folder.
+    folder: the hidden folder of the request.
+  """
+  if folder.is_dir() and read(place) is None:
     raise errors.InputError(
-      'name the folder with the key of the record (record.key); if it was destroyed, the '
+      f'the request was stopped on the way, and its key {place / KEY_FILE} is gone; bring back a '
+      f'copy, or delete {folder} to begin anew',
+      argument='keys',
+    )
+
+
+def check(key: bytes | None, record: dict, place: pathlib.Path | None = None) -> None:
+  """Raises unless a key is the one of a record.
+
+  Args:
+    key: None where there is none.
+    record: of the request.
+    place: where it was looked for, None where nobody named a place.
+  """
+  if key is None:
+    where = f'there is no {place / KEY_FILE}: bring back a copy, or ' if place else ''
+    raise errors.InputError(
+      f'{where}name the folder with the key of the record (record.key); if it was destroyed, the '
       'commitments are noise and nothing can be said of samples (--noreplay checks the rest)',
-      argument=argument,
+      argument='keys',
     )
   if commitments.key_check(key) != record['commitments']['key_check']:
-    raise errors.InputError('the key there is not the one of the record', argument=argument)
+    raise errors.InputError('the key there is not the one of the record', argument='keys')
 
 
 def places(place: pathlib.Path, record: dict) -> dict[str, Any]:

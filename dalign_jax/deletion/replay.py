@@ -130,7 +130,7 @@ def _private(record, places) -> tuple[pathlib.Path, dict]:
   keys = pathlib.Path(named).expanduser().absolute()
   key = record_keys.read(keys) if named else None
   if record['format'] == 2:
-    record_keys.check(key, record)
+    record_keys.check(key, record, keys if named else None)
   return keys, record_keys.places(keys, record)
 
 
