@@ -438,3 +438,9 @@ def test_gradient_reaches_every_parameter(model):
     assert np.isfinite(leaf).all()
     if [entry.key for entry in path[-2:]] != ['key', 'bias']:  # attention does not see that one
       assert np.abs(leaf).max() > 1e-7, path
+
+
+def test_equal_networks_are_the_same_functions():
+  build = lambda **options: models.build('cnn', num_classes=3, image_shape=(8, 8, 3), **options)
+  assert build() == build(mean=0.5, norm='batch')
+  assert build()[0] != build(norm='none')[0] and build()[0] != build(mean=0.4)[0]

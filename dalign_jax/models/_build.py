@@ -1,6 +1,7 @@
 """Models by name, and a model as the two plain functions that the rest of the library uses."""
 
 from collections.abc import Callable, Sequence
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -132,13 +133,20 @@ def build(
     remat=remat,
     axis_name=axis_name,
   )
-  shapes = jax.eval_shape(
-    lambda key: model.init(key, jnp.zeros((1, *image_shape)), train=False), jax.random.key(0)
-  )
   means = _per_channel('mean', mean, image_shape[-1])
   stds = _per_channel('std', std, image_shape[-1])
   if not (stds > 0).all():
     raise errors.InputError(f'std must be positive, got {stds.ravel().tolist()}')
+  return _functions(model, image_shape, tuple(means.ravel()), tuple(stds.ravel()))
+
+
+@functools.lru_cache(maxsize=64)
+def _functions(model, image_shape, mean, std):
+  """Equal networks are the same functions, which share their compiled programs."""
+  means, stds = (np.float32(values).reshape(1, 1, 1, -1) for values in (mean, std))
+  shapes = jax.eval_shape(
+    lambda key: model.init(key, jnp.zeros((1, *image_shape)), train=False), jax.random.key(0)
+  )
 
   def apply_fn(state, images, *, train, key=None):
     del key  # none of the models draws
