@@ -8,9 +8,11 @@ import shutil
 import numpy as np
 import pytest
 
+from dalign_jax import errors
 from dalign_jax.store import files
 from experiments import config as config_lib
 from experiments import sweep_cells
+from experiments.benchmarks import screens
 from experiments.report import looks, problem_report, rows_file, side_by_side, svg, sweep_report
 from tests import made_up
 
@@ -257,3 +259,17 @@ def test_data_of_a_page_are_json(pages):
   for block in blocks:
     json.loads(block.partition('</script>')[0])
   assert len(blocks) > 10
+
+
+def test_pictures_of_the_gallery_are_of_pages_without_faults(pages, browser, tmp_path):
+  image = screens.take(browser, pages['problem'], screens.LOOKS['phone'], 'figures')
+  assert image.size == (390, 844) and len(image.getcolors(2**20)) > 10
+  page = tmp_path / 'page.html'
+  for body, fault in (
+    ('<img src="http://localhost:1/a.png">', 'asks for http://localhost:1/a.png'),
+    ('<script>throw new Error("broken")</script>', 'broken'),
+    ('<div style="width: 500px">.</div>', 'is 508 pixels wide in a window of 390'),
+  ):
+    page.write_text(f'<!doctype html><body>{body}</body>', encoding='utf-8')
+    with pytest.raises(errors.InputError, match=fault):
+      screens.take(browser, page, screens.LOOKS['phone'])
