@@ -86,6 +86,7 @@ def launch(main: Callable[[list[str]], None], folder: str) -> None:
     _hide_late_answers()
     try:
       main(argv[1:])
+      stopping.disarm()
     except stopping.Stopped as stop:
       stopping.disarm()
       print(f'{stop}: the same command resumes from the last finished epoch', file=sys.stderr)

@@ -32,8 +32,14 @@ def check() -> None:
 
 
 def disarm() -> None:
-  """Ends the waiting: the command is ending, and no exception may come any more."""
+  """Ignores signals from now on, and ends the waiting after an earlier one.
+
+  The work is done and the exit code settled. Python takes its handlers away while it shuts down: a
+  signal, or the timer of one that came before, would turn the exit code into another.
+  """
   signal.setitimer(signal.ITIMER_REAL, 0.0)
+  for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+    signal.signal(number, signal.SIG_IGN)
 
 
 def install() -> None:
@@ -41,18 +47,9 @@ def install() -> None:
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, _note)
   signal.signal(signal.SIGALRM, lambda *_: check())
-  atexit.register(_ignore)  # first: so it is called last
+  atexit.register(disarm)  # first: so it is called last
   if os.environ.get(PARENT):
     threading.Thread(target=_watch, args=(int(os.environ[PARENT]),), daemon=True).start()
-
-
-def _ignore() -> None:
-  """Ignores signals from now on: Python takes its handlers away while it shuts down.
-
-  The work is done and the exit code settled; a signal would only turn it into another.
-  """
-  for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, signal.SIG_IGN)
 
 
 def _note(number: int, frame: Any) -> None:

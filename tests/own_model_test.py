@@ -13,6 +13,7 @@ import pytest
 from dalign_jax import (
   adapters,
   checkpoints,
+  errors,
   evaluation,
   methods,
   parallel,
@@ -144,3 +145,9 @@ def test_undefined_figures_are_left_out_and_destroyed_models_are_named(tiny_prob
     evaluation.compare(tiny_problem, broken, no_threes)
   with pytest.raises(ValueError, match='two at most, got 3'):
     evaluation.compare(tiny_problem, broken, no_threes, golds=[broken] * 3)
+  fewer = dataclasses.replace(tiny_problem, num_classes=9)
+  with pytest.raises(errors.InputError, match='num_classes is 9, and the network has 10 outputs'):
+    evaluation.compare(fewer, tiny_problem.original, no_threes)
+  other = dataclasses.replace(no_threes, labels=no_threes.labels + 5)
+  with pytest.raises(errors.InputError, match='outputs'):
+    evaluation.compare(tiny_problem, tiny_problem.original, other)

@@ -33,3 +33,25 @@ def test_the_exit_code_is_settled_when_the_work_is_done(number, code):
   environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
   found = subprocess.run([sys.executable, '-c', script], env=environment)
   assert found.returncode == code
+
+
+NOTED = """
+import os, signal, sys, time
+from dalign_jax import stopping
+
+class Slow:
+  def __del__(self, sleep=time.sleep):
+    sleep(1)
+
+stopping._GRACE_SECONDS = 0.3
+stopping.install()
+sys.slow = Slow()
+os.kill(os.getpid(), signal.SIGINT)  # nobody asks for it: the work is done
+sys.exit(0)
+"""
+
+
+def test_a_signal_that_came_at_the_end_leaves_no_timer():
+  environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+  found = subprocess.run([sys.executable, '-c', NOTED], env=environment)
+  assert found.returncode == 0

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dalign_jax import errors, prediction, types
+from dalign_jax import errors, prediction, training, types
 from dalign_jax.evaluation import _case, _measures
 
 _ROWS = ('original', 'unlearned', 'gold', 'second gold')
@@ -51,10 +51,13 @@ def compare(
     (test images of the classes that lose some) where whole classes or parts of all are forgotten.
 
   Raises:
-    ValueError: for more than two golds, or outputs that are not finite.
+    ValueError: for more than two golds, outputs that are not as many as the classes or do not fit
+      the labels, or outputs that are not finite.
   """
   if len(golds) > 2:
     raise errors.InputError(f'golds must be two at most, got {len(golds)}')
+  training.check_problem(problem)
+  training.check_labels(problem.apply_fn, problem.original, test)
   models = dict(zip(_ROWS, (problem.original, unlearned, *golds), strict=False))
   sets = {'forget': problem.forget, 'retain': problem.retain, 'test': test}
   outputs = {name: _outputs(problem, name, model, sets) for name, model in models.items()}

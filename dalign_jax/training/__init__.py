@@ -13,6 +13,7 @@ from dalign_jax.training._errors import NonFiniteLossError
 from dalign_jax.training._feeding import PLACES, HostData, keep_data_on_device, put_data
 from dalign_jax.training._fit import (
   ClassificationLoss,
+  check_labels,
   check_problem,
   fit,
   minimize,
@@ -35,6 +36,7 @@ __all__ = [
   'HostData',
   'NonFiniteLossError',
   'Step',
+  'check_labels',
   'check_problem',
   'epoch_rng',
   'fit',
