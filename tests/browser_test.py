@@ -3,7 +3,6 @@
 import json
 import pathlib
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -17,8 +16,7 @@ from experiments.report import looks, problem_report, rows_file, side_by_side, s
 from tests import made_up
 
 sync_api = pytest.importorskip('playwright.sync_api')
-_NAMES = ('chromium', 'chromium-browser', 'google-chrome')
-CHROMIUM = next(filter(None, map(shutil.which, _NAMES)), None)
+CHROMIUM = screens.chromium()
 pytestmark = [
   pytest.mark.skipif(not CHROMIUM, reason='no Chromium on the path'),
   pytest.mark.slow,

@@ -69,6 +69,11 @@ PAGES = {
 _BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
 
 
+def chromium() -> str | None:
+  """The program of a Chromium, None if there is none on the path."""
+  return next(filter(None, map(shutil.which, _BROWSERS)), None)
+
+
 def take(browser: Any, path: pathlib.Path, look: Look, anchor: str = '') -> Image.Image:
   """A picture of a page.
 
@@ -111,7 +116,7 @@ def main(argv) -> None:
   del argv
   from playwright import sync_api
 
-  program = next(filter(None, map(shutil.which, _BROWSERS)), None)
+  program = chromium()
   if not program:
     raise errors.InputError(f'no browser on the path: install one of {", ".join(_BROWSERS)}')
   workdir = pathlib.Path(flags.FLAGS.workdir).expanduser().resolve()
