@@ -144,7 +144,7 @@ def outcomes(
         found, why = _try(place, run, path, data, path in written, expected)
         yield Outcome(place.name, command, name, damage, found, why)
         _restore(copy, place.folder)
-      jax.clear_caches()  # else hundreds of runs in one process keep all their programs
+      jax.clear_caches()  # programs of one command are shared, and kept no longer
 
 
 def _contents(folder):
@@ -253,8 +253,6 @@ def main(argv) -> None:
   places = () if flags.FLAGS.only_print else flags.FLAGS.places or tuple(damages_places.MAKERS)
   undrawn = mock.patch.object(svg, 'draw', lambda chart: '<svg/>')
   with undrawn, tempfile.TemporaryDirectory() as root:
-    jax.config.update('jax_compilation_cache_dir', f'{root}/compiled')  # each run has a new network
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
     for name in places:
       with contextlib.redirect_stdout(io.StringIO()):
         place = damages_places.MAKERS[name](pathlib.Path(root) / name)
