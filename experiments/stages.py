@@ -23,7 +23,6 @@ from dalign_jax import (
 from dalign_jax import data as data_lib
 from dalign_jax.store import files, model_folder, progress
 from experiments import config as config_lib
-from experiments.measure import evaluate
 from experiments.problem import (
   ensembles,
   example_scores,
@@ -33,7 +32,6 @@ from experiments.problem import (
   shared_originals,
   subset_models,
 )
-from experiments.report import problem_report
 
 _FIRST_SHADOW = 10_000  # the shadows' unlearning keys begin here
 
@@ -66,12 +64,16 @@ def _run(config):
       for r in runs:
         unlearn(job, r)
     if 'evaluate' in config.stages and parallel.is_main_process():
+      from experiments.measure import evaluate  # slow to import, and bad input needs none of it
+
       made = [r.folders[i] for r in runs for i in job.members]
       with contextlib.ExitStack() as held:  # no two measure the same models
         for of_model in filter(pathlib.Path.exists, made):
           held.enter_context(files.lock(of_model))
         evaluate.evaluate(job, [r.label for r in runs])
     if 'report' in config.stages and parallel.is_main_process():
+      from experiments.report import problem_report  # as above
+
       problem_report.write(job)
     parallel.barrier('done')
 

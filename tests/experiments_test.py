@@ -1,5 +1,6 @@
 """The main job: end to end, twice, interrupted, misused."""
 
+import contextlib
 import csv
 import dataclasses
 import os
@@ -309,6 +310,30 @@ def test_second_process_in_a_folder_is_refused(finished):
   config, folder = finished
   with files.lock(folder), pytest.raises(errors.InputError, match='another process is at work'):
     stages.run(config)
+
+
+@pytest.mark.parametrize('wrong', [{'dataset': 'digitsz'}, {'forget': 'class:77'}])
+def test_refused_run_leaves_no_folder(tmp_path, wrong):
+  with pytest.raises(errors.InputError, match=f'{next(iter(wrong))}.*(digitsz|77)'):
+    stages.run(_config(tmp_path / 'a' / 'b', **wrong))
+  assert not any(tmp_path.iterdir())
+
+
+def test_folder_that_was_there_or_is_written_in_stays(tmp_path):
+  for folder in (tmp_path / 'there', tmp_path / 'written'):
+    if folder.name == 'there':
+      folder.mkdir()
+    with contextlib.suppress(ZeroDivisionError), files.lock(folder):
+      if folder.name == 'written':
+        (folder / 'a').touch()
+      raise ZeroDivisionError
+  assert {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob('*')} == {
+    'there',
+    'there/.lock',
+    'written',
+    'written/.lock',
+    'written/a',
+  }
 
 
 def test_stages_run_alone(tmp_path):

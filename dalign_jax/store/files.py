@@ -142,6 +142,8 @@ def _replace(path, write):
 def lock(folder: pathlib.Path, *, is_shared: bool = False) -> Iterator[None]:
   """Holds the folder for this process; the lock dies with the process.
 
+  A folder that was made here goes again if an error comes before anything is written in it.
+
   Args:
     folder: made if missing.
     is_shared: hold it together with others that share it.
@@ -150,20 +152,43 @@ def lock(folder: pathlib.Path, *, is_shared: bool = False) -> Iterator[None]:
     errors.BusyError: if another process holds it.
     errors.InputError: if the folder cannot be written.
   """
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    file = open(folder / '.lock', 'a')
-  except OSError as error:
-    raise errors.InputError(
-      f'cannot write in {folder}: {error.strerror}', argument='workdir'
-    ) from None
-  with file:
-    if not _get_lock(file, fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX):
+  made = [path for path in (folder, *folder.parents) if not path.exists()]
+  with _locked_file(folder, fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX):
+    try:
+      yield
+    except BaseException:
+      _remove_unused(made)
+      raise
+
+
+def _locked_file(folder, kind) -> IO:
+  """The folder's lock file, locked as long as it is open."""
+  while True:
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+      file = open(folder / '.lock', 'a')
+    except OSError as error:
+      raise errors.InputError(
+        f'cannot write in {folder}: {error.strerror}', argument='workdir'
+      ) from None
+    if not _get_lock(file, kind):
+      file.close()
       raise errors.BusyError(
         f'another process is at work in {folder}; wait for it or use another --problem',
         argument='workdir',
       )
-    yield
+    if os.fstat(file.fileno()).st_nlink:
+      return file
+    file.close()  # the process that had it has removed it (`_remove_unused`)
+
+
+def _remove_unused(made) -> None:
+  """Removes a folder that holds nothing but its lock, and then its parents; the innermost first."""
+  with contextlib.suppress(OSError):  # another process came in between: it stays
+    if made and [path.name for path in made[0].iterdir()] == ['.lock']:
+      (made[0] / '.lock').unlink()
+      for folder in made:
+        folder.rmdir()
 
 
 def try_lock(path: pathlib.Path) -> IO | None:
