@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dalign_jax import errors, hparams, methods, types
+from dalign_jax.store import timing
 from experiments import config as config_lib
 from experiments.tuning import ranges, score, search, study
 
@@ -125,6 +126,38 @@ def test_successive_halving_stops_what_falls_behind_but_not_the_defaults(tmp_pat
     stopped.append(trial.falls_behind(value, 1))
     trial.end({'trial': '0'}, value, is_stopped=stopped[-1])
   assert not stopped[0] and not stopped[1] and all(stopped[3:])
+
+
+def test_halving_stops_a_run_after_half_of_its_epochs():
+  """The second of four epochs is judged; a run of one epoch is not."""
+
+  class Judge:
+    def metrics(self, model):
+      return dict(model.params)
+
+  class Trial:
+    def falls_behind(self, score, networks):
+      assert networks == 0
+      return score > 5
+
+  watch, seen = timing.Stopwatch(), []
+
+  def run(num_epochs, score):
+    monitor = search._Halfway(Judge(), Trial(), watch)
+    monitor.on_start(num_epochs)
+    for epoch in range(num_epochs):
+      seen.append(epoch)
+      monitor.on_epoch(epoch, lambda: types.TrainState({'score': score}, {}, None, 0), {})
+
+  run(4, 1.0)
+  assert seen == [0, 1, 2, 3]
+  seen.clear()
+  with pytest.raises(search._FallsBehindError) as error:
+    run(4, 9.0)
+  assert seen == [0, 1] and error.value.metrics == {'score': 9.0}
+  seen.clear()
+  run(1, 9.0)
+  assert seen == [0]
 
 
 @pytest.fixture(scope='module')

@@ -40,3 +40,14 @@ class Stopwatch:
       compiling = compile_seconds() - compiled
       self.compile_seconds += compiling
       self.seconds += time.monotonic() - start - compiling
+
+  @contextlib.contextmanager
+  def stopped(self) -> Iterator[None]:
+    """Leaves out what is done within, inside `running`."""
+    aside = Stopwatch()
+    try:
+      with aside.running():
+        yield
+    finally:
+      self.seconds -= aside.seconds
+      self.compile_seconds -= aside.compile_seconds

@@ -1,7 +1,8 @@
 """Hyper-parameter search against a gold model that no table uses, by the rule of `score`.
 
 Trials run in memory. A setting is tried on one original after the other, and successive halving
-stops those that fall behind (`study`). The log is whole after each trial; a search that was stopped
+stops those that fall behind (`study`): after half of the epochs on the first original, and after
+each original. The log is whole after each trial; a search that was stopped
 goes on, and the same command in a second process takes part in it. The log says which settings no
 other beats in both score and seconds (`front`).
 """
@@ -14,7 +15,7 @@ import pathlib
 
 import numpy as np
 
-from dalign_jax import errors, hparams, methods, parallel, seeds
+from dalign_jax import errors, hparams, methods, parallel, seeds, types
 from dalign_jax.store import files, progress, timing
 from experiments import config as config_lib
 from experiments import stages
@@ -132,7 +133,8 @@ def _trial(judge, method, trial, names, tuning) -> Row:
   networks = len(judge.originals)
   try:
     for number in range(networks):
-      each.append(_measured(judge, method, trial.values, number, tuning, watch))
+      halfway = _Halfway(judge, trial, watch) if number == 0 else types.Monitor()
+      each.append(_measured(judge, method, trial.values, number, tuning, watch, halfway))
       score_ = score.mean(each)['score']
       if not np.isfinite(score_):
         status = 'outputs are not finite'
@@ -140,6 +142,8 @@ def _trial(judge, method, trial, names, tuning) -> Row:
       if trial.falls_behind(score_, number + 1) and number + 1 < networks:
         status = f'stopped after {number + 1} of {networks} originals'
         break
+  except _FallsBehindError as behind:
+    status, each = 'stopped after half of the epochs', [behind.metrics]
   except Exception as error:  # whatever it is, the search goes on
     status = f'{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}'
     each = [{'score': float('inf')}]
@@ -152,14 +156,42 @@ def _trial(judge, method, trial, names, tuning) -> Row:
   return row
 
 
-def _measured(judge, method, values, number, tuning, watch):
+class _FallsBehindError(Exception):
+  """Successive halving stops a trial inside a run."""
+
+  def __init__(self, metrics):
+    super().__init__()
+    self.metrics = metrics
+
+
+class _Halfway(types.Monitor):
+  """Measures a run after half of its epochs, and stops a trial that falls behind."""
+
+  def __init__(self, judge: score.Judge, trial: study.Trial, watch: timing.Stopwatch):
+    self._judge, self._trial, self._watch, self._epoch = judge, trial, watch, -1
+
+  def on_start(self, num_epochs):
+    self._epoch = num_epochs // 2 - 1  # -1 where there is one epoch, or none
+
+  def on_epoch(self, epoch, get_state, metrics):
+    del metrics
+    if epoch != self._epoch:
+      return
+    with self._watch.stopped():
+      found = self._judge.metrics(get_state().model)
+    if self._trial.falls_behind(found['score'], 0):
+      raise _FallsBehindError(found)
+
+
+def _measured(judge, method, values, number, tuning, watch, monitor):
   """Measurements of one original after unlearning."""
   key = seeds.stream(tuning.tuning_seed, 'unlearn', number)
   job, run = judge.job, stages.Run.of(judge.job, method, values)
   needs_subsets = methods.SUBSETS in run.sees
   outputs = subset_models.outputs(job, job.sets['forget']) if needs_subsets else None
   with watch.running():
-    model = run.unlearn_fn(job.problem(judge.originals[number], subset_outputs=outputs), key)
+    problem = job.problem(judge.originals[number], subset_outputs=outputs, monitor=monitor)
+    model = run.unlearn_fn(problem, key)
   return judge.metrics(model, number)
 
 

@@ -22,7 +22,7 @@ from experiments import config as config_lib
 from experiments.tuning import ranges as ranges_lib
 
 _RANDOM_TRIALS = 6  # before TPE has enough to go by
-_HALVING = 2  # after each network, the better half goes on
+_HALVING = 2  # after each check, the better half goes on
 _STATES = optuna.trial.TrialState
 _IDENTITY = 'search'  # the study's attribute that says which search it is
 
@@ -45,11 +45,15 @@ class Trial:
   _lock: IO
 
   def falls_behind(self, score: float, networks: int) -> bool:
-    """Whether successive halving stops the trial, after so many networks.
+    """Whether successive halving stops the trial.
 
     The defaults are never stopped: their score is what others are compared with.
+
+    Args:
+      score: so far.
+      networks: that the trial has been through; 0 for half of the epochs on the first.
     """
-    self._trial.report(score, networks)
+    self._trial.report(score, _HALVING**networks)
     return self.position > 0 and self._trial.should_prune()
 
   def end(self, row: Row, score: float | None, *, is_stopped: bool = False) -> None:
