@@ -82,6 +82,14 @@ class TestContract:
     zero = _make(name, **{p: 0 for p in _lengths(name)})(tiny_problem, KEY)
     chex.assert_trees_all_equal(zero, tiny_problem.original)
 
+  def test_a_phase_of_no_epochs_is_left_out(self, name, tiny_problem):
+    parameters = inspect.signature(methods.METHODS[name].make).parameters
+    phases = [p for p in parameters if p.endswith('_epochs') and p != 'num_epochs']
+    if not phases:
+      pytest.skip('has no phases')
+    for phase in phases:
+      chex.assert_tree_all_finite(_make(name, **{phase: 0})(tiny_problem, KEY))
+
   def test_more_epochs_compile_nothing_more(self, name, tiny_problem):
     if not _lengths(name):
       pytest.skip('has no epochs of its own')

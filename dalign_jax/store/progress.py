@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 import contextlib
 import json
+import math
 import pathlib
 import shutil
 import sys
@@ -185,6 +186,7 @@ class RunMonitor(types.Monitor):
     if not parallel.is_main_process():
       return
     spent = self.seconds()
+    metrics = {name: value for name, value in metrics.items() if not math.isnan(value)}
     record = {'epoch': epoch + 1, **metrics, 'seconds': round(spent['seconds'], 3)}
     with open(self._folder / 'train.jsonl', 'a', encoding='utf-8') as log:
       log.write(json.dumps(record) + '\n')

@@ -132,7 +132,7 @@ def run_steps(
     monitor: receives every call.
 
   Returns:
-    The new replicated state and the mean loss.
+    The new replicated state and the mean loss, NaN of no step.
 
   Raises:
     NonFiniteLossError: naming the phase and the step.
@@ -158,6 +158,8 @@ def run_sharded_steps(
 ) -> tuple[types.TrainState, float]:
   """As `run_steps`, from batches `{set: [local devices, steps, ...]}` and keys on the devices."""
   total = next(iter(sharded.values())).shape[1]
+  if not total:
+    return state, float('nan')
   starts = _starts(total, step.steps_per_call)
   calls = [{n: b[:, start : start + size] for n, b in sharded.items()} for start, size in starts]
   is_fed = isinstance(data, _feeding.HostData)
