@@ -124,6 +124,7 @@ def test_da_weight_raises_alignment(tiny_problem):
 SWITCHES = {
   'teacher current': {'teacher': 'current'},
   'teacher unmasked': {'teacher': 'unmasked'},
+  'highest alignment': {'da_target': 'highest'},
   'temperature': {'temperature': 3.0},
   'basis of the original': {'basis_source': 'original', 'rounds': 3},
   'basis of the batch': {'basis_source': 'batch'},
@@ -133,6 +134,7 @@ SWITCHES = {
   'momenta kept': {'reset_on_switch': False},
   'recover rate': {'recover_learning_rate': 0.001},
   'longer phases': {'forget_epochs': 2, 'recover_epochs': 2},
+  'a part of a pass': {'recover_epochs': 0.5, 'retain_fraction': 1.0},
   'whole retain set': {'retain_fraction': 1.0},
 }
 
@@ -151,6 +153,47 @@ def test_every_switch_of_muda_changes_the_result(tiny_problem):
       assert not np.array_equal(kernels[first], kernels[second]), (first, second)
 
 
+@pytest.mark.parametrize('share, is_reached', [(0.95, True), (0.5, False)])
+def test_alignment_loss_ends_at_the_alignment_of_the_retain_set(share, is_reached):
+  """The retain features hold .9 on their first direction; the forget features hold `share` there."""
+  retain = np.zeros((40, 1, 2, 1), np.uint8)
+  retain[:36, 0, 0], retain[36:, 0, 1] = 255, 255
+  forget = np.zeros((40, 1, 2, 1), np.uint8)
+  forget[:, 0, 0], forget[:, 0, 1] = round(255 * share**0.5), round(255 * (1 - share) ** 0.5)
+  sets = [
+    types.Dataset(images, (np.arange(40) % 2).astype(np.int32), np.arange(40).astype(str))
+    for images in (retain, forget)
+  ]
+
+  def apply_fn(state, images, *, train):
+    del train
+    features = images.reshape(len(images), 2) @ state.params['kernel']
+    return types.Outputs(features, features), {}
+
+  def init_fn(key):
+    del key
+    return types.ModelState({'kernel': np.eye(2, dtype=np.float32)}, {})
+
+  problem = types.Problem(
+    apply_fn=apply_fn,
+    init_fn=init_fn,
+    original=init_fn(KEY),
+    retain=sets[0],
+    forget=sets[1],
+    validation=sets[0],
+    num_classes=2,
+    devices=tuple(jax.devices()[:1]),
+  )
+
+  def kernel(weight, target):
+    settings = {'energy': 0.85, 'da_weight': weight, 'da_target': target}
+    one = methods.muda(rounds=1, recover_epochs=0, retain_fraction=1.0, **settings)
+    return np.asarray(one(problem, KEY).params['kernel'])
+
+  assert np.array_equal(kernel(10.0, 'retain'), kernel(0.0, 'retain')) == is_reached
+  assert not np.array_equal(kernel(10.0, 'highest'), kernel(0.0, 'highest'))
+
+
 def test_muda_serves_networks_without_batch_norm(tiny_problem):
   start = tiny.init_fn(KEY)
   plain = tiny.problem(types.ModelState(start.params, {}), apply_fn=tiny.apply_without_batch_norm)
@@ -163,6 +206,7 @@ def test_muda_serves_networks_without_batch_norm(tiny_problem):
   ('hparams', 'message'),
   [
     ({'teacher': 'gold'}, 'teacher must be one of'),
+    ({'da_target': 'gold'}, 'da_target must be one of'),
     ({'basis_source': 'gold'}, 'basis_source must be one of'),
     ({'normalization': 'layer'}, 'normalization must be one of'),
     ({'energy': 0.0}, 'energy must be in'),

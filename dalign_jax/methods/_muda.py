@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -21,13 +22,19 @@ from dalign_jax import (
 
 TEACHERS = ('original', 'current', 'unmasked')
 BASIS_SOURCES = ('epoch', 'original', 'batch')
+DA_TARGETS = ('retain', 'highest')
 NORMALIZATIONS = ('auto', 'companions', 'frozen', 'forget_only')
+
+_BASIS_EXAMPLES = (
+  5000  # retain rows that a basis is computed from; features have far fewer dimensions
+)
 
 
 def muda(
   *,
   rounds: int = 5,
   da_weight: float = 10.0,
+  da_target: str = 'retain',
   energy: float = 0.9,
   learning_rate: float = 0.01,
   recover_learning_rate: float | None = None,
@@ -35,7 +42,7 @@ def muda(
   weight_decay: float = 5e-4,
   batch_size: int = 64,
   forget_epochs: int = 1,
-  recover_epochs: int = 5,
+  recover_epochs: float = 5,
   retain_fraction: float = 0.1,
   teacher: str = 'original',
   temperature: float = 1.0,
@@ -50,20 +57,23 @@ def muda(
 
   .. math::
     \text{forget: } \min_\theta \; E_{forget} \, KL(\tilde t \,\|\, f_\theta) +
-    \lambda \Big( 1 - \frac{\|Z_f V_k\|^2}{\|Z_f\|^2} \Big)
+    \lambda \Big[ a - \frac{\|Z_f V_k\|^2}{\|Z_f\|^2} \Big]_+
     \qquad
     \text{recover: } \min_\theta \; E_{retain} \, CE(y, f_\theta)
 
   with the teacher :math:`\tilde t` = the original without its true-class logit
   (`losses.self_distillation`) and `losses.dimensional_alignment_loss`. Both phases
-  are one optax transformation, `optim.alternating`. The aim is gold's alignment, not the highest:
-  too large a `da_weight` overshoots it. Sees the forget data and `retain_fraction` of the retain
+  are one optax transformation, `optim.alternating`. The target a is the alignment of the retain
+  features themselves: beyond it, the loss would go on to shrink the retain eigenspace, and lift the
+  forget features above gold's alignment. Sees the forget data and `retain_fraction` of the retain
   data, which the recover phase augments as by the recipe. Where only some examples of a class are
   forgotten, the masked teachers overshoot, since gold still recognises many of them.
 
   Args:
     rounds: number of forget and recover rounds.
     da_weight: lambda.
+    da_target: the alignment a at which the loss is 0. 'retain': that of the retain rows in the
+      batch, or of the whole subset where the batch has none; 'highest': 1.
     energy: share of the retain features' second moment that the basis holds, in (0, 1].
     learning_rate: of SGD in the forget phase.
     recover_learning_rate: of SGD in the recover phase; None for the same.
@@ -71,7 +81,8 @@ def muda(
     weight_decay: L2 coefficient, both phases.
     batch_size: global batch of each set.
     forget_epochs: passes over the forget set in a round.
-    recover_epochs: passes over the retain subset in a round.
+    recover_epochs: passes over the retain subset in a round; .2 is a fifth of it, drawn anew in
+      each round.
     retain_fraction: share of each retained class that is used, in (0, 1], at least one example.
     teacher: 'original', or 'current' for the network itself under stop_gradient (the loss then is
       -log(1 - p_y)), both without the true class; 'unmasked' for the original with it, which holds
@@ -101,7 +112,14 @@ def muda(
   text was not readable to us.
   """
   settings = _Settings(
-    da_weight, energy, teacher, temperature, basis_source, differentiate_basis, normalization
+    da_weight,
+    da_target,
+    energy,
+    teacher,
+    temperature,
+    basis_source,
+    differentiate_basis,
+    normalization,
   )
   if not 0 < retain_fraction <= 1:
     raise errors.InputError(f'retain_fraction must be in (0, 1], got {retain_fraction}')
@@ -118,10 +136,11 @@ def muda(
       problem.retain, retain_fraction, training.epoch_rng(subset_key, 0)
     )
     times = 1 if reset_on_switch else rounds  # passes of a phase that one schedule is spread over
-    num_steps = lambda dataset, epochs: times * optim.num_steps(len(dataset), batch_size, epochs)
+    forget_batches = optim.num_steps(len(problem.forget), batch_size, forget_epochs)
+    recover_batches = math.ceil(recover_epochs * optim.num_steps(len(retain), batch_size, 1))
     tx = optim.alternating(
-      forget=forget_rule.of(problem, num_steps(problem.forget, forget_epochs)),
-      recover=recover_rule.of(problem, num_steps(retain, recover_epochs)),
+      forget=forget_rule.of(problem, times * forget_batches),
+      recover=recover_rule.of(problem, times * recover_batches),
       reset_on_switch=reset_on_switch,
     )
     forget_step = training.make_step(_forget_loss(problem, settings), tx, devices=devices, phase=0)
@@ -137,19 +156,24 @@ def muda(
       forget={'teacher_logits': objectives.original_logits(problem, problem.forget)},
     )
 
-    def basis_of(model):
-      moment = prediction.second_moment(problem.apply_fn, model, retain.images, devices=devices)
-      return parallel.replicate(_principal_basis(moment, energy=energy), devices)
+    spanning = data_lib.stratified_subset(
+      retain, min(1.0, _BASIS_EXAMPLES / len(retain)), training.epoch_rng(subset_key, 1)
+    )
 
-    original_basis = basis_of(problem.original)
+    def basis_of(model):
+      moment = prediction.second_moment(problem.apply_fn, model, spanning.images, devices=devices)
+      return parallel.replicate(_basis_and_share(moment, energy=energy), devices)
+
+    of_original = basis_of(problem.original)
 
     def round_fn(state, epoch):
       rng = training.epoch_rng(batch_key, epoch)
-      basis = original_basis
+      basis = of_original
       if basis_source == 'epoch' and epoch:
         basis = basis_of(parallel.fetch(state.model))
-      forget = _epochs(len(problem.forget), batch_size, rng, forget_epochs)
-      companions = data_lib.epoch_batches(len(retain), batch_size, rng, num_batches=len(forget))
+      draw = functools.partial(data_lib.epoch_batches, batch_size=batch_size, rng=rng)
+      forget = draw(len(problem.forget), num_batches=forget_batches)
+      companions = draw(len(retain), num_batches=forget_batches)
       run = functools.partial(training.run_steps, monitor=problem.monitor)
       state, forget_loss = run(
         forget_step,
@@ -160,7 +184,7 @@ def muda(
         constants=basis,
         phase='forget',
       )
-      recover = {'retain': _epochs(len(retain), batch_size, rng, recover_epochs)}
+      recover = {'retain': draw(len(retain), num_batches=recover_batches)}
       state, recover_loss = run(recover_step, state, data, recover, batch_key, phase='recover')
       return state, {'forget_loss': forget_loss, 'recover_loss': recover_loss}
 
@@ -175,6 +199,7 @@ class _Settings:
   """Settings of the forget loss."""
 
   da_weight: float
+  da_target: str
   energy: float
   teacher: str
   temperature: float
@@ -184,6 +209,7 @@ class _Settings:
 
   def __post_init__(self):
     choices = {
+      'da_target': DA_TARGETS,
       'teacher': TEACHERS,
       'basis_source': BASIS_SOURCES,
       'normalization': NORMALIZATIONS,
@@ -225,8 +251,9 @@ class _ForgetLoss:
   apply_fn: types.ApplyFn
   settings: _Settings
 
-  def __call__(self, params, batch_stats, batch, basis, key):
+  def __call__(self, params, batch_stats, batch, basis_and_share, key):
     settings = self.settings
+    basis, share = basis_and_share
     with_companions = settings.normalization == 'companions' or settings.basis_source == 'batch'
     forget, companions = batch['forget'], batch['retain']
     images, count = forget['images'], len(forget['images'])
@@ -236,13 +263,18 @@ class _ForgetLoss:
     outputs, batch_stats = training.forward(
       self.apply_fn, model, images, key, keep_statistics=settings.normalization == 'frozen'
     )
+    forget_features, retain_features = outputs.features[:count], outputs.features[count:]
     if settings.basis_source == 'batch':
-      basis = _batch_basis(outputs.features[count:], settings)
-    distance = _teacher_distance(forget, outputs.logits[:count], settings)
-    alignment = losses.dimensional_alignment_loss(
-      outputs.features[:count], basis, axis_name=parallel.AXIS
+      basis = _batch_basis(retain_features, settings)
+    outside = functools.partial(
+      losses.dimensional_alignment_loss, basis=basis, axis_name=parallel.AXIS
     )
-    return jnp.mean(distance) + settings.da_weight * alignment, batch_stats
+    excess = outside(forget_features)
+    if settings.da_target == 'retain':
+      least = outside(retain_features) if with_companions else 1 - share
+      excess = jnp.maximum(excess - jax.lax.stop_gradient(least), 0)
+    distance = _teacher_distance(forget, outputs.logits[:count], settings)
+    return jnp.mean(distance) + settings.da_weight * excess, batch_stats
 
 
 def _teacher_distance(forget, logits, settings):
@@ -261,9 +293,9 @@ def _batch_basis(retain_features, settings):
   return losses.principal_basis(moment, energy=settings.energy)
 
 
-_principal_basis = jax.jit(losses.principal_basis, static_argnames='energy')
-
-
-def _epochs(num_examples, batch_size, rng, epochs):
-  num_batches = epochs * -(-num_examples // batch_size)
-  return data_lib.epoch_batches(num_examples, batch_size, rng, num_batches=num_batches)
+@functools.partial(jax.jit, static_argnames='energy')
+def _basis_and_share(moment, energy):
+  """A principal basis, and the share of the moment that it holds: the retain set's alignment."""
+  basis = losses.principal_basis(moment, energy=energy)
+  inside = jnp.einsum('ij,ik,jk->', moment, basis, basis, precision=jax.lax.Precision.HIGHEST)
+  return basis, inside / jnp.maximum(jnp.trace(moment), 1e-12)
