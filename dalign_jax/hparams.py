@@ -112,7 +112,7 @@ def _value(setting, name, text, annotation):
     value = text
   if str in allowed and not isinstance(value, str) and value is not None:
     value = text
-  if float in allowed and type(value) is int:
+  if float in allowed and int not in allowed and type(value) is int:
     value = float(value)
   if type(value) not in allowed:
     names = ' or '.join(t.__name__.replace('NoneType', 'None') for t in allowed)

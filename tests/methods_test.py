@@ -124,7 +124,7 @@ def test_da_weight_raises_alignment(tiny_problem):
 SWITCHES = {
   'teacher current': {'teacher': 'current'},
   'teacher unmasked': {'teacher': 'unmasked'},
-  'highest alignment': {'da_target': 'highest'},
+  'alignment of the retain set': {'da_target': 'retain'},
   'temperature': {'temperature': 3.0},
   'basis of the original': {'basis_source': 'original', 'rounds': 3},
   'basis of the batch': {'basis_source': 'batch'},
@@ -155,7 +155,7 @@ def test_every_switch_of_muda_changes_the_result(tiny_problem):
 
 @pytest.mark.parametrize('share, is_reached', [(0.95, True), (0.5, False)])
 def test_alignment_loss_ends_at_the_alignment_of_the_retain_set(share, is_reached):
-  """The retain features hold .9 on their first direction; the forget features hold `share` there."""
+  """The first direction holds .9 of the retain features, and `share` of the forget features."""
   retain = np.zeros((40, 1, 2, 1), np.uint8)
   retain[:36, 0, 0], retain[36:, 0, 1] = 255, 255
   forget = np.zeros((40, 1, 2, 1), np.uint8)

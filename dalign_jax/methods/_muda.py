@@ -34,7 +34,7 @@ def muda(
   *,
   rounds: int = 5,
   da_weight: float = 10.0,
-  da_target: str = 'retain',
+  da_target: str = 'highest',
   energy: float = 0.9,
   learning_rate: float = 0.01,
   recover_learning_rate: float | None = None,
@@ -42,7 +42,7 @@ def muda(
   weight_decay: float = 5e-4,
   batch_size: int = 64,
   forget_epochs: int = 1,
-  recover_epochs: float = 5,
+  recover_epochs: int | float = 5,
   retain_fraction: float = 0.1,
   teacher: str = 'original',
   temperature: float = 1.0,
@@ -64,16 +64,17 @@ def muda(
   with the teacher :math:`\tilde t` = the original without its true-class logit
   (`losses.self_distillation`) and `losses.dimensional_alignment_loss`. Both phases
   are one optax transformation, `optim.alternating`. The target a is the alignment of the retain
-  features themselves: beyond it, the loss would go on to shrink the retain eigenspace, and lift the
-  forget features above gold's alignment. Sees the forget data and `retain_fraction` of the retain
-  data, which the recover phase augments as by the recipe. Where only some examples of a class are
-  forgotten, the masked teachers overshoot, since gold still recognises many of them.
+  features themselves, or 1 (`da_target`): beyond the former, the loss goes on to lift the forget
+  features above gold's alignment, and shrinks the retain eigenspace. Sees the forget data and
+  `retain_fraction` of the retain data, which the recover phase augments as by the recipe. Where
+  only some examples of a class are forgotten, the masked teachers overshoot, since gold still
+  recognises many of them.
 
   Args:
     rounds: number of forget and recover rounds.
     da_weight: lambda.
-    da_target: the alignment a at which the loss is 0. 'retain': that of the retain rows in the
-      batch, or of the whole subset where the batch has none; 'highest': 1.
+    da_target: the alignment a at which the loss is 0. 'highest': 1; 'retain': that of the retain
+      rows in the batch, or of the whole subset where the batch has none.
     energy: share of the retain features' second moment that the basis holds, in (0, 1].
     learning_rate: of SGD in the forget phase.
     recover_learning_rate: of SGD in the recover phase; None for the same.

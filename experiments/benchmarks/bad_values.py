@@ -77,8 +77,9 @@ def of_hyper_parameters() -> Iterator[Case]:
   """Every hyper-parameter of every method with every bad value of its types."""
   for method, entry in methods.METHODS.items():
     for name, parameter in inspect.signature(entry.make).parameters.items():
-      kinds = get_args(parameter.annotation) or (parameter.annotation,)
-      for text in [text for kind in {*kinds} & NUMBERS.keys() for text in NUMBERS[kind]]:
+      kinds = {*(get_args(parameter.annotation) or (parameter.annotation,))}
+      kinds -= {int} if float in kinds else set()  # what is bad for a number, where both are taken
+      for text in [text for kind in kinds & NUMBERS.keys() for text in NUMBERS[kind]]:
         yield _of_hyper_parameter(f'{method}.{name}', text, type(None) in kinds)
 
 
