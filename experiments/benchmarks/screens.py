@@ -65,6 +65,11 @@ PAGES = {
     ('-m', 'experiments.sweep', '--flagfile=experiments/flags/sweep_digits.flags'),
     {'wide': ('wide', ''), 'dark': ('dark', 'figures')},
   ),
+  'full': Page(
+    'digits-full/report.html',
+    (*_RUN, '--flagfile=experiments/flags/full_digits.flags'),
+    {'wide': ('wide', ''), 'dark': ('dark', 'figures'), 'phone': ('phone', '')},
+  ),
 }
 _BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
 
