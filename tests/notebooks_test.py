@@ -17,7 +17,6 @@ from colab import execute
 
 NOTEBOOKS = sorted(path.stem for path in execute.FOLDER.glob('*.ipynb'))
 EVERY = pytest.mark.parametrize('name', NOTEBOOKS)
-NO_OUTPUTS = {'quickstart'}  # not stored yet; it must then have none at all
 SIZE = 150_000  # bytes of a notebook with its outputs
 
 
@@ -49,9 +48,6 @@ def test_notebook_is_thin(name):
 @EVERY
 def test_outputs_are_those_of_the_code(name):
   notebook = execute.read(name)
-  if name in NO_OUTPUTS:
-    assert not any(cell.outputs or cell.execution_count for cell in _code(notebook))
-    return
   assert notebook.metadata.dalign_jax.outputs_of_code == execute.code_digest(notebook)
   assert [cell.execution_count for cell in _code(notebook)] == [*range(1, len(_code(notebook)) + 1)]
   outputs = [output for cell in _code(notebook) for output in cell.outputs]
@@ -69,7 +65,7 @@ def test_stored_losses_are_equal_under_pmap_and_shard_map():
     assert max(value, *gradient.values()) < 1e-5
 
 
-@pytest.mark.parametrize('name', sorted({'quickstart', 'forgetting_a_person'} - NO_OUTPUTS))
+@pytest.mark.parametrize('name', ['forgetting_a_person', 'quickstart'])
 def test_stored_tables_show_that_gold_never_knew(name):
   rows = [
     [cell.strip() for cell in line.split('|')[1:-1]]
