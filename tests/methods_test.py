@@ -124,7 +124,6 @@ def test_da_weight_raises_alignment(tiny_problem):
 SWITCHES = {
   'teacher current': {'teacher': 'current'},
   'teacher unmasked': {'teacher': 'unmasked'},
-  'alignment of the retain set': {'da_target': 'retain'},
   'temperature': {'temperature': 3.0},
   'basis of the original': {'basis_source': 'original', 'rounds': 3},
   'basis of the batch': {'basis_source': 'batch'},
