@@ -102,8 +102,8 @@ def test_tables_of_a_report_are_read():
 
 
 def test_page_of_the_docs_is_made_from_its_tables():
-  sources = ['docs/benchmark.md', 'docs/benchmark_cifar10.md']
+  sources = ['docs/benchmark.md', 'docs/benchmark_cifar10.md', 'docs/benchmark/sizes_digits.csv']
   requests = [request for path in sources for request in which_method.read(ROOT / path)]
-  assert len(requests) == 3
+  assert len(requests) == 9
   page = (ROOT / 'docs' / 'which_method.md').read_text('utf-8')
   assert page == which_method.markdown(requests, sources)

@@ -1,7 +1,7 @@
 """The page "which method for which request", made from tables of results.
 
 python -m experiments.report.which_method docs/benchmark.md docs/benchmark_cifar10.md \
-  > docs/which_method.md
+  docs/benchmark/sizes_digits.csv > docs/which_method.md
 
 It reads tables of reports in Markdown, or the `report.csv` of a sweep.
 """
@@ -181,10 +181,9 @@ more). Where original and gold are one floor apart or less, forgetting cannot be
 is told. Below {LEAST_FLOORS} floors the words are in parentheses: they cannot rank methods. No
 method sees gold; these rules do.
 
-**Sizes.** One class and a tenth of the images are all that these tables have. One image, ten
-images, half of the images and two classes are not measured yet:
-`python -m experiments.sweep --flagfile=experiments/flags/sizes_digits.flags` runs every method with
-its defaults on all six, and this command reads its `report.csv`."""
+**Sizes.** A table of requests from one image to half of all images is made by
+`python -m experiments.sweep --flagfile=experiments/flags/sizes_digits.flags`: every method with its
+defaults, one original. The benchmark's tables have tuned methods and three originals."""
 
 _WORKS = (
   'What a method sees with its defaults, whom it serves, its promise, its cost in training runs of '
