@@ -25,9 +25,7 @@ BASIS_SOURCES = ('epoch', 'original', 'batch')
 DA_TARGETS = ('retain', 'highest')
 NORMALIZATIONS = ('auto', 'companions', 'frozen', 'forget_only')
 
-_BASIS_EXAMPLES = (
-  5000  # retain rows that a basis is computed from; features have far fewer dimensions
-)
+_BASIS_EXAMPLES = 5000  # retain rows of a basis at most; features have far fewer dimensions
 
 
 def muda(
