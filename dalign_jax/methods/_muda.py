@@ -22,7 +22,7 @@ from dalign_jax import (
 
 TEACHERS = ('original', 'current', 'unmasked')
 BASIS_SOURCES = ('epoch', 'original', 'batch')
-DA_TARGETS = ('retain', 'highest')
+DA_TARGETS = ('highest', 'retain')
 NORMALIZATIONS = ('auto', 'companions', 'frozen', 'forget_only')
 
 _BASIS_EXAMPLES = 5000  # retain rows of a basis at most; features have far fewer dimensions

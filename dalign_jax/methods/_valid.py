@@ -17,7 +17,7 @@ VALID: dict[str, valid.Valid] = {
   ),
   **dict.fromkeys(
     (
-      *('num_epochs', 'forget_epochs', 'impair_epochs', 'repair_epochs'),
+      *('num_epochs', 'forget_epochs', 'recover_epochs', 'impair_epochs', 'repair_epochs'),
       *('rounds', 'num_steps', 'noise_steps', 'num_iterations', 'encoder_epochs'),
     ),
     valid.COUNT_OR_ZERO,
@@ -53,7 +53,6 @@ VALID: dict[str, valid.Valid] = {
   **dict.fromkeys(
     ('kept_rate', 'loss_exponent', 'retain_weight', 'stop_accuracy'), valid.Between(0, 1)
   ),
-  'recover_epochs': valid.Between(0, 10**6),
   'momentum': valid.Between(0, 1, open_high=True),
   'weight_decay': valid.Between(0, 10),
 }
