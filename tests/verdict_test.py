@@ -286,7 +286,7 @@ def test_a_request_without_effect_is_not_signed_and_can_be_made_again(place, tmp
   assert error.value.code == 3 and not (tmp_path / 'first').exists()
   hidden = next(p for p in tmp_path.iterdir() if p.name.startswith('.first.'))
   kept = {p.name for p in hidden.iterdir()}
-  assert kept == {'.request', 'model', 'train.jsonl', 'verdict.json'}  # no model of the dummy
+  assert kept == {'model', 'train.jsonl', 'verdict.json'}  # no model of the dummy, no lock
   record = carry_out.forget(dataclasses.replace(request, accept=('no_effect',)), SHARED)
   assert not hidden.exists()
   assert record['verdict']['counts_as'] == 'requested'
