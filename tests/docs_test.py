@@ -103,6 +103,7 @@ def test_page_is_read_in_five_minutes(page):
 def test_columns_of_the_docs_are_those_of_the_code():
   assert f'{columns.markdown()}\n' in (ROOT / 'docs/metrics.md').read_text('utf-8')
   assert len({c.key for c in columns.COLUMNS}) == len(columns.COLUMNS)
+  assert len({c.head for c in columns.COLUMNS}) == len(columns.COLUMNS)
 
 
 def test_own_model_of_the_readme_runs(tiny_problem, capsys):

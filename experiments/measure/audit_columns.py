@@ -115,7 +115,7 @@ _STRATA = tuple(
     ),
     evaluation.Measure(
       f'{kind}_{which}_distance',
-      f'AD {which}',
+      f'AD {kind} {which}',
       f'Activation distance to gold on the third of the forget set with {which} {words}.',
       _stratum_distance(kind, which),
       is_distance=True,

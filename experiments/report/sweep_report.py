@@ -53,7 +53,7 @@ def write(folder: pathlib.Path, parts: list[Part], failures: list[sweep_cells.Fa
     parts: the scenarios that have a report of their own.
     failures: cells that are missing in the tables.
   """
-  files.write_text(folder / 'report.csv', _csv(parts, failures))
+  files.write_text(folder / 'report.csv', _csv(folder, parts, failures))
   files.write_text(folder / 'report.md', markdown(parts, failures))
   of = looks.of_models((row.name, row.kind) for part in parts for row in part.record.rows)
   drawn = sweep_figures.draw({part.scenario.name: part.record.rows for part in parts}, of)
@@ -157,7 +157,7 @@ def _scenario(folder, number, part, flags, of) -> dict:
     'parts': [(title, make(key)) for title, key in shown],
     'ranking': table.ranking(rows),
     'notes': part.record.notes,
-    'whole': pathlib.PurePath(os.path.relpath(whole, folder)).as_posix(),
+    'whole': _relative(whole, folder),
   }
 
 
@@ -206,14 +206,23 @@ def _describe(failure) -> str:
   return f'{failure.cell.name}: {failure.error}'
 
 
-def _csv(parts, failures) -> str:
-  """All numbers of all scenarios, with ranks, where the resolved flags are, and what is missing."""
+def _relative(path, folder) -> str:
+  return pathlib.PurePath(os.path.relpath(path, folder)).as_posix()
+
+
+def _csv(folder, parts, failures) -> str:
+  """All numbers of all scenarios, with ranks, where the resolved flags are, and what is missing.
+
+  Paths start at the folder of the report, so that both can be moved together.
+  """
   found = []
   for part in parts:
     rows = part.record.rows
     ranks = table.ranks(table.lines(rows))
     flags = {
-      r.name: str(r.folder / 'flags.txt') for r in rows if r.kind in ('unlearned', 'control')
+      r.name: _relative(r.folder / 'flags.txt', folder)
+      for r in rows
+      if r.kind in ('unlearned', 'control')
     }
     for values in csv.DictReader(io.StringIO(table.to_csv(rows))):
       name = values['model']
