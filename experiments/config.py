@@ -146,6 +146,11 @@ class Config(settings.Settings):
     'A hyper-parameter, such as muda.da_weight=5 or muda:x.da_weight=5 (a variant). Repeatable.',
     section='Methods',
   )
+  beyond_share: bool = settings.run_setting(
+    False,
+    'Run a method also on a request that is too large for it; see docs/which_method.md.',
+    section='Methods',
+  )
   member: int = settings.run_setting(
     -1,
     'Unlearn and evaluate from this original only, counted from 0; -1: all.',

@@ -125,6 +125,9 @@ class Run:
         f'{method} forgets whole classes, but --forget={job.config.forget} does not',
         argument='methods',
       )
+    if not job.config.beyond_share:
+      with errors.blame('methods'):
+        methods.check_share(method, len(job.sets['forget']), len(job.sets['retain']))
     if job.is_multi_label and not methods.METHODS[method].multi_label:
       raise errors.InputError(
         f'{method} needs classes; --label_key={job.config.label_key} are several attributes',

@@ -1,10 +1,11 @@
 """Methods and variants on the command line: what is set, what it is called, what is refused."""
 
+import dataclasses
 import pathlib
 
 import pytest
 
-from dalign_jax import checkpoints, errors, hparams
+from dalign_jax import checkpoints, errors, hparams, methods
 from experiments import config as config_lib
 from experiments import stages
 
@@ -99,6 +100,19 @@ def test_variants_of_one_method_stand_in_one_table(tmp_path, capsys):
   other = _config(tmp_path, hparam=('muda.rounds=1', 'muda:no_da.da_weight=1'))
   with pytest.raises(errors.InputError, match=r'muda:no_da.*made with other settings'):
     stages.run(other)
+
+
+def test_a_request_too_large_for_a_method_is_refused_unless_asked_for(tmp_path):
+  large = {'forget': 'random:0.5', 'hparam': (), 'stages': ('prepare',)}
+  config = _config(tmp_path, methods=('salun',), **large)
+  message = 'methods: salun destroys .*: at most 25 % of the training data, and these are 50 %'
+  with pytest.raises(errors.InputError, match=message):
+    stages.run(config)
+  stages.run(dataclasses.replace(config, beyond_share=True))
+  assert (tmp_path / config.problem_name() / 'problem.json').exists()
+  methods.check_share('influence', 15, 85)
+  with pytest.raises(errors.InputError, match='at most 15 % of the training data, and these are 1'):
+    methods.check_share('influence', 16, 84)
 
 
 def test_class_only_methods_and_batches_are_checked_for_variants(tmp_path):

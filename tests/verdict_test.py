@@ -315,6 +315,14 @@ def test_a_request_without_effect_is_not_signed_and_can_be_made_again(place, tmp
     )
 
 
+def test_more_than_a_method_can_forget_is_refused(place, tmp_path):
+  ids = file_kills.digits(slice(0, 120)).ids[:40].tolist()
+  request = _request(place, place / 'mine.npz', ids, tmp_path / 'out', method='salun', hparam=())
+  with pytest.raises(errors.InputError, match=r'method: salun .*at most 25 %.* these are 33 %'):
+    carry_out.forget(request, SHARED)
+  assert [path.name for path in tmp_path.iterdir()] == ['out.csv']  # the list of ids
+
+
 def test_a_class_is_forgotten_beyond_a_dummy_request_and_replays(place, tmp_path):
   train = file_kills.digits(slice(0, 120))
   ids = train.ids[train.labels == 3].tolist()

@@ -248,6 +248,8 @@ def problem_of(basis, request, rows):
     raise errors.InputError(
       f'{request.method} forgets whole classes, not single samples', argument='method'
     )
+  with errors.blame('method'):
+    methods.check_share(request.method, len(forgotten), len(retain))
   if train.is_multi_label and not method.multi_label:
     raise errors.InputError(
       f'{request.method} needs classes, not several attributes', argument='method'

@@ -55,11 +55,11 @@ def cf_k(
 def eu_k(
   *,
   num_layers: int = 1,
-  num_epochs: int = 10,
-  learning_rate: float = 0.01,
+  num_epochs: int | None = None,
+  learning_rate: float = 0.03,
   momentum: float = 0.9,
   weight_decay: float = 5e-4,
-  batch_size: int = 128,
+  batch_size: int = 64,
 ) -> types.UnlearnFn:
   r"""Reinitialises the last k layers and the head and trains them on the retain set.
 
@@ -69,7 +69,8 @@ def eu_k(
 
   Args:
     num_layers: k, layers to reinitialise in addition to the head, as in `cf_k`.
-    num_epochs: passes over the retain set.
+    num_epochs: passes over the retain set; None for as many as the recipe has, which weights that
+      start anew need: with fewer steps they fall short of the retain set.
     learning_rate: of SGD.
     momentum: of SGD.
     weight_decay: L2 coefficient.
@@ -91,8 +92,9 @@ def eu_k(
     is_trained = _last(problem, num_layers)
     anew = fresh.model(problem.init_fn, init_key, problem.retain)
     start = _choose(is_trained, anew, problem.original)
+    epochs = problem.recipe.num_epochs if num_epochs is None else num_epochs
     return _train(
-      problem, start, is_trained, rule, train_key, num_epochs=num_epochs, batch_size=batch_size
+      problem, start, is_trained, rule, train_key, num_epochs=epochs, batch_size=batch_size
     )
 
   return unlearn
