@@ -109,7 +109,9 @@ def test_help_lists_every_flag_and_every_method(capsys):
   assert 'in [1, 1000000]' in text and run.FLAGS['batch_size'].default == 128
   assert all(name in command._help('run.py', 'methods') for name in methods.METHODS)
   muda = command._help('run.py', 'muda')
-  assert '--hparam=muda.energy=0.9  (in (0, 1])' in muda and 'part of retain' in muda
+  assert (
+    '--hparam=muda.energy=0.9  (in (0, 1])' in muda and 'all retain, forget, validation' in muda
+  )
   with pytest.raises(errors.InputError, match=r"help: must be methods or one of.*got 'mudda'"):
     command._help('run.py', 'mudda')
   del capsys

@@ -89,7 +89,7 @@ def test_run_writes_what_train_jsonl_has(tmp_path):
   tags = {tag for step, tag, _ in _scalars(folder / 'runs') if step}
   assert tags == {'forget_loss', 'recover_loss'}
   (text,) = _texts(folder / 'runs')['made with/text_summary']
-  assert '| method | muda |' in text and '| da_weight | 10.0 |' in text
+  assert '| method | muda |' in text and '| da_weight | 3.0 |' in text
 
 
 def _texts(folder):

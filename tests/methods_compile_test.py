@@ -29,8 +29,8 @@ QUICK = {
 }
 MOST = 6  # programs of a first run
 # More where a method is made of more: tmu of the trainings of a twin and of two networks from
-# scratch, and of its difficulty features.
-MORE = {'tmu': 11}
+# scratch, and of its difficulty features; muda of a moment over several batches, which are added.
+MORE = {'tmu': 11, 'muda': 7}
 
 
 def _run(name):

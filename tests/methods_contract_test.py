@@ -123,8 +123,8 @@ def test_typo_in_a_hyper_parameter_fails():
 @pytest.mark.parametrize(
   ('name', 'changes', 'has_unseen', 'seen'),
   [
-    ('muda', {}, True, 'forget, part of retain'),
-    ('muda', {'retain_fraction': 1.0}, True, 'all retain, forget'),
+    ('muda', {'retain_fraction': 0.1, 'stop_at': 'never'}, True, 'forget, part of retain'),
+    ('muda', {}, True, 'all retain, forget, validation'),
     ('bad_teacher', {'retain_fraction': 1.0}, False, 'all retain, forget images'),
     ('scrub', {'rewind': True}, False, 'all retain, forget, validation'),
     ('dlfd', {}, True, 'all retain, forget, validation, unseen people'),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dalign_jax import methods, metrics, prediction, types
+from dalign_jax import errors, methods, metrics, prediction, types
 from tests import tiny
 
 KEY = jax.random.key(3)
@@ -132,9 +132,8 @@ SWITCHES = {
   'forget-only statistics': {'normalization': 'forget_only'},
   'momenta kept': {'reset_on_switch': False},
   'recover rate': {'recover_learning_rate': 0.001},
-  'longer phases': {'forget_epochs': 2, 'recover_epochs': 2},
-  'a part of a pass': {'recover_epochs': 0.5, 'retain_fraction': 1.0},
-  'whole retain set': {'retain_fraction': 1.0},
+  'longer phases': {'forget_steps': 12, 'recover_epochs': 2},
+  'part of the retain set': {'retain_fraction': 0.5},
 }
 
 
@@ -150,6 +149,49 @@ def test_every_switch_of_muda_changes_the_result(tiny_problem):
   for i, first in enumerate(names):
     for second in names[:i]:
       assert not np.array_equal(kernels[first], kernels[second]), (first, second)
+
+
+def _forgetting(problem, rows):
+  forget = problem.retain.take(rows)
+  rest = np.setdiff1d(np.arange(len(problem.retain)), rows)
+  return dataclasses.replace(problem, forget=forget, retain=problem.retain.take(rest))
+
+
+def test_images_of_classes_that_stay_are_forgotten_as_far_as_unseen_ones(tiny_problem):
+  problem = _forgetting(tiny_problem, np.arange(0, len(tiny_problem.retain), 8))
+  unseen = _accuracy(problem, problem.original, 'validation')
+  hard = {'rounds': 50, 'da_weight': 0, 'recover_epochs': 0, 'momentum': 0}
+  forgotten, ruined = (
+    _accuracy(problem, methods.muda(**hard, stop_at=stop)(problem, KEY), 'forget')
+    for stop in ('validation', 'never')
+  )
+  assert unseen - 0.05 < forgotten < unseen + 0.02
+  assert ruined < unseen - 0.3
+
+
+def test_whole_classes_are_forgotten_whatever_unseen_images_do(tiny_problem):
+  results = [methods.muda(rounds=1, stop_at=s)(tiny_problem, KEY) for s in ('validation', 'never')]
+  chex.assert_trees_all_equal(*results)
+  none_left = dataclasses.replace(tiny_problem, validation=tiny_problem.validation.take([]))
+  chex.assert_trees_all_equal(methods.muda(rounds=1)(none_left, KEY), results[0])
+  some = _forgetting(none_left, np.arange(5))
+  with pytest.raises(errors.InputError, match="stop_at='validation' needs validation images"):
+    methods.muda(rounds=1)(some, KEY)
+
+
+def test_a_forget_set_below_a_batch_weighs_its_share_of_one(tiny_problem):
+  """A batch of 64 copies of one image, once as one image and once as 64."""
+  one = dataclasses.replace(tiny_problem, forget=tiny_problem.forget.take([0]))
+  many = dataclasses.replace(tiny_problem, forget=tiny_problem.forget.take([0] * 64))
+  step = {'rounds': 1, 'forget_steps': 1, 'recover_epochs': 0, 'weight_decay': 0, 'momentum': 0}
+  unlearn = methods.muda(**step, normalization='forget_only', stop_at='never')
+  moved = [
+    jax.tree.map(lambda a, b: np.asarray(a) - b, unlearn(p, KEY).params, p.original.params)
+    for p in (one, many)
+  ]
+  assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(moved[1])) > 1e-3
+  scaled = jax.tree.map(lambda leaf: leaf / 64, moved[1])
+  chex.assert_trees_all_close(moved[0], scaled, rtol=0.02, atol=1e-6)
 
 
 @pytest.mark.parametrize('share, is_reached', [(0.95, True), (0.5, False)])

@@ -63,7 +63,7 @@ class Method(NamedTuple):
 
   Attributes:
     make: the factory.
-    sees: what it reads with its default hyper-parameters.
+    sees: what it reads, whatever its hyper-parameters.
     sees_more: `hyper_parameters -> names`, what it reads beyond or in place of that; see `sees`.
     class_only: whether it forgets whole classes only.
     most_share: share of the training data that it forgets at most; see `check_share`.
@@ -83,6 +83,10 @@ class Method(NamedTuple):
 
 def _all_retain(hparams):
   return {RETAIN} if hparams['retain_fraction'] == 1 else frozenset()
+
+
+def _muda_sees(hparams):
+  return _all_retain(hparams) | ({VALIDATION} if hparams['stop_at'] == 'validation' else set())
 
 
 METHODS: dict[str, Method] = {
@@ -113,7 +117,7 @@ METHODS: dict[str, Method] = {
   'l2ul': Method(l2ul, sees={FORGET}),
   'lotus': Method(lotus, sees={FORGET_IMAGES, PART_OF_RETAIN, VALIDATION}, sees_more=_all_retain),
   'msg': Method(msg, sees={RETAIN, FORGET}),
-  'muda': Method(muda, sees={FORGET, PART_OF_RETAIN}, sees_more=_all_retain),
+  'muda': Method(muda, sees={FORGET, PART_OF_RETAIN}, sees_more=_muda_sees),
   'neggrad_plus': Method(neggrad_plus, sees={RETAIN, FORGET}, multi_label=True),
   'negmerge': Method(negmerge, sees={FORGET, VALIDATION}),
   'noisy_finetune': Method(noisy_finetune, sees={RETAIN}, guarantee=promise),

@@ -6,11 +6,14 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 
 from dalign_jax import data as data_lib
 from dalign_jax import (
   errors,
   losses,
+  metrics,
   objectives,
   optim,
   parallel,
@@ -23,25 +26,28 @@ from dalign_jax import (
 TEACHERS = ('original', 'current', 'unmasked')
 BASIS_SOURCES = ('epoch', 'original', 'batch')
 DA_TARGETS = ('highest', 'retain')
+STOPS = ('validation', 'never')
 NORMALIZATIONS = ('auto', 'companions', 'frozen', 'forget_only')
 
+_LEAST_RECOVERY = 4  # steps of recovery for each step of forgetting
 _BASIS_EXAMPLES = 5000  # retain rows of a basis at most; features have far fewer dimensions
 
 
 def muda(
   *,
   rounds: int = 5,
-  da_weight: float = 10.0,
-  da_target: str = 'highest',
+  da_weight: float = 3.0,
+  da_target: str = 'retain',
   energy: float = 0.9,
   learning_rate: float = 0.01,
   recover_learning_rate: float | None = None,
   momentum: float = 0.9,
   weight_decay: float = 5e-4,
   batch_size: int = 64,
-  forget_epochs: int = 1,
-  recover_epochs: int | float = 5,
-  retain_fraction: float = 0.1,
+  forget_steps: int = 8,
+  stop_at: str = 'validation',
+  recover_epochs: int | float = 0.2,
+  retain_fraction: float = 1.0,
   teacher: str = 'original',
   temperature: float = 1.0,
   basis_source: str = 'epoch',
@@ -63,10 +69,15 @@ def muda(
   (`losses.self_distillation`) and `losses.dimensional_alignment_loss`. Both phases
   are one optax transformation, `optim.alternating`. The target a is the alignment of the retain
   features themselves, or 1 (`da_target`): beyond the former, the loss goes on to lift the forget
-  features above gold's alignment, and shrinks the retain eigenspace. Sees the forget data and
-  `retain_fraction` of the retain data, which the recover phase augments as by the recipe. Where
-  only some examples of a class are forgotten, the masked teachers overshoot, since gold still
-  recognises many of them.
+  features above gold's alignment, and shrinks the retain eigenspace.
+
+  Where only some images of a class are forgotten, gold still recognises most of them. The first
+  term then leaves out the images of that class, by `stop_at`, once they look as unseen images do:
+  no more of the batch is recognised than of the validation images of the classes that stay, and
+  the loss of the image is at least the median of theirs, both under the original.
+
+  Sees the forget data, `retain_fraction` of the retain data, which the recover phase augments as by
+  the recipe, and by `stop_at` validation data. Serves any request.
 
   Args:
     rounds: number of forget and recover rounds.
@@ -79,9 +90,13 @@ def muda(
     momentum: of SGD.
     weight_decay: L2 coefficient, both phases.
     batch_size: global batch of each set.
-    forget_epochs: passes over the forget set in a round.
+    forget_steps: steps of a forget phase. A forget set smaller than a batch fills it several times,
+      and its loss weighs its share of the batch, so that a single image does not take steps as
+      large as a class does.
+    stop_at: 'validation' as above; 'never' forgets images whose classes stay as it forgets classes.
+      Whole classes are the same in both.
     recover_epochs: passes over the retain subset in a round; .2 is a fifth of it, drawn anew in
-      each round.
+      each round. No fewer than four steps for each step of the forget phase, unless it is 0.
     retain_fraction: share of each retained class that is used, in (0, 1], at least one example.
     teacher: 'original', or 'current' for the network itself under stop_gradient (the loss then is
       -log(1 - p_y)), both without the true class; 'unmasked' for the original with it, which holds
@@ -107,8 +122,8 @@ def muda(
     Seo, Kim, Han: Revisiting Machine Unlearning with Dimensional Alignment.
     https://arxiv.org/abs/2407.17710
 
-  Deviation: losses, schedule and the treatment of batch norm are our reconstruction; the paper's
-  text was not readable to us.
+  Deviation: losses, schedule, the end of the alignment loss, `stop_at` and the treatment of batch
+  norm are our reconstruction; the paper's text was not readable to us.
   """
   settings = _Settings(
     da_weight,
@@ -120,6 +135,8 @@ def muda(
     differentiate_basis,
     normalization,
   )
+  if stop_at not in STOPS:
+    raise errors.InputError(f'stop_at must be one of {", ".join(STOPS)}, got {stop_at!r}')
   if not 0 < retain_fraction <= 1:
     raise errors.InputError(f'retain_fraction must be in (0, 1], got {retain_fraction}')
   recover_rate = learning_rate if recover_learning_rate is None else recover_learning_rate
@@ -135,11 +152,12 @@ def muda(
       problem.retain, retain_fraction, training.epoch_rng(subset_key, 0)
     )
     times = 1 if reset_on_switch else rounds  # passes of a phase that one schedule is spread over
-    forget_batches = optim.num_steps(len(problem.forget), batch_size, forget_epochs)
-    recover_batches = math.ceil(recover_epochs * optim.num_steps(len(retain), batch_size, 1))
+    recover_steps = math.ceil(recover_epochs * optim.num_steps(len(retain), batch_size, 1))
+    if recover_epochs:
+      recover_steps = max(recover_steps, _LEAST_RECOVERY * forget_steps)
     tx = optim.alternating(
-      forget=forget_rule.of(problem, times * forget_batches),
-      recover=recover_rule.of(problem, times * recover_batches),
+      forget=forget_rule.of(problem, times * forget_steps),
+      recover=recover_rule.of(problem, times * recover_steps),
       reset_on_switch=reset_on_switch,
     )
     forget_step = training.make_step(_forget_loss(problem, settings), tx, devices=devices, phase=0)
@@ -149,11 +167,19 @@ def muda(
       devices=devices,
       phase=1,
     )
+    stays = np.isin(problem.forget.labels, problem.retain.labels)
     data = training.put_data(
       {'forget': problem.forget, 'retain': retain},
       devices,
-      forget={'teacher_logits': objectives.original_logits(problem, problem.forget)},
+      forget={
+        'teacher_logits': objectives.original_logits(problem, problem.forget),
+        'stays': stays,
+      },
     )
+    filled = np.float32(min(1, len(problem.forget) / batch_size))
+    unseen = np.float32(-1), np.float32(np.inf)  # never
+    if stop_at == 'validation' and stays.any():
+      unseen = _of_unseen(problem)
 
     spanning = data_lib.stratified_subset(
       retain, min(1.0, _BASIS_EXAMPLES / len(retain)), training.epoch_rng(subset_key, 1)
@@ -161,7 +187,8 @@ def muda(
 
     def basis_of(model):
       moment = prediction.second_moment(problem.apply_fn, model, spanning.images, devices=devices)
-      return parallel.replicate(_basis_and_share(moment, energy=energy), devices)
+      basis, share = _basis_and_share(moment, energy=energy)
+      return parallel.replicate((basis, share, unseen, filled), devices)
 
     of_original = basis_of(problem.original)
 
@@ -171,8 +198,8 @@ def muda(
       if basis_source == 'epoch' and epoch:
         basis = basis_of(parallel.fetch(state.model))
       draw = functools.partial(data_lib.epoch_batches, batch_size=batch_size, rng=rng)
-      forget = draw(len(problem.forget), num_batches=forget_batches)
-      companions = draw(len(retain), num_batches=forget_batches)
+      forget = draw(len(problem.forget), num_batches=forget_steps)
+      companions = draw(len(retain), num_batches=forget_steps)
       run = functools.partial(training.run_steps, monitor=problem.monitor)
       state, forget_loss = run(
         forget_step,
@@ -183,7 +210,7 @@ def muda(
         constants=basis,
         phase='forget',
       )
-      recover = {'retain': draw(len(retain), num_batches=recover_batches)}
+      recover = {'retain': draw(len(retain), num_batches=recover_steps)}
       state, recover_loss = run(recover_step, state, data, recover, batch_key, phase='recover')
       return state, {'forget_loss': forget_loss, 'recover_loss': recover_loss}
 
@@ -250,9 +277,9 @@ class _ForgetLoss:
   apply_fn: types.ApplyFn
   settings: _Settings
 
-  def __call__(self, params, batch_stats, batch, basis_and_share, key):
+  def __call__(self, params, batch_stats, batch, constants, key):
     settings = self.settings
-    basis, share = basis_and_share
+    basis, share, unseen, filled = constants
     with_companions = settings.normalization == 'companions' or settings.basis_source == 'batch'
     forget, companions = batch['forget'], batch['retain']
     images, count = forget['images'], len(forget['images'])
@@ -272,8 +299,34 @@ class _ForgetLoss:
     if settings.da_target == 'retain':
       least = outside(retain_features) if with_companions else 1 - share
       excess = jnp.maximum(excess - jax.lax.stop_gradient(least), 0)
-    distance = _teacher_distance(forget, outputs.logits[:count], settings)
-    return jnp.mean(distance) + settings.da_weight * excess, batch_stats
+    logits = outputs.logits[:count]
+    distance = _teacher_distance(forget, logits, settings)
+    distance = jnp.where(_is_forgotten(forget, logits, unseen, filled), 0, distance)
+    return filled * (jnp.mean(distance) + settings.da_weight * excess), batch_stats
+
+
+def _is_forgotten(forget, logits, unseen, filled):
+  """Rows of classes that stay and look as unseen images do: their accuracy in the batch, and loss."""
+  stays, (accuracy, typical_loss) = forget['stays'], unseen
+  right = stays & (jnp.argmax(logits, axis=-1) == forget['labels'])
+  num_right, count = jax.lax.psum((jnp.sum(right), jnp.sum(stays)), parallel.AXIS)
+  loss = optax.softmax_cross_entropy_with_integer_labels(logits, forget['labels'])
+  is_accuracy_low = num_right * filled <= jnp.round(accuracy * count * filled)
+  return stays & is_accuracy_low & (loss >= typical_loss)
+
+
+def _of_unseen(problem):
+  """The original's accuracy and median loss on validation images of the classes that stay."""
+  validation = problem.validation
+  kept = validation.take(np.flatnonzero(np.isin(validation.labels, problem.retain.labels)))
+  if not len(kept):
+    raise errors.InputError(
+      "stop_at='validation' needs validation images of the classes that stay, and there are none; "
+      "'never' needs none"
+    )
+  logits = objectives.original_logits(problem, kept)
+  losses_of = optax.softmax_cross_entropy_with_integer_labels(logits, kept.labels)
+  return np.float32(metrics.accuracy(logits, kept.labels)), np.float32(np.median(losses_of))
 
 
 def _teacher_distance(forget, logits, settings):

@@ -18,7 +18,7 @@ VALID: dict[str, valid.Valid] = {
   **dict.fromkeys(
     (
       *('num_epochs', 'forget_epochs', 'recover_epochs', 'impair_epochs', 'repair_epochs'),
-      *('rounds', 'num_steps', 'noise_steps', 'num_iterations', 'encoder_epochs'),
+      *('rounds', 'num_steps', 'forget_steps', 'noise_steps', 'num_iterations', 'encoder_epochs'),
     ),
     valid.COUNT_OR_ZERO,
   ),
