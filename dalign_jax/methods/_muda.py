@@ -306,7 +306,7 @@ class _ForgetLoss:
 
 
 def _is_forgotten(forget, logits, unseen, filled):
-  """Rows of classes that stay and look as unseen images do: their accuracy in the batch, and loss."""
+  """Rows of classes that stay, once they look as unseen images do, in accuracy and in loss."""
   stays, (accuracy, typical_loss) = forget['stays'], unseen
   right = stays & (jnp.argmax(logits, axis=-1) == forget['labels'])
   num_right, count = jax.lax.psum((jnp.sum(right), jnp.sum(stays)), parallel.AXIS)
