@@ -121,7 +121,9 @@ def test_it_goes_on_below_the_easy_share_and_while_damaged(
   accuracy = lambda problem, model, data: model['forget' if data is problem.forget else 'retain']
   monkeypatch.setattr(objectives, 'accuracy_on', accuracy)
   assert _tmu._has_arrived(problem, 0.6, True)(model) == stops
-  assert _tmu._has_arrived(problem, 0.6, False)(model) == (forget <= 0.6)  # none is easy
+  assert _tmu._has_arrived(problem, 0.6, False)(model) == (forget <= 0.6)  # a control
+  whole_class = _tmu._has_arrived(problem, 0.0, False)  # repairs as well
+  assert whole_class({**model, 'forget': 0.0}) == (retain > 0.9)
 
 
 @pytest.mark.parametrize(

@@ -49,9 +49,9 @@ def tmu(
 
   with e = 1 for easy examples, which `twin.predict` expects gold to get right, and 0 for hard ones,
   t the output of a random network and xi Gaussian noise. It stops at the first epoch that starts
-  with a forget accuracy of the easy share or less. Where some are easy, that is at most two points
-  (or one example) less, and with a sample of the retain set known as well as to the original, to
-  two points; otherwise it goes on, learns the easy ones again and repairs. (Deviation: the papers
+  with a forget accuracy of the easy share or at most two points (or one example) less, and with a
+  sample of the retain set known as well as to the original, to two points; otherwise it goes on,
+  learns the easy ones again and repairs. (Deviation: the papers
   stop wherever the accuracy is below. A small forget set is there in a step, with all the damage.)
   Retain and forget rows share a batch, so that batch normalisation sees all of it. Sees all retain,
   forget and validation data; retain rows are augmented as by the recipe.
@@ -143,9 +143,9 @@ def _division(problem, easy, predictor, names, keys) -> tuple[np.ndarray, float]
 def _has_arrived(problem, share, has_easy):
   """A stop rule: the forget accuracy is the easy share, and the retain set is known as before.
 
-  Where nothing is easy nothing can bring the accuracy back: any below the share will do.
+  Where all are hard for a control, the accuracy cannot come back: any below the share will do.
   """
-  if not has_easy:
+  if not has_easy and share > 0:
     return objectives.is_forgotten(problem, share)
   tolerance = max(_TOLERANCE, 1 / len(problem.forget)) + 1e-6  # one example, whatever the rounding
   count = min(len(problem.forget), len(problem.retain))
