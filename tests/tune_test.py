@@ -187,6 +187,20 @@ def test_search_leaves_a_log_and_a_flag_file_that_run_accepts(searched):
   assert hparams.label('fisher', found) == best['setting']
 
 
+def test_one_trial_scores_settings_as_given(tmp_path):
+  """Variants side by side, as one does to check on the full problem what a smaller one found."""
+  names = ('finetune:short', 'finetune:long')
+  given = ('finetune:short.num_epochs=1', 'finetune:long.num_epochs=2')
+  config = _config(tmp_path, methods=names, hparam=given)
+  search.run(config, dataclasses.replace(TUNING, num_trials=1))
+  rows = _log(search.tuning_folder(config) / 'search' / 'trials.csv')
+  assert [(r['method'], r['setting']) for r in rows] == [
+    ('finetune:long', 'finetune,num_epochs=2'),
+    ('finetune:short', 'finetune,num_epochs=1'),
+  ]
+  assert rows[0]['score'] != rows[1]['score'] and all(r['status'] == 'ok' for r in rows)
+
+
 def test_score_is_the_mean_gap_to_the_tuning_gold_in_noise_floors(searched):
   judge = search.prepare_judge(searched, TUNING)
   gold, second = judge.references['gold'], judge.references['second gold']
