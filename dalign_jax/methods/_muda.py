@@ -116,7 +116,8 @@ def muda(
     The unlearning function.
 
   Raises:
-    ValueError: if a choice or a number is not one of the above.
+    ValueError: if a choice or a number is not one of the above; when run, if `stop_at` needs
+      validation images and there are none.
 
   References:
     Seo, Kim, Han: Revisiting Machine Unlearning with Dimensional Alignment.
