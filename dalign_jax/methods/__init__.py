@@ -198,9 +198,10 @@ OWN_STEPS: dict[str, str] = {
 def check_share(name: str, num_forget: int, num_retain: int) -> None:
   """Refuses a request that is too large for a method.
 
-  The share of each is the largest of `experiments/flags/sizes_digits.flags` at which, with its
-  defaults, the mean test accuracy of three originals is at most five points below gold's, and some
-  more; most methods have none such. docs/which_method.md has the numbers.
+  The share lies between two requests of `experiments/flags/sizes_digits.flags`: one at which the
+  method's defaults lose at most five points of test accuracy against gold, mean of three originals,
+  and the next larger one, at which they lose more. Most methods never do, and forget any share.
+  docs/which_method.md has the numbers.
 
   Args:
     name: of the method.

@@ -183,7 +183,7 @@ method sees gold; these rules do.
 
 **Sizes.** A table of requests from one image to half of all images is made by
 `python -m experiments.sweep --flagfile=experiments/flags/sizes_digits.flags`: every method with its
-defaults, one original. The benchmark's tables have tuned methods and three originals."""
+defaults. The benchmark's tables have tuned methods. All have three originals."""
 
 _WORKS = (
   'What a method sees with its defaults, whom it serves, its promise, its cost in training runs of '
