@@ -60,7 +60,7 @@ def test_page_has_requests_methods_and_doubt():
   assert '- *(away)*: `muda`' in text  # 2.5 floors: in parentheses
   (line,) = [x for x in text.splitlines() if x.startswith('| `muda`')]
   cells = [cell.strip() for cell in line.split('|')[2:-1]]
-  assert cells == ['forget, part of retain', 'any request', 'none', '0.20', '-233 %']
+  assert cells == ['all retain, forget, validation', 'any request', 'none', '0.20', '-233 %']
   assert '0.905 (k 5.0) =' in text and '`amun`' in text.partition('In none of these tables:')[2]
 
 
