@@ -84,6 +84,19 @@ def test_jit_leaves_a_constant_network_alone(tiny_problem):
   chex.assert_trees_all_equal(methods.jit()(other, KEY), other.original)
 
 
+def test_delete_weighs_a_forget_set_below_a_batch_by_its_share(tiny_problem):
+  """A batch of 64 copies of one image, once as one image and once as 64."""
+  unlearn = methods.delete(num_epochs=1, learning_rate=0.1, momentum=0.0)
+  moved = []
+  for rows in ([0], [0] * 64):
+    problem = dataclasses.replace(tiny_problem, forget=tiny_problem.forget.take(rows))
+    result = unlearn(problem, KEY)
+    moved.append(jax.tree.map(lambda a, b: np.asarray(a) - b, result, problem.original))
+  assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(moved[1])) > 1e-3
+  scaled = jax.tree.map(lambda leaf: leaf / 64, moved[1])
+  chex.assert_trees_all_close(moved[0], scaled, rtol=0.02, atol=1e-6)
+
+
 def test_delete_teacher_has_no_mass_on_the_true_class(tiny_problem):
   """At its optimum the network is the original without the true class."""
   result = methods.delete(num_epochs=60, learning_rate=0.03)(tiny_problem, KEY)

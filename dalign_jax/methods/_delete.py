@@ -1,6 +1,7 @@
 """DELETE: distillation from the original without its true class."""
 
 import jax
+import numpy as np
 
 from dalign_jax import losses, objectives, optim, training, types
 
@@ -28,6 +29,9 @@ def delete(
     momentum: of SGD.
     batch_size: global batch.
 
+  Deviation: the loss of a forget set smaller than a batch weighs its share of one. The release
+  takes as large a step for a single image as for a full batch.
+
   References:
     Zhou, Zheng, et al.: Decoupled Distillation to Erase: A General Unlearning Method for Any
     Class-centric Tasks. https://arxiv.org/abs/2503.23751
@@ -35,14 +39,16 @@ def delete(
   rule = optim.Rule(learning_rate, momentum=momentum)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
+    filled = np.float32(min(1, len(problem.forget) / batch_size))
     return training.minimize(
       problem,
-      objectives.MeanLoss(problem.apply_fn, 'forget', _without_true_class),
+      objectives.Weighed(objectives.MeanLoss(problem.apply_fn, 'forget', _without_true_class)),
       rule,
       {'forget': problem.forget},
       key,
       num_epochs=num_epochs,
       batch_size=batch_size,
+      constants_fn=lambda _: filled,
       extra={'forget': {'teacher_logits': objectives.original_logits(problem, problem.forget)}},
     )
 

@@ -9,7 +9,7 @@ from dalign_jax import errors, importance, training, types
 
 def influence(
   *,
-  scale: float = 1.0,
+  scale: float = 0.5,
   damping: float = 1e-2,
   num_iterations: int = 5,
   retain_fraction: float = 0.3,
@@ -25,7 +25,9 @@ def influence(
   as they are. Sees all forget data and `retain_fraction` of the retain data. Serves any request.
 
   Args:
-    scale: alpha; 1 is the influence function, 0 changes nothing.
+    scale: alpha; 1 is the influence function, 0 changes nothing. By default half of it: on
+      digits (three originals, a tenth of the data) the whole step lost 5 to 9 points of test
+      accuracy, half of it 1.4, and came nearer to gold.
     damping: lambda > 0; the smaller, the larger the step where the loss is flat.
     num_iterations: steps of conjugate gradients; single-precision products stop helping after a few
       (at 10, one device and four differ in the third digit of the logits, at 5 in the seventh).
