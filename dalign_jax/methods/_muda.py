@@ -73,8 +73,8 @@ def muda(
 
   Where only some images of a class are forgotten, gold still recognises most of them. The first
   term then leaves out the images of that class, by `stop_at`, once they look as unseen images do:
-  no more of the batch is recognised than of the validation images of the classes that stay, and
-  the loss of the image is at least the median of theirs, both under the original.
+  no more of the batch is recognised than of the validation images of the classes that stay,
+  rounded up, and the loss of the image is at least the median of theirs, both under the original.
 
   Sees the forget data, `retain_fraction` of the retain data, which the recover phase augments as by
   the recipe, and by `stop_at` validation data. Serves any request.
@@ -312,7 +312,7 @@ def _is_forgotten(forget, logits, unseen, filled):
   right = stays & (jnp.argmax(logits, axis=-1) == forget['labels'])
   num_right, count = jax.lax.psum((jnp.sum(right), jnp.sum(stays)), parallel.AXIS)
   loss = optax.softmax_cross_entropy_with_integer_labels(logits, forget['labels'])
-  is_accuracy_low = num_right * filled <= jnp.round(accuracy * count * filled)
+  is_accuracy_low = num_right * filled <= jnp.ceil(accuracy * count * filled)
   return stays & is_accuracy_low & (loss >= typical_loss)
 
 
