@@ -42,6 +42,7 @@ def test_own_checkpoint_and_data_that_shrink(tmp_path, capsys):
     width_multiplier=0.125, num_devices=1, cache_dir='', compilation_cache_dir=''
   )
   own = {'data': f'npz:{tmp_path}/train.npz', 'held_out': f'npz:{tmp_path}/held_out.npz'}
+  own |= {'method': 'retrain', 'hparam': ()}
   with pytest.raises(errors.InputError, match='held_out: name data'):
     deletion_test.forget(tmp_path / 'first', tmp_path / 'mine', ids[:4], shared, data=own['data'])
   with pytest.raises(errors.InputError, match=r'checkpoint: .*is of another model'):
