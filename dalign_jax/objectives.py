@@ -63,6 +63,11 @@ class Weighed:
     return weight * loss, batch_stats
 
 
+def batch_share(dataset: types.Dataset, batch_size: int) -> np.float32:
+  """The share of a batch that a set fills, at most 1: the weight of a loss on copies of it."""
+  return np.float32(min(1, len(dataset) / batch_size))
+
+
 @dataclasses.dataclass(frozen=True)
 class PooledLoss:
   """Mean `losses.label_loss` on rows of several sets in one batch, which share its statistics."""

@@ -148,7 +148,7 @@ class Config(settings.Settings):
   )
   beyond_share: bool = settings.run_setting(
     False,
-    'Run a method also on a request that is too large for it; see docs/which_method.md.',
+    'Run a method also on a request that is too large for it; see docs/methods.md.',
     section='Methods',
   )
   member: int = settings.run_setting(

@@ -198,10 +198,10 @@ OWN_STEPS: dict[str, str] = {
 def check_share(name: str, num_forget: int, num_retain: int) -> None:
   """Refuses a request that is too large for a method.
 
-  The share lies between two requests of `experiments/flags/sizes_digits.flags`: one at which the
-  method's defaults lose at most five points of test accuracy against gold, mean of three originals,
-  and the next larger one, at which they lose more. Most methods never do, and forget any share.
-  docs/which_method.md has the numbers.
+  The shares are of methods that lost more than ten points of test accuracy against gold by their
+  defaults, mean of three originals: on half of the digits, and `influence` also on a fifth (one
+  original). They lie below that, and above the requests of a tenth that these methods are made for.
+  docs/methods.md has the numbers.
 
   Args:
     name: of the method.
@@ -215,7 +215,7 @@ def check_share(name: str, num_forget: int, num_retain: int) -> None:
   if share > most:
     raise errors.InputError(
       f'{name} destroys a network that is to forget much: at most {100 * most:.0f} % of the '
-      f'training data, and these are {100 * share:.0f} %; see docs/which_method.md'
+      f'training data, and these are {100 * share:.0f} %; see docs/methods.md'
     )
 
 

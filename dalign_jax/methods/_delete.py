@@ -1,7 +1,6 @@
 """DELETE: distillation from the original without its true class."""
 
 import jax
-import numpy as np
 
 from dalign_jax import losses, objectives, optim, training, types
 
@@ -39,7 +38,7 @@ def delete(
   rule = optim.Rule(learning_rate, momentum=momentum)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
-    filled = np.float32(min(1, len(problem.forget) / batch_size))
+    filled = objectives.batch_share(problem.forget, batch_size)
     return training.minimize(
       problem,
       objectives.Weighed(objectives.MeanLoss(problem.apply_fn, 'forget', _without_true_class)),

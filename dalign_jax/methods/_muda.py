@@ -176,7 +176,7 @@ def muda(
         'stays': stays,
       },
     )
-    filled = np.float32(min(1, len(problem.forget) / batch_size))
+    filled = objectives.batch_share(problem.forget, batch_size)
     unseen = np.float32(-1), np.float32(np.inf)  # never
     if stop_at == 'validation' and stays.any():
       unseen = _of_unseen(problem)
