@@ -39,6 +39,46 @@ def resolve(
   return resolved
 
 
+def recorded(method: str, values: dict, settings: tuple[str, ...]) -> dict:
+  """The hyper-parameters of a record, checked: its defaults may be those of another version.
+
+  Args:
+    method: its name.
+    values: all hyper-parameters that the record says.
+    settings: the `name.hyper_parameter=value` strings that the record says, which set some of them.
+
+  Raises:
+    errors.InputError: if the method has others, a value is of the wrong type, or a setting is not
+      among the values.
+  """
+  check_own(method, settings)
+  usual = defaults(method)
+  if set(values) != set(usual):
+    raise errors.InputError(
+      f'{method} has the hyper-parameters {", ".join(usual) or "none"} here and '
+      f'{", ".join(values) or "none"} in the record: what made it was another version',
+      argument='method.hparams',
+    )
+  said = tuple(f'{method}.{name}={value}' for name, value in values.items())
+  found = resolve((method,), said)[method]
+  if resolve((method,), (*said, *settings))[method] != found:
+    raise errors.InputError(
+      f'{values} are not those of hparam={", ".join(settings)}', argument='method.hparams'
+    )
+  return found
+
+
+def check_own(method: str, settings: tuple[str, ...]) -> None:
+  """Checks that settings are of one method, where there is only that one.
+
+  Raises:
+    errors.InputError: if one is of another.
+  """
+  for setting in settings:
+    if _parse(setting)[0] != method:
+      raise errors.InputError(f'{setting!r} is not of the method {method}', argument='hparam')
+
+
 def method_of(name: str) -> str:
   """The method of a name or a label: `tmu` of `tmu:random`, `muda` of `muda,rounds=1`."""
   return name.split(',')[0].split(':')[0]

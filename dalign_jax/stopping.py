@@ -1,11 +1,14 @@
-"""SIGINT and SIGTERM: a command ends after its current step, and says how to go on.
+"""SIGINT, SIGTERM and time limits: work ends after its current step, and says how to go on.
 
 The handler notes the signal, and whoever reports progress asks for it: an exception raised by a
-handler can be lost in a callback of a library, a note cannot. Where nothing asks for some seconds,
-the exception is raised all the same.
+handler can be lost in a callback of a library, or leave its files and loops open; a note cannot.
+Where nothing asks for some seconds, the exception is raised all the same.
 """
 
 import atexit
+from collections.abc import Iterator
+import contextlib
+import contextvars
 import os
 import signal
 import threading
@@ -15,6 +18,7 @@ from typing import Any
 PARENT = 'DALIGN_JAX_PARENT'  # environment: the process without which this one must not go on
 _GRACE_SECONDS = 10.0
 _received: list[int] = []
+_limit = contextvars.ContextVar[tuple[float, Exception] | None]('limit', default=None)
 
 
 class Stopped(BaseException):
@@ -26,9 +30,32 @@ class Stopped(BaseException):
 
 
 def check() -> None:
-  """Raises `Stopped` if a signal came."""
+  """Raises `Stopped` if a signal came, and the error of `time_limit` if its time is over."""
   if _received:
     raise Stopped(_received[0])
+  limit = _limit.get()
+  if limit is not None and time.monotonic() > limit[0]:
+    raise limit[1]
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float, error: Exception) -> Iterator[None]:
+  """Work that reports progress raises `error` after its first step beyond `seconds`.
+
+  Where nothing is reported for some seconds more, the main thread raises it all the same.
+  """
+  token = _limit.set((time.monotonic() + seconds, error))
+  in_main = threading.current_thread() is threading.main_thread()
+  if in_main:
+    before = signal.signal(signal.SIGALRM, lambda *_: check())
+    signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE_SECONDS, 1.0)
+  try:
+    yield
+  finally:
+    _limit.reset(token)
+    if in_main:
+      signal.setitimer(signal.ITIMER_REAL, _GRACE_SECONDS if _received else 0.0, 1.0)
+      signal.signal(signal.SIGALRM, before)
 
 
 def disarm() -> None:

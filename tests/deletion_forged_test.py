@@ -12,7 +12,7 @@ import shutil
 
 import pytest
 
-from dalign_jax import errors
+from dalign_jax import errors, hparams
 from dalign_jax.deletion import record_files, signing, statement, summary, verdict
 from dalign_jax.store import files, hashing
 from tests import deletion_place
@@ -505,6 +505,16 @@ def test_other_code_may_differ_if_whoever_verifies_says_so(asked, out, capsys):
   text = capsys.readouterr().out
   assert levels == ['DALIGN_JAX_RECORD'] and text.endswith('\nverified, except code\n')
   assert '  code: differs, as allowed' in text
+
+
+def test_a_record_outlives_the_defaults_of_its_method(asked, out, monkeypatch):
+  usual = hparams.defaults
+  monkeypatch.setattr(hparams, 'defaults', lambda name: usual(name) | {'learning_rate': 0.5})
+  assert 'DALIGN_JAX_REPLAYED' in _verify(asked, out)
+  monkeypatch.setattr(hparams, 'defaults', lambda name: usual(name) | {'strength': 2})
+  message = 'method.hparams: finetune has .*strength here and .* in the record: .* another version'
+  with pytest.raises(errors.InputError, match=message):
+    _verify(asked, out, again=False)
 
 
 def test_a_replay_without_an_end_is_given_up(asked, out):

@@ -216,6 +216,7 @@ def test_bad_settings_are_refused(run, chain, tmp_path):
     ({'data': 'mnist5k'}, 'data: mnist5k is not what .* was trained on'),
     ({'compare_gold': 3}, 'compare_gold: must be one of 0, 1, 2'),
     ({'hparam': ('muda.energy=2',)}, 'hparam.*energy'),
+    ({'hparam': ('finetune.num_epochs=1',)}, "hparam: 'finetune.* is not of the method muda"),
   ):
     with pytest.raises(errors.InputError, match=message):
       forget(tmp_path / 'out', changes.pop('checkpoint', run[0]), ids, **changes)

@@ -1,12 +1,16 @@
-"""Signals that come while Python shuts down change nothing any more."""
+"""A time limit ends work at its next report; signals while Python shuts down change nothing."""
 
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
+
+from dalign_jax import stopping
 
 ROOT = pathlib.Path(__file__).parents[1]
 LATE = """
@@ -55,3 +59,38 @@ def test_a_signal_that_came_at_the_end_leaves_no_timer():
   environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
   found = subprocess.run([sys.executable, '-c', NOTED], env=environment)
   assert found.returncode == 0
+
+
+TOO_LONG = ValueError('too long')
+
+
+@pytest.mark.parametrize('in_main', [True, False])
+def test_work_beyond_its_time_ends_where_it_reports(in_main):
+  seen = []
+
+  def work():
+    with stopping.time_limit(3600, TOO_LONG):
+      stopping.check()
+    with pytest.raises(ValueError, match='too long'), stopping.time_limit(0.01, TOO_LONG):
+      time.sleep(0.02)  # a library at work: nothing is raised in its middle
+      seen.append('whole')
+      stopping.check()
+    stopping.check()  # no limit is left
+    seen.append('on')
+
+  if in_main:
+    work()
+  else:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+  assert seen == ['whole', 'on']
+
+
+def test_work_that_reports_nothing_ends_some_seconds_later(monkeypatch):
+  monkeypatch.setattr(stopping, '_GRACE_SECONDS', 0.05)
+  before = signal.getsignal(signal.SIGALRM)
+  with pytest.raises(ValueError, match='too long'), stopping.time_limit(0.05, TOO_LONG):
+    time.sleep(30)
+  assert signal.getsignal(signal.SIGALRM) is before
+  assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)

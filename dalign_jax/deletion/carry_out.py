@@ -234,14 +234,22 @@ def _identity(key, rows) -> str:
   return commitments.of_json(key, 'rows', rows.tolist())
 
 
-def problem_of(basis, request, rows):
-  """The problem and the hyper-parameters of the method, checked."""
+def problem_of(basis, request, rows, values: dict | None = None):
+  """The problem and the hyper-parameters of the method, checked.
+
+  Args:
+    basis: what the request starts from.
+    request: of the samples.
+    rows: of the samples in the training data.
+    values: the hyper-parameters; those that the request sets, and defaults, if None.
+  """
   config, train = basis.config, basis.sets['train']
   asked = np.flatnonzero(
     np.isin(train.ids, sorted(audit_record.pending(basis.chain, train.ids.tolist(), basis.key)))
   )
   retain = train.take(np.delete(np.arange(len(train)), np.union1d(rows, asked)))
-  values = hparams.resolve((request.method,), request.hparam, 'method')[request.method]
+  if values is None:
+    values = hparams.resolve((request.method,), request.hparam, 'method')[request.method]
   method, forgotten = methods.METHODS[request.method], train.take(rows)
   from_settings.method(config, request.method, values)  # refused before any work if it cannot be
   if method.class_only and not len(np.setdiff1d(forgotten.labels, retain.labels)):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import json
 from typing import Any
 
 from dalign_jax import errors, hparams, methods
@@ -82,6 +81,16 @@ def settings_of(record: dict) -> settings_lib.Settings:
     raise errors.InputError(f'its field configuration.settings.{error}') from None
 
 
+def hparams_of(record: dict) -> dict:
+  """The hyper-parameters of the record's method, whatever the defaults of today are.
+
+  Raises:
+    errors.InputError: that names the field.
+  """
+  said = record['method']
+  return hparams.recorded(said['name'], said['hparams'], tuple(record['configuration']['hparam']))
+
+
 def make_settings(said: dict[str, Any]) -> settings_lib.Settings:
   """Settings from JSON, in which tuples are lists."""
   as_they_were = lambda value: tuple(value) if isinstance(value, list) else value
@@ -104,14 +113,12 @@ def _check_seeds(record, settings):
 
 
 def _check_method(record):
-  said, hparam = record['method'], record['configuration']['hparam']
+  said = record['method']
   if said['name'] not in methods.METHODS:
     raise errors.InputError(f'its field method.name is {said["name"]!r}, which is no method')
   if record['format'] == 1:
     return  # earlier versions had fewer hyper-parameters, and other words
-  values = hparams.resolve((said['name'],), tuple(hparam), 'method')[said['name']]
-  _equal('method.hparams', said['hparams'], json.loads(json.dumps(values)))
-  seen = methods.in_words(methods.sees(said['name'], values, has_unseen=False))
+  seen = methods.in_words(methods.sees(said['name'], hparams_of(record), has_unseen=False))
   _equal('method.sees', said['sees'], seen)
 
 

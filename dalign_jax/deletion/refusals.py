@@ -24,13 +24,14 @@ def check_settings(request: settings_lib.Request) -> None:
   """Checks method and hyper-parameters, before the data are read.
 
   Raises:
-    errors.InputError: for a control, or a method that is set to do nothing.
+    errors.InputError: for a control, a method that is set to do nothing, or settings of others.
   """
   if request.method in CONTROLS:
     raise errors.InputError(
       f'{request.method} is a control of the benchmark: it {CONTROLS[request.method]}',
       argument='method',
     )
+  hparams.check_own(request.method, request.hparam)
   values = hparams.resolve((request.method,), request.hparam, 'method')[request.method]
   for name, methods in DOES_THE_WORK.items():
     if values.get(name) == 0 and (methods is None or request.method in methods):

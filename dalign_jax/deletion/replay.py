@@ -1,18 +1,15 @@
 """Verification of an audit record with a replay: the request is carried out again and compared."""
 
-from collections.abc import Collection, Iterator
-import contextlib
+from collections.abc import Collection
 import dataclasses
 import pathlib
-import signal
 import tempfile
-import threading
 from typing import Any
 
 import jax
 import numpy as np
 
-from dalign_jax import checkpoints, errors, types
+from dalign_jax import checkpoints, errors, stopping, types
 from dalign_jax import settings as settings_lib
 from dalign_jax.deletion import (
   audit_record,
@@ -27,8 +24,6 @@ from dalign_jax.deletion import (
   verification,
 )
 from dalign_jax.store import files, model_folder, progress
-
-_AGAIN_SECONDS = 60.0  # after which a replay that went on all the same is given up again
 
 
 def verify(
@@ -72,7 +67,11 @@ def verify(
     verification.say_fields(record, replayed=False)
     progress.say('not replayed: it is not checked that this request made this model')
     return levels
-  with _limit(max_minutes):
+  too_long = errors.InputError(
+    f'the replay was given up after {max_minutes:g} minutes; --max_minutes says how long it may '
+    'take'
+  )
+  with stopping.time_limit(max_minutes * 60, too_long):
     differing = _replay(folder, record, config, places, may_differ)
   verification.say_fields(record, replayed=True, differing=differing)
   progress.say(f'verified, except {", ".join(differing)}' if differing else 'verified')
@@ -90,7 +89,8 @@ def _replay(folder, record, config, places, may_differ) -> list[str]:
   basis = starting_point.read(request, config, keys, trusts_records=False)
   _check_before(basis, record)
   wanted = _wanted(record, request, basis, places, kept)
-  problem, hparams = carry_out.problem_of(basis, request, wanted.rows)
+  hparams = record_checks.hparams_of(record)
+  problem, hparams = carry_out.problem_of(basis, request, wanted.rows, hparams)
   traces.remove_scratch()
   with tempfile.TemporaryDirectory(prefix=traces.SCRATCH, ignore_cleanup_errors=True) as scratch:
     work = pathlib.Path(scratch)
@@ -239,24 +239,3 @@ def _largest_difference(first: types.ModelState, second: types.ModelState) -> fl
   if [x.shape for x in leaves[0]] != [x.shape for x in leaves[1]]:
     return float('inf')
   return max(float(np.max(np.abs(a - b), initial=0)) for a, b in zip(*leaves, strict=True))
-
-
-@contextlib.contextmanager
-def _limit(minutes: float) -> Iterator[None]:
-  """Gives up after some minutes: a record may ask for more epochs than anybody waits for."""
-  if threading.current_thread() is not threading.main_thread():
-    yield
-    return
-
-  def give_up(number, frame):
-    raise errors.InputError(
-      f'the replay was given up after {minutes:g} minutes; --max_minutes says how long it may take'
-    )
-
-  before = signal.signal(signal.SIGALRM, give_up)
-  signal.setitimer(signal.ITIMER_REAL, minutes * 60, _AGAIN_SECONDS)
-  try:
-    yield
-  finally:
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
