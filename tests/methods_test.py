@@ -1,6 +1,7 @@
 """Each method's own invariants, and the meaning of MUDA's switches."""
 
 import dataclasses
+import math
 
 import chex
 import jax
@@ -233,6 +234,30 @@ def test_alignment_loss_ends_at_the_alignment_of_the_retain_set(share, is_reache
 
   assert np.array_equal(kernel(10.0, 'retain'), kernel(0.0, 'retain')) == is_reached
   assert not np.array_equal(kernel(10.0, 'highest'), kernel(0.0, 'highest'))
+
+
+@pytest.mark.parametrize(
+  ('settings', 'steps'),
+  [
+    ({'recover_epochs': 0.01, 'forget_steps': 3}, {'forget': 3, 'recover': 12}),
+    ({'recover_epochs': 2, 'forget_steps': 1}, {'forget': 1, 'recover': 6}),
+    ({'recover_epochs': 0, 'forget_steps': 3}, {'forget': 3}),
+  ],
+)
+def test_muda_recovers_for_at_least_four_steps_for_each_of_forgetting(
+  tiny_problem, settings, steps
+):
+  """However small the retain set is; and not at all where that is asked for."""
+  seen = {}
+
+  class Seen(types.Monitor):
+    def on_step(self, phase, done, total):
+      seen[phase] = total
+
+  size = math.ceil(len(tiny_problem.retain) / 3)  # three batches a pass
+  problem = dataclasses.replace(tiny_problem, monitor=Seen())
+  methods.muda(rounds=1, batch_size=size, retain_fraction=1.0, **settings)(problem, KEY)
+  assert seen == steps
 
 
 def test_muda_serves_networks_without_batch_norm(tiny_problem):
