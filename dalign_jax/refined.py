@@ -66,6 +66,7 @@ def by_strata(scores: np.ndarray, unlearn_fns: Sequence[types.UnlearnFn | None])
           forget=problem.forget.take(np.sort(rows)),
           gold_logits=None,
           subset_outputs=None,
+          monitor=types.StepsOnly(problem.monitor),
         )
         model = unlearn_fn(part, jax.random.fold_in(key, number))
     return model

@@ -1,6 +1,7 @@
 """Task vectors: what fine-tuning on a set adds to the weights, and taking it away."""
 
 from collections.abc import Sequence
+import dataclasses
 
 import jax
 import numpy as np
@@ -23,6 +24,8 @@ def tuned(
 ) -> types.PyTree:
   """The change of the original's weights by fine-tuning on a set; batch statistics stay.
 
+  The problem's monitor sees its steps alone: a method may need several of these trainings.
+
   Args:
     problem: its original is where each fine-tuning starts.
     dataset: the set.
@@ -34,7 +37,7 @@ def tuned(
   """
   loss = objectives.Weighed(objectives.MeanLoss(problem.apply_fn, 'set', objectives.cross_entropy))
   model = training.minimize(
-    problem,
+    dataclasses.replace(problem, monitor=types.StepsOnly(problem.monitor)),
     loss,
     tx,
     {'set': dataset},

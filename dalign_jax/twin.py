@@ -153,7 +153,7 @@ def _twin(problem, trained, key, max_epochs, learning_rate) -> types.ModelState:
   target = objectives.accuracy_on(problem, problem.original, problem.forget)
   recipe = problem.recipe
   return training.minimize(
-    dataclasses.replace(problem, monitor=types.Monitor()),
+    dataclasses.replace(problem, monitor=types.StepsOnly(problem.monitor)),
     training.ClassificationLoss(problem.apply_fn, 'train', recipe.augmentation),
     optim.sgd(learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay),
     {'train': types.concatenate(trained, held_out)},

@@ -214,6 +214,19 @@ class Monitor:
     """Epoch `epoch` (from 0) ended; `get_state()` fetches the state."""
 
 
+class StepsOnly(Monitor):
+  """For one of several trainings of a run, whose states are not the run's.
+
+  It passes on the steps. It keeps no states, so that each training begins at its own start.
+  """
+
+  def __init__(self, monitor: Monitor):
+    self._monitor = monitor
+
+  def on_step(self, phase, done, total):
+    self._monitor.on_step(phase, done, total)
+
+
 class SubsetOutputs(NamedTuple):
   """Outputs of K models that were trained on random subsets of the training data.
 

@@ -19,6 +19,19 @@ REDRAWS = (
 )  # start from a model that is partly new, before their first epoch
 
 
+class Keeping(types.Monitor):
+  """Keeps the newest state, as `store.progress.RunMonitor` does on disk."""
+
+  kept = None
+
+  def restore(self, template):
+    del template
+    return self.kept
+
+  def on_epoch(self, epoch, get_state, metrics):
+    self.kept = epoch + 1, get_state()
+
+
 def _lengths(name):
   parameters = inspect.signature(methods.METHODS[name].make).parameters
   return [p for p in QUICK if p in parameters]
@@ -89,6 +102,11 @@ class TestContract:
       pytest.skip('has no phases')
     for phase in phases:
       chex.assert_tree_all_finite(_make(name, **{phase: 0})(tiny_problem, KEY))
+
+  def test_a_monitor_that_keeps_states_changes_nothing(self, name, results, tiny_problem):
+    """A method of several trainings must not go on in the second where the first ended."""
+    problem = dataclasses.replace(tiny_problem, monitor=Keeping())
+    chex.assert_trees_all_equal(_make(name)(problem, KEY), results(name))
 
   def test_more_epochs_compile_nothing_more(self, name, tiny_problem):
     if not _lengths(name):

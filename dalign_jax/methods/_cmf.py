@@ -88,7 +88,7 @@ def _train_encoder(problem, scale, tx, key, num_epochs, batch_size) -> types.Mod
   vectors, centre = class_vectors(class_means.measure(problem, everything))
   fixed = {'vectors': vectors.astype(np.float32), 'centre': centre.astype(np.float32)}
   return training.minimize(
-    problem,
+    dataclasses.replace(problem, monitor=types.StepsOnly(problem.monitor)),  # the head is the old
     _FalseLabels(problem.apply_fn, problem.num_classes, scale),
     tx,
     {'train': everything},

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from dalign_jax import optim, task_vectors, training, types
+from dalign_jax import optim, task_vectors, types
 
 
 def negmerge(
@@ -54,7 +54,7 @@ def negmerge(
         batch_size=batch_size,
         rate_factor=0.5**number,
       )
-      for number, model_key in enumerate(training.split(key, num_models))
+      for number, model_key in enumerate(jax.random.split(key, num_models))
     ]
     merged = jax.tree.map(_consensus, *vectors)
     return task_vectors.negated(problem, merged, control_share=control_share)

@@ -76,10 +76,10 @@ def noisy_finetune(
       jax.tree.map(keep, anew.params, problem.original.params), anew.batch_stats
     )
     rows_of_steps = problem.retain.take(_rows(problem, batch_key, noisy_steps * batch_size))
-    quiet = dataclasses.replace(problem, monitor=types.Monitor())  # nothing in between is kept
+    before = dataclasses.replace(problem, monitor=types.StepsOnly(problem.monitor))
     loss = training.ClassificationLoss(problem.apply_fn, 'retain', problem.recipe.augmentation)
     noisy = training.minimize(
-      quiet,
+      before,
       loss,
       guarantees.noisy_descent(learning_rate, noise=sigma, key=noise_key, **bounds),
       {'retain': rows_of_steps},
@@ -88,7 +88,9 @@ def noisy_finetune(
       batch_size=batch_size,
       start=start,
     )
-    recipe = dataclasses.replace(problem.recipe, num_epochs=max(1, num_epochs))
+    recipe = dataclasses.replace(
+      problem.recipe, num_epochs=max(1, num_epochs), batch_size=batch_size
+    )
     return training.minimize(
       problem,
       loss,

@@ -1,9 +1,11 @@
 """SFRon: adaptive ascent on salient weights between steps of fine-tuning."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dalign_jax import importance, losses, parallel, salient_sgd, training, types
 
@@ -78,16 +80,18 @@ def sfron(
     data = training.put_data(datasets, devices)
 
     def epoch_fn(state, epoch):
-      metrics = {}
+      found: dict[str, list] = {'forget': [], 'retain': []}
       batches = training.paired_batches(datasets, batch_size, training.epoch_rng(key, epoch))
-      for number in range(steps_in_epoch):
-        is_due = (epoch * steps_in_epoch + number) % forget_every == 0
-        for name in ('forget', 'retain') if is_due else ('retain',):
-          batch = {name: batches[name][number : number + 1]}
-          state, metrics[f'{name}_loss'] = training.run_steps(
+      first = epoch * steps_in_epoch
+      due = [n for n in range(steps_in_epoch) if (first + n) % forget_every == 0]
+      for start, end in itertools.pairwise([*dict.fromkeys([0, *due]), steps_in_epoch]):
+        for name in ('forget', 'retain') if start in due else ('retain',):
+          batch = {name: batches[name][start : start + 1 if name == 'forget' else end]}
+          state, loss = training.run_steps(
             steps[name], state, data, batch, key, phase=name, monitor=problem.monitor
           )
-      return state, metrics
+          found[name] += [loss] * len(batch[name])
+      return state, {f'{name}_loss': float(np.mean(each)) for name, each in found.items() if each}
 
     state, monitor = training.init_state(problem.original, tx), problem.monitor
     return training.run_epochs(epoch_fn, state, num_epochs, monitor=monitor, devices=devices)

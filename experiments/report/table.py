@@ -82,9 +82,13 @@ def _gap(column, row, gold):
     return None
   if column.key in row.group:
     return abs(value - reference)
-  pairs = zip(row.of_seeds(column.key), gold.of_seeds(column.key), strict=False)
-  gaps = [abs(a - b) for a, b in pairs]
-  return sum(gaps) / len(gaps)
+  seeds = [
+    (one[column.key], of_gold[column.key])
+    for one, of_gold in zip(row.seeds, gold.seeds, strict=False)
+    if column.key in one and column.key in of_gold  # it may be undefined for one seed
+  ]
+  gaps = [abs(value - reference) for value, reference in seeds]
+  return sum(gaps) / len(gaps) if gaps else None
 
 
 def _line(row, rows, shown):

@@ -79,10 +79,10 @@ def prepare_judge(config: config_lib.Config, tuning: config_lib.Tuning) -> score
 
 
 def _check(config, tuning):
-  if config.num_processes > 1:
+  if config.num_processes > 1 or config.distributed != 'off':
     raise errors.InputError(
       'a search runs in one process; start the same command in several, and they share its trials',
-      argument='num_processes',
+      argument='distributed' if config.num_processes == 1 else 'num_processes',
     )
   used = [config.original_seed + i for i in range(config.seeds)]
   used += [config.gold_seed + i for i in range(config.golds)]
@@ -208,8 +208,9 @@ def _order(row) -> tuple:
 
 def _write_log(folder, trials) -> list[Row]:
   """The lines of all trials that have ended, in the log too."""
-  rows = [{**row, 'front': 'yes' if on else ''} for row, on in _with_front(trials.rows())]
-  files.write_text(folder / 'trials.csv', _to_csv(rows))
+  with files.lock(folder):  # other processes write theirs
+    rows = [{**row, 'front': 'yes' if on else ''} for row, on in _with_front(trials.rows())]
+    files.write_text(folder / 'trials.csv', _to_csv(rows))
   return rows
 
 
@@ -253,9 +254,9 @@ def _to_csv(rows) -> str:
 
 def _flags(method, rows, best) -> str:
   """A flag file for `experiments.run`, with what the search found."""
-  first = float(rows[0]['score'])
+  defaults = next((f'{float(row["score"]):.4f}' for row in rows if row['trial'] == '0'), 'no score')
   return (
-    f'# {method}: score {float(best["score"]):.4f} on validation, {first:.4f} with the defaults; '
+    f'# {method}: score {float(best["score"]):.4f} on validation, {defaults} with the defaults; '
     f'trial {best["trial"]} of {len(rows)}\n'
   ) + ''.join(f'--hparam={method}.{setting}\n' for setting in best['hparam'].split())
 

@@ -47,26 +47,29 @@ class Trial:
   def falls_behind(self, score: float, networks: int) -> bool:
     """Whether successive halving stops the trial.
 
-    The defaults are never stopped: their score is what others are compared with.
+    The defaults are never stopped: they are among those that others are compared with.
 
     Args:
       score: so far.
       networks: that the trial has been through; 0 for half of the epochs on the first.
     """
     self._trial.report(score, _HALVING**networks)
-    return self.position > 0 and self._trial.should_prune()
+    is_behind = self._trial.should_prune()  # asked of the defaults too: it counts them in
+    return self.position > 0 and is_behind
 
   def end(self, row: Row, score: float | None, *, is_stopped: bool = False) -> None:
     """Writes what came out; `score` is None for a trial that failed."""
-    self._trial.set_user_attr('row', row)
-    if score is None:
-      self._study.tell(self._trial, state=_STATES.FAIL)
-    elif is_stopped:
-      self._study.tell(self._trial, state=_STATES.PRUNED)
-    else:
-      self._study.tell(self._trial, score)
-    pathlib.Path(self._lock.name).unlink(missing_ok=True)
-    self._lock.close()
+    held = pathlib.Path(self._lock.name)
+    with files.lock(held.parent):  # whoever looks for a free position sees it held, or ended
+      self._trial.set_user_attr('row', row)
+      if score is None:
+        self._study.tell(self._trial, state=_STATES.FAIL)
+      elif is_stopped:
+        self._study.tell(self._trial, state=_STATES.PRUNED)
+      else:
+        self._study.tell(self._trial, score)
+      held.unlink(missing_ok=True)
+      self._lock.close()
 
 
 class Study:
@@ -113,7 +116,7 @@ class Study:
       if position == 0:
         params = self._defaults
       if params:
-        self._study.enqueue_trial(params, skip_if_exists=True)
+        self._study.enqueue_trial(params)
       trial = self._study.ask()
       trial.set_user_attr('position', position)
       found = {name: space.suggest(trial, name) for name, space in self._space.items()}
