@@ -117,15 +117,20 @@ def test_killed_requests_are_finished_with_equal_bits_and_nothing_left(place, ki
 def test_what_was_removed_and_what_was_not_looked_into_is_in_the_record(place, tmp_path):
   cache, images = tmp_path / 'cache', file_kills.images(place)
   file_kills.write_caches(place, cache)
-  (cache / 'tmp_dead').mkdir()
-  np.save(cache / 'tmp_dead' / 'images.npy', images)
+  (cache / 'dalign_jax_tmp_dead').mkdir()
+  np.save(cache / 'dalign_jax_tmp_dead' / 'images.npy', images)
   long_ago = 1e9
-  for path in ((cache / 'tmp_dead' / 'images.npy'), cache / 'tmp_dead'):
+  for path in ((cache / 'dalign_jax_tmp_dead' / 'images.npy'), cache / 'dalign_jax_tmp_dead'):
     os.utime(path, (long_ago, long_ago))
-  (cache / 'tmp_busy').mkdir()
+  (cache / 'dalign_jax_tmp_busy').mkdir()
   (cache / 'foreign').mkdir()
   (cache / 'foreign' / 'notes.txt').write_text('not ours', encoding='utf-8')
-  (cache / f'{traces._DROPPED}x').mkdir()
+  np.save(cache / 'foreign' / 'images.npy', np.array([{}]))  # which NumPy does not open
+  own = {'foreign', 'tmp_thesis', 'dropped_frames'}
+  for name in own:
+    (cache / name).mkdir(exist_ok=True)
+    os.utime(cache / name, (long_ago, long_ago))
+  (cache / f'{traces._DROPPED}{"c" * 24}').mkdir()
   stopped = tmp_path / f'.out.{"a" * 12}'
   (stopped / 'training').mkdir(parents=True)
   np.save(stopped / 'training' / 'state.npy', images)
@@ -139,11 +144,11 @@ def test_what_was_removed_and_what_was_not_looked_into_is_in_the_record(place, t
   removed = record['traces']['removed']
   assert removed['stopped requests'] == 1 and not stopped.exists() and busy.exists()
   assert removed['caches'] == 4
-  assert {p.name for p in cache.iterdir()} >= {'tmp_busy', 'foreign'}
+  assert {p.name for p in cache.iterdir()} >= {'dalign_jax_tmp_busy', *own}
   assert not [text for text in record['traces']['not_looked_into'] if str(tmp_path) in text]
   places = json.loads((tmp_path / 'record_keys' / 'out' / 'places.json').read_text('utf-8'))
   named = ' '.join(places['not_looked_into'])
-  assert str(busy) in named and str(cache / 'tmp_busy') in named and 'train.npz' in named
+  assert str(busy) in named and str(cache / 'dalign_jax_tmp_busy') in named and 'train.npz' in named
   assert file_kills.holding(tmp_path, file_kills.patterns(place)) == []
 
 

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from dalign_jax import errors
+from dalign_jax import errors, methods
 from dalign_jax import settings as settings_lib
 from dalign_jax.deletion import carry_out, record_files, stream_report, streams, verdict
 from experiments.benchmarks import file_kills
@@ -88,6 +88,16 @@ def test_a_stopped_stream_goes_on_and_leaves_a_report(place, tmp_path, monkeypat
   assert '# 3 requests, 15 samples: finetune' in report and 'second gold' in report
   with pytest.raises(errors.InputError, match=r'out: .* is there already'):
     streams.run(stream, request, SHARED)
+
+
+def test_requests_may_add_up_to_more_than_a_method_takes_at_once(place, tmp_path, monkeypatch):
+  most = methods.METHODS['finetune']._replace(most_share=0.05)  # a request has 5 of 120
+  monkeypatch.setitem(methods.METHODS, 'finetune', most)
+  stream = settings_lib.Stream(requests=str(place / 'requests'))
+  rows = streams.run(stream, _request(place, tmp_path / 'out'), SHARED)
+  assert [row['requests'] for row in rows] == [1, 2, 3]
+  with pytest.raises(errors.InputError, match='method: finetune destroys a network'):
+    streams.run(dataclasses.replace(stream, batch='all'), _request(place, tmp_path / 'all'), SHARED)
 
 
 def test_a_batch_is_one_request_with_the_lines_of_all(place, tmp_path):

@@ -3,7 +3,7 @@
 from dalign_jax.data._base import Source
 from dalign_jax.data._batches import balanced_batches, epoch_batches, stratified_subset
 from dalign_jax.data._by_id import id_rows, read_ids
-from dalign_jax.data._cache import content_hash, drop_cached
+from dalign_jax.data._cache import cache_state, content_hash, drop_cached
 from dalign_jax.data._coarse import coarsen
 from dalign_jax.data._duplicates import duplicates
 from dalign_jax.data._faces import official_parts
@@ -30,6 +30,7 @@ __all__ = [
   'add_trigger',
   'backdoor_target',
   'balanced_batches',
+  'cache_state',
   'check_split',
   'coarsen',
   'content_hash',

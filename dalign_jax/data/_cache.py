@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 from typing import Any
@@ -18,6 +19,7 @@ from dalign_jax import errors, image_rows, types
 from dalign_jax.data import _base, _taken
 
 _FORMAT = 2
+_DECODING = 'dalign_jax_tmp_'  # begins the names of folders that are being made
 _ROWS = 4096
 
 
@@ -69,7 +71,7 @@ def cached(cache_dir: str | pathlib.Path, key: dict, read: Callable[[], _base.So
     return source
   with _writing(folder):
     folder.parent.mkdir(parents=True, exist_ok=True)
-    spool = pathlib.Path(tempfile.mkdtemp(prefix='tmp_', dir=folder.parent))
+    spool = pathlib.Path(tempfile.mkdtemp(prefix=_DECODING, dir=folder.parent))
   try:
     with _base.spooled_in(spool):
       source = read()
@@ -94,6 +96,20 @@ def _writing(folder):
       f'cannot write the decoded images to {folder} ({error}); name a folder with room to write to',
       argument='cache_dir',
     ) from error
+
+
+def cache_state(name: str) -> str | None:
+  """What a folder of this name is, in a place of caches.
+
+  Args:
+    name: of the folder.
+
+  Returns:
+    'finished', 'decoding' for one that is being made, or None: it is somebody else's.
+  """
+  if name.startswith(_DECODING):
+    return 'decoding'
+  return 'finished' if re.fullmatch('[0-9a-f]{24}', name) else None
 
 
 def drop_cached(cache_dir: str | pathlib.Path, content: str) -> int:
@@ -149,7 +165,7 @@ def _images(path: pathlib.Path) -> Any:
 
 def _store(folder: pathlib.Path, source: _base.Source, key: dict) -> None:
   """Writes a temporary folder and renames it: other processes see all of it or nothing."""
-  temporary = pathlib.Path(tempfile.mkdtemp(prefix='tmp_', dir=folder.parent))
+  temporary = pathlib.Path(tempfile.mkdtemp(prefix=_DECODING, dir=folder.parent))
   try:
     dataset = source.dataset
     arrays = {'images': dataset.images, 'labels': dataset.labels, 'ids': dataset.ids}

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import pathlib
 from typing import Any
 
+from dalign_jax import data as data_lib
 from dalign_jax import from_settings, methods, seeds, types
 from dalign_jax.deletion import dummy_request, evidence, starting_point, verdict
 from dalign_jax.store import files, model_folder
@@ -32,7 +33,13 @@ def verdict_of(
     mode: `full` with a dummy request, `quick` without.
   """
   path = folder / RESULT
-  made_with = {'model': model_folder.digest(models['after']), 'mode': mode, 'models': len(models)}
+  made_with = {
+    **{name: model_folder.digest(model) for name, model in models.items()},
+    'mode': mode,
+    'seed': basis.config.evaluation_seed,
+    'energy': basis.config.da_energy,
+    'held_out': data_lib.content_hash(basis.sets['test']),
+  }
   if path.is_file():
     found = files.read_json(path, keys=('made_with', 'verdict'))
     if found['made_with'] == made_with:

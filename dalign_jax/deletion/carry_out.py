@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,6 +20,7 @@ from dalign_jax import (
   training,
   types,
 )
+from dalign_jax import data as data_lib
 from dalign_jax import settings as settings_lib
 from dalign_jax.deletion import (
   assess,
@@ -88,7 +89,7 @@ def forget(request: settings_lib.Request, config, paths: tuple[str, ...] = ()) -
   audit_record.said_of(request)
   own = record_keys.own_folder(keys, out)
   start = [model_folder.digest(basis.model), basis.data_hash, wanted.rows.tolist()]
-  how = [request.method, method_hparams, config.unlearn_seed, from_settings.restriction(config)]
+  how = [request.method, method_hparams, config.unlearn_seed, _training(basis)]
   folder = traces.hidden_folder(out, hashing.of_json([start, how]))
   record_keys.check_kept(keys, folder)
   basis = basis._replace(key=record_keys.make(keys))
@@ -191,7 +192,7 @@ def carry_out(
     'seed': config.unlearn_seed,
     'original': before,
     'request': _identity(basis.key, rows),
-    **from_settings.restriction(config),
+    **_training(basis),
   }
   key = _key(config.unlearn_seed, 'request', len(basis.chain), streams)
 
@@ -227,6 +228,17 @@ def carry_out(
   return Outcome(method_hparams, before, after, values, left, made['seconds'], streams, found)
 
 
+def _training(basis) -> dict[str, Any]:
+  """What decides the model besides the request and the method: settings, and unseen samples."""
+  config = basis.config
+  return {
+    **from_settings.restriction(config),
+    'recipe': dataclasses.asdict(from_settings.recipe(config)),
+    'compute_dtype': config.compute_dtype,
+    'validation': data_lib.content_hash(basis.sets['validation']),
+  }
+
+
 def _identity(key, rows) -> str:
   """What tells one request from another beside a model; under a key where there is one."""
   if key is None:
@@ -234,7 +246,7 @@ def _identity(key, rows) -> str:
   return commitments.of_json(key, 'rows', rows.tolist())
 
 
-def problem_of(basis, request, rows, values: dict | None = None):
+def problem_of(basis, request, rows, values: dict | None = None, *, of_several: bool = False):
   """The problem and the hyper-parameters of the method, checked.
 
   Args:
@@ -242,6 +254,8 @@ def problem_of(basis, request, rows, values: dict | None = None):
     request: of the samples.
     rows: of the samples in the training data.
     values: the hyper-parameters; those that the request sets, and defaults, if None.
+    of_several: whether these are the samples of several requests, which is measured and not carried
+      out: it may be larger than the method takes at once.
   """
   config, train = basis.config, basis.sets['train']
   asked = np.flatnonzero(
@@ -256,8 +270,9 @@ def problem_of(basis, request, rows, values: dict | None = None):
     raise errors.InputError(
       f'{request.method} forgets whole classes, not single samples', argument='method'
     )
-  with errors.blame('method'):
-    methods.check_share(request.method, len(forgotten), len(retain))
+  if not of_several:
+    with errors.blame('method'):
+      methods.check_share(request.method, len(forgotten), len(retain))
   if train.is_multi_label and not method.multi_label:
     raise errors.InputError(
       f'{request.method} needs classes, not several attributes', argument='method'

@@ -217,7 +217,7 @@ def _so_far(first, request, folder, with_gold) -> dict[str, Any]:
   waiting = audit_record.pending(now.chain, names, now.key)
   kept = [name for name in names if name not in waiting]
   rows = np.flatnonzero(~np.isin(first.sets['train'].ids, kept))
-  problem, _ = carry_out.problem_of(first, request, rows)
+  problem, _ = carry_out.problem_of(first, request, rows, of_several=True)
   start = time.monotonic() - timing.compile_seconds()
   golds = carry_out.golds(problem, first.config, 2 if with_gold else 0)
   seconds = (time.monotonic() - timing.compile_seconds() - start) / 2

@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 
+from dalign_jax import data as data_lib
 from dalign_jax import errors, types
 from dalign_jax import settings as settings_lib
 from dalign_jax.store import files
@@ -101,11 +102,16 @@ def drop_caches(
   wanted = {_digest(image) for image in forgotten.images}
   dropped, busy = 0, []
   for folder in _folders(pathlib.Path(cache_dir).expanduser()):
-    if folder.name.startswith('tmp_'):
+    state = data_lib.cache_state(folder.name.removeprefix(_DROPPED))
+    if state is None:
+      continue  # somebody else's
+    if folder.name.startswith(_DROPPED):
+      pass  # of a removal that was killed
+    elif state == 'decoding':
       if time.time() - _last_change(folder) < _IDLE_SECONDS:
         busy.append(str(folder))
         continue
-    elif not folder.name.startswith(_DROPPED) and not _is_to_go(folder, name, content, wanted):
+    elif not _is_to_go(folder, name, content, wanted):
       continue
     _remove(folder)
     dropped += 1
@@ -182,7 +188,7 @@ def _is_to_go(folder, name, content, wanted) -> bool:
       return True
   except (OSError, ValueError, KeyError, TypeError, RecursionError):
     if not (folder / 'images.npy').is_file():
-      return False  # nothing of ours
+      return False  # there are no images in it
   try:
     images = np.load(folder / 'images.npy', mmap_mode='r', allow_pickle=False)
   except (OSError, ValueError, EOFError):
