@@ -20,6 +20,7 @@ from dalign_jax import (
   losses,
   parallel,
   prediction,
+  seeds,
   training,
   types,
 )
@@ -214,7 +215,7 @@ class _AdversarialLoss:
     clean = jax.nn.softmax(logits_of(clean_images))
     loss = lambda x: -jnp.sum(clean * jax.nn.log_softmax(logits_of(x)), axis=1)
     # at the image itself the gradient is that of the entropy, which is almost flat: start near it
-    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(batch['number'])
+    keys = jax.vmap(lambda i: jax.random.fold_in(seeds.key(0), i))(batch['number'])
     ball = {'epsilon': self.epsilon, 'step_size': self.epsilon / 2, 'num_steps': self.num_steps}
     return loss(adversarial.pgd(loss, clean_images, keys=keys, **ball))
 
@@ -231,7 +232,7 @@ class _Instability:
     clean = training.to_float(batch['images'])
 
     def draw(index):
-      keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(index), i))(batch['number'])
+      keys = jax.vmap(lambda i: jax.random.fold_in(seeds.key(index), i))(batch['number'])
       images = augmentation.augment_each(clean, keys, self.kind)
       outputs, _ = self.apply_fn(model, images, train=False)
       return losses.cross_entropy(batch['labels'], outputs.logits)

@@ -165,6 +165,10 @@ def method(settings: settings_lib.Settings, name: str, values: Mapping[str, Any]
       f'{name} {reasons[name]}; leave it out, or the restriction',
       argument='trainable' if settings.trainable else 'lora_rank',
     )
+  if settings.lora_rank and name in methods.WHOLE_WEIGHTS:
+    raise errors.InputError(
+      f'{name} {methods.WHOLE_WEIGHTS[name]}; leave it out, or the adapters', argument='lora_rank'
+    )
   steps = _steps(settings)
   if steps and name in methods.OWN_STEPS:
     raise errors.InputError(

@@ -24,7 +24,8 @@ def read(problem: types.Problem) -> Head:
   """The original's head, at `problem.head_path`, checked on noise images.
 
   Raises:
-    errors.InputError: if there is none, or if it does not make the logits from the features.
+    errors.InputError: if there is none, if it does not make the logits from the features, or may
+      not change as a whole.
   """
   layer = problem.original.params
   for name in problem.head_path:
@@ -35,6 +36,12 @@ def read(problem: types.Problem) -> Head:
         argument='head_path',
       )
     layer = layer[name]
+  if layer['kernel'] is None or isinstance(layer['kernel'], dict):
+    what = 'may not change' if layer['kernel'] is None else 'may change by an adapter alone'
+    raise errors.InputError(
+      f'the head {what}, and this method replaces it; let {"/".join(problem.head_path)} change',
+      argument='trainable' if layer['kernel'] is None else 'lora_rank',
+    )
   kernel = np.asarray(layer['kernel'], np.float64)
   head = Head(kernel, np.asarray(layer.get('bias', np.zeros(kernel.shape[1])), np.float64))
   shape = (_CHECKED, *problem.forget.images.shape[1:])

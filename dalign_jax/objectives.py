@@ -147,6 +147,17 @@ def accuracy_on(problem: types.Problem, model: types.ModelState, dataset: types.
   return float(np.mean(logits.argmax(axis=1) == dataset.labels))
 
 
+def validation(problem: types.Problem) -> types.Dataset:
+  """The validation images of a method that decides by them.
+
+  Raises:
+    types.DataError: if there are none.
+  """
+  if not len(problem.validation):
+    raise types.DataError('validation is empty: the method decides by images that nobody has seen')
+  return problem.validation
+
+
 def original_logits(problem: types.Problem, dataset: types.Dataset) -> np.ndarray:
   """The original's logits `[N, C]` on a set, for losses that teach."""
   return logits_of(problem, problem.original, dataset)

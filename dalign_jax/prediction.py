@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dalign_jax import losses, parallel, training, types
+from dalign_jax import errors, losses, parallel, training, types
 
 
 def predict(
@@ -147,6 +147,8 @@ def _padded_batches(
 ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
   """Batches `{field: [devices, B, ...]}` with weights `[devices, B]`, 0 for padding."""
   size = len(next(iter(fields.values())))
+  if not size:
+    raise errors.InputError('there must be one example or more, there is none')
   needed = -(-size // num_devices)
   per_device = min(batch_size, 1 << (needed - 1).bit_length())  # few shapes for sets of any size
   rows = per_device * num_devices

@@ -1,6 +1,7 @@
 """The only maker of PRNG keys: an independent stream for each seed, role and number."""
 
 import jax
+import numpy as np
 
 ROLES = (
   'original',
@@ -18,6 +19,23 @@ ROLES = (
   'short',  # short training from scratch, for measures without gold
 )
 _MOST_ROLES = 2**16
+_IMPL = 'threefry2x32'  # a seed means the same whatever JAX's default generator is
+
+
+def key(seed: int | jax.Array) -> jax.Array:
+  """The key of a seed, of this library's generator."""
+  return jax.random.key(seed, impl=_IMPL)
+
+
+def of_bits(bits: jax.Array) -> jax.Array:
+  """The key of two uint32, of this library's generator."""
+  return jax.random.wrap_key_data(bits, impl=_IMPL)
+
+
+def bits_of(any_key: jax.Array) -> np.ndarray:
+  """Two uint32 that stand for a key of any generator; those of `of_bits` are its own."""
+  bits = np.asarray(jax.random.key_data(any_key))
+  return bits if bits.shape == (2,) else np.asarray(jax.random.bits(any_key, (2,), np.uint32))
 
 
 def stream(seed: int, role: str, number: int = 0) -> jax.Array:
@@ -40,4 +58,4 @@ def stream(seed: int, role: str, number: int = 0) -> jax.Array:
   """
   if not 0 <= number < 2**16:
     raise ValueError(f'number must be in [0, 65536), got {number}')
-  return jax.random.fold_in(jax.random.key(seed), ROLES.index(role) + _MOST_ROLES * number)
+  return jax.random.fold_in(key(seed), ROLES.index(role) + _MOST_ROLES * number)

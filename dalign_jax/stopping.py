@@ -17,6 +17,7 @@ from typing import Any
 
 PARENT = 'DALIGN_JAX_PARENT'  # environment: the process without which this one must not go on
 _GRACE_SECONDS = 10.0
+_AGAIN_SECONDS = 60.0  # for cleaning up; then it is raised again, since a library may have lost it
 _received: list[int] = []
 _limit = contextvars.ContextVar[tuple[float, Exception] | None]('limit', default=None)
 
@@ -31,11 +32,19 @@ class Stopped(BaseException):
 
 def check() -> None:
   """Raises `Stopped` if a signal came, and the error of `time_limit` if its time is over."""
+  limit = _limit.get()
+  if not _received and (limit is None or time.monotonic() <= limit[0]):
+    return
+  if threading.current_thread() is threading.main_thread() and _is_waiting():
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS, _AGAIN_SECONDS)
   if _received:
     raise Stopped(_received[0])
-  limit = _limit.get()
-  if limit is not None and time.monotonic() > limit[0]:
-    raise limit[1]
+  assert limit is not None
+  raise limit[1]
+
+
+def _is_waiting() -> bool:
+  return signal.getitimer(signal.ITIMER_REAL)[0] > 0
 
 
 @contextlib.contextmanager
@@ -48,13 +57,13 @@ def time_limit(seconds: float, error: Exception) -> Iterator[None]:
   in_main = threading.current_thread() is threading.main_thread()
   if in_main:
     before = signal.signal(signal.SIGALRM, lambda *_: check())
-    signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE_SECONDS, 1.0)
+    signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE_SECONDS, _AGAIN_SECONDS)
   try:
     yield
   finally:
     _limit.reset(token)
     if in_main:
-      signal.setitimer(signal.ITIMER_REAL, _GRACE_SECONDS if _received else 0.0, 1.0)
+      signal.setitimer(signal.ITIMER_REAL, _GRACE_SECONDS if _received else 0.0, _AGAIN_SECONDS)
       signal.signal(signal.SIGALRM, before)
 
 
@@ -84,7 +93,7 @@ def _note(number: int, frame: Any) -> None:
   if _received:  # asked twice
     raise Stopped(number)
   _received.append(number)
-  signal.setitimer(signal.ITIMER_REAL, _GRACE_SECONDS, 1.0)
+  signal.setitimer(signal.ITIMER_REAL, _GRACE_SECONDS, _AGAIN_SECONDS)
 
 
 def _watch(parent: int) -> None:

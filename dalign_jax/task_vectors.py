@@ -62,7 +62,8 @@ def negated(
   .. math:: \theta_o - \lambda \tau \; (+ \, \tau'), \quad \lambda = \arg\min \{ A_{forget} :
     A_{control} \ge s A_{control}(\theta_o) \}
 
-  The control set is the validation images of the classes that keep retain examples. Among equal
+  The control set is the validation images of the classes that keep retain examples; all of them,
+  where none is of such a class. Among equal
   forget accuracies the smallest coefficient wins; where none qualifies, the smallest is taken.
 
   Args:
@@ -71,9 +72,13 @@ def negated(
     control_share: s, the share of the original's control accuracy to keep.
     added: a vector tau' to add once, whatever the coefficient.
     coefficients: lambda's candidates, ascending.
+
+  Raises:
+    types.DataError: if there are no validation images.
   """
-  kept = np.isin(problem.validation.labels, problem.retain.labels)
-  control = problem.validation.take(np.flatnonzero(kept)) if kept.any() else problem.validation
+  unseen = objectives.validation(problem)
+  kept = np.isin(unseen.labels, problem.retain.labels)
+  control = unseen.take(np.flatnonzero(kept)) if kept.any() else unseen
   floor = control_share * objectives.accuracy_on(problem, problem.original, control)
   models = [_minus(problem.original, c, vector, added) for c in coefficients]
   best, best_accuracy = models[0], np.inf

@@ -12,7 +12,7 @@ import shlex
 import time
 from typing import NamedTuple
 
-from dalign_jax import command, from_settings, hparams, stopping
+from dalign_jax import checkpoints, command, from_settings, hparams, stopping
 from dalign_jax.store import files, progress
 from experiments import config as config_lib
 from experiments import launchers
@@ -40,6 +40,11 @@ class Scenario:
     """Name of the folder of a method's results."""
     return from_settings.restricted_label(self.config, hparams.label(method, values))
 
+  def control_label(self, name: str) -> str:
+    """That of a control, which steps as it always does."""
+    config = dataclasses.replace(self.config, method_optimizer='sgd', method_schedule='constant')
+    return from_settings.restricted_label(config, name)
+
 
 class Cell(NamedTuple):
   """One process.
@@ -51,6 +56,7 @@ class Cell(NamedTuple):
     models: folders of the models that it makes and evaluates; none for a report.
     method: the method or variant, empty for a preparation or a report.
     settings: lines of the flag file that the first of the models has.
+    shadows: checkpoints of further models that it makes, which are evaluated together.
   """
 
   name: str
@@ -59,11 +65,14 @@ class Cell(NamedTuple):
   models: tuple[pathlib.Path, ...] = ()
   method: str = ''
   settings: frozenset[str] = frozenset()
+  shadows: tuple[pathlib.Path, ...] = ()
 
   @property
   def done(self) -> bool:
     """Whether its results are there, by now; a report is never done."""
     if not self.models or not all((m / 'evaluation.json').exists() for m in self.models):
+      return False
+    if not all(map(checkpoints.exists, self.shadows)):
       return False
     return self.settings <= _lines(self.models[0] / 'flags.txt')
 
@@ -86,8 +95,13 @@ def preparation(scenario: Scenario) -> Cell:
   stages = ('prepare', 'train_original', 'train_gold', 'unlearn', 'evaluate')
   models = [where.original_folder(seed) for seed in where.original_seeds]
   models += [where.gold_folder(seed) for seed in where.gold_seeds]
+  shadows = [where.shadow_folder(index) / 'model' for index in range(config.shadows)]
+  for label in map(scenario.control_label, config.controls):
+    models += where.run_folders(label)
+    shadows += [folder / 'unlearned' for folder in where.run_shadow_folders(label)]
   config = dataclasses.replace(config, methods=(), stages=stages, member=-1)
-  return Cell(f'{scenario.name}.prepare', scenario, config, tuple(models))
+  name = f'{scenario.name}.prepare'
+  return Cell(name, scenario, config, tuple(models), shadows=tuple(shadows))
 
 
 def unlearning(scenario: Scenario, *, split_seeds: bool) -> list[Cell]:
@@ -107,9 +121,12 @@ def _of_method(scenario, method, values, member):
   where = dataclasses.replace(scenario.folders, config=config)
   models = where.run_folders(scenario.label(method, values))
   made = tuple(models[number] for number in where.members)
+  shadows = where.run_shadow_folders(scenario.label(method, values)) if member <= 0 else []
+  shadows = tuple(folder / 'unlearned' for folder in shadows)
   settings = frozenset(f'--hparam={method}.{name}={value}' for name, value in values.items())
   ending = '' if member < 0 else f'.{member}'
-  return Cell(f'{scenario.name}.{method}{ending}', scenario, config, made, method, settings)
+  name = f'{scenario.name}.{method}{ending}'
+  return Cell(name, scenario, config, made, method, settings, shadows)
 
 
 def reporting(scenario: Scenario, methods: Sequence[str]) -> Cell:

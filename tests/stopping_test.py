@@ -87,6 +87,21 @@ def test_work_beyond_its_time_ends_where_it_reports(in_main):
   assert seen == ['whole', 'on']
 
 
+@pytest.mark.parametrize('reports', [True, False])
+def test_what_cleans_up_has_time_for_it(monkeypatch, reports):
+  monkeypatch.setattr(stopping, '_GRACE_SECONDS', 0.05)
+  cleaned = []
+  with pytest.raises(ValueError, match='too long'), stopping.time_limit(0.05, TOO_LONG):
+    try:
+      while True:
+        time.sleep(0.01 if reports else 30)
+        stopping.check()
+    finally:
+      time.sleep(1.5)
+      cleaned.append(True)
+  assert cleaned
+
+
 def test_work_that_reports_nothing_ends_some_seconds_later(monkeypatch):
   monkeypatch.setattr(stopping, '_GRACE_SECONDS', 0.05)
   before = signal.getsignal(signal.SIGALRM)

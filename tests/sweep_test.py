@@ -77,6 +77,14 @@ def test_finished_cells_are_known_and_changed_ones_are_not(finished):
   assert [cell.done for cell in planned] == [True, True, False]
 
 
+@pytest.mark.parametrize('evaluation', ['recovery', 'full'])
+def test_a_preparation_that_lacks_controls_or_shadows_is_not_done(evaluation, finished):
+  more = dataclasses.replace(finished.config, evaluation=evaluation)
+  planned = _all_cells(dataclasses.replace(finished, config=more))
+  has_shadows = evaluation == 'full'  # a method's first member runs from them too
+  assert [cell.done for cell in planned] == [False, *(2 * [not has_shadows, True])]
+
+
 def test_cells_train_nothing_twice_and_equal_a_run_in_one_process(finished, tmp_path):
   whole = dataclasses.replace(finished.config, workdir=str(tmp_path))
   stages.run(whole)

@@ -116,6 +116,29 @@ def test_a_trial_whose_process_died_is_tried_again(tmp_path):
   assert not list(tmp_path.glob('.trial_*'))
 
 
+def test_a_trial_that_died_keeps_its_values_though_others_have_ended_since(tmp_path):
+  """TPE would propose other values by now."""
+  of_method = tmp_path, 'muda', hparams.defaults('muda'), set(), TPE
+  trials = study.Study(*of_method)
+  for position in range(10):
+    trials.next().end({'trial': str(position)}, float(position))
+  died, other = trials.next(), study.Study(*of_method).next()
+  assert (died.position, other.position) == (10, 11)
+  died._lock.close()
+  other.end({'trial': '11'}, -1.0)
+  again = trials.next()
+  assert (again.position, again.values) == (10, died.values)
+  again.end({'trial': '10'}, 1.0)
+
+
+def test_the_defaults_count_in_successive_halving(tmp_path):
+  trials = study.Study(tmp_path, 'delete', hparams.defaults('delete'), set(), TUNING)
+  defaults, other = trials.next(), trials.next()
+  assert not defaults.falls_behind(1.0, 1) and other.falls_behind(100.0, 1)
+  for trial in (defaults, other):
+    trial.end({'trial': str(trial.position)}, 1.0)
+
+
 def test_successive_halving_stops_what_falls_behind_but_not_the_defaults(tmp_path):
   trials = study.Study(
     tmp_path, 'delete', hparams.defaults('delete'), set(), dataclasses.replace(TUNING, num_trials=6)
@@ -294,6 +317,7 @@ BAD = {
   'later gold': ({}, {'tuning_seed': 97, 'num_tuning_seeds': 2}, 'tuning_seed: 97 to 100'),
   'original': ({'num_seeds': 3}, {'tuning_seed': 2}, 'tuning_seed: 2'),
   'processes': ({'num_processes': 2}, {}, 'num_processes'),
+  'one job of several': ({'distributed': 'auto'}, {}, 'distributed'),
   'method': ({'methods': ('scrubb',)}, {}, "methods.*'scrubb'"),
 }
 

@@ -324,6 +324,6 @@ def golds(problem, config, count: int, streams: int = STREAMS) -> list[types.Mod
 def _key(seed, role, number, streams):
   """The key of a role, as records of that time made it."""
   if streams == 1:
-    key = jax.random.key(seed)
+    key = seeds.key(seed)
     return jax.random.fold_in(key, number) if role == 'request' else key
   return seeds.stream(seed, role, number)

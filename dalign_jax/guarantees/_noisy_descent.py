@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dalign_jax import training
+from dalign_jax import seeds, training
 
 
 class NoisyState(NamedTuple):
@@ -56,7 +56,7 @@ def _noisy_update(learning_rate, radius, max_norm, noise):
     weights, structure = jax.tree.flatten(params)
     gradients = jax.tree.leaves(updates)
     shrink, clip = _factor(weights, radius), _factor(gradients, max_norm)
-    key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.count)
+    key = jax.random.fold_in(seeds.of_bits(state.key_data), state.count)
 
     def change(number, weight, gradient):
       if not is_kernel(weight):

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import special
 
 from dalign_jax import data as data_lib
-from dalign_jax import errors, parallel, prediction, training, types
+from dalign_jax import errors, parallel, prediction, seeds, training, types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _initial(sisa, shard) -> types.ModelState:
 
 
 def _key(sisa, shard, number):
-  key = jax.random.fold_in(jax.random.key(sisa.seed), shard)
+  key = jax.random.fold_in(seeds.key(sisa.seed), shard)
   return jax.random.fold_in(key, number)
 
 

@@ -178,20 +178,27 @@ globals().update({name: method.make for name, method in METHODS.items()})  # tho
 # methods whose steps are their own -> why `Problem.optimizer` and `schedule` are not for them
 OWN_STEPS: dict[str, str] = {
   **dict.fromkeys(
-    (
-      *('cmf', 'esc', 'esc_t', 'fisher', 'head_only', 'influence', 'pour_p', 'ssd'),
-      'svd_projection',
-    ),
+    ('esc', 'esc_t', 'fisher', 'head_only', 'influence', 'pour_p', 'ssd', 'svd_projection'),
     'takes no steps of an optimizer',
   ),
   **dict.fromkeys(
     ('noisy_finetune', 'planted_leak', 'retrain'), 'trains as the original was (--optimizer)'
   ),
   'bad_teacher': 'uses Adam, as its paper does',
+  'cmf': 'replaces the head by class means; the steps of its encoder are plain SGD',
   'lotus': 'uses AdamW, as its paper does',
   'msg': 'scales the gradients of the weights it keeps, which is a learning rate with SGD alone',
   'negmerge': 'scales its losses, which is a learning rate with SGD alone',
   'sfron': 'shares one momentum between masked ascent and descent, which is SGD by design',
+}
+
+
+# methods that edit weights by themselves -> why low-rank adapters are not for them
+WHOLE_WEIGHTS: dict[str, str] = {
+  **dict.fromkeys(('cmf', 'esc', 'esc_t', 'head_only', 'pour_p'), 'replaces the whole head'),
+  'ct': 'transposes whole kernels',
+  'ssd': 'dampens weights that are there, and an adapter is 0 at first',
+  'svd_projection': 'projects whole kernels',
 }
 
 

@@ -80,4 +80,5 @@ class _NeighbourLabel:
       epsilon=self.epsilon,
     )
     is_true = jax.nn.one_hot(batch['labels'], self.num_classes, dtype=bool)
-    return jnp.argmax(jnp.where(is_true, -jnp.inf, logits_of(neighbours)), axis=1)
+    others = jnp.where(is_true, -jnp.inf, logits_of(neighbours))
+    return jnp.argmax(others, axis=1).astype(jnp.int32)

@@ -21,7 +21,8 @@ def ct(
 
   The transposition destroys what the convolutions have memorised and keeps most of what they are
   good for; the training repairs it. Sees all retain data, augmented as by the recipe, and no forget
-  data. Serves any request. A network without convolutions is only fine-tuned.
+  data. Serves any request. A network without convolutions is only fine-tuned. Kernels are HWIO, or
+  OIHW where they are called `weight`, as in Equinox.
 
   Args:
     num_epochs: passes over the retain set.
@@ -39,7 +40,7 @@ def ct(
   rule = optim.Rule(learning_rate, momentum=momentum, weight_decay=weight_decay)
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
-    params = jax.tree.map(_transposed, problem.original.params)
+    params = jax.tree_util.tree_map_with_path(_transposed, problem.original.params)
     return training.minimize(
       problem,
       training.ClassificationLoss(problem.apply_fn, 'retain', problem.recipe.augmentation),
@@ -54,6 +55,9 @@ def ct(
   return unlearn
 
 
-def _transposed(leaf):
-  is_square = np.ndim(leaf) == 4 and np.shape(leaf)[0] == np.shape(leaf)[1]
-  return np.swapaxes(leaf, 0, 1) if is_square else leaf
+def _transposed(path, leaf):
+  """Kernels called `weight` are OIHW, as Equinox and PyTorch keep them, all others HWIO."""
+  is_last = jax.tree_util.keystr(path[-1:], simple=True) == 'weight'
+  first, second = (2, 3) if is_last else (0, 1)
+  is_square = np.ndim(leaf) == 4 and np.shape(leaf)[first] == np.shape(leaf)[second]
+  return np.swapaxes(leaf, first, second) if is_square else leaf

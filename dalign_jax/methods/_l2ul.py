@@ -13,6 +13,7 @@ from dalign_jax import (
   objectives,
   optim,
   prediction,
+  seeds,
   training,
   types,
 )
@@ -115,7 +116,7 @@ def _adversarial_copies(problem, key, num_copies, attack) -> types.Dataset:
 
   offsets = prediction.map_examples(
     _Attack(problem.apply_fn, **attack),
-    (problem.original, np.asarray(jax.random.key_data(start_key))),
+    (problem.original, training.key_bits(start_key)),
     {'images': originals.images, 'targets': targets, 'number': np.arange(len(originals))},
     devices=problem.devices,
   )
@@ -135,7 +136,7 @@ class _Attack:
 
   def __call__(self, constants, batch):
     model, key_data = constants
-    start_key = jax.random.wrap_key_data(key_data)
+    start_key = seeds.of_bits(key_data)
     keys = jax.vmap(lambda i: jax.random.fold_in(start_key, i))(batch['number'])
 
     def target_loss(images):

@@ -92,7 +92,7 @@ def _aim(problem) -> float:
   """The original's accuracy on unseen images, or 0 where whole classes are forgotten."""
   if not np.isin(problem.forget.labels, problem.retain.labels).any():
     return 0.0
-  return objectives.accuracy_on(problem, problem.original, problem.validation)
+  return objectives.accuracy_on(problem, problem.original, objectives.validation(problem))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dalign_jax import parallel, types
+from dalign_jax import parallel, seeds, types
 from dalign_jax.training import _epochs, _errors, _feeding
 
 
@@ -44,9 +44,8 @@ def step_fn(
 
   def one(state: types.TrainState, data, indices, constants, key_data):
     batch = {name: _gather(data[name], indices[name]) for name in indices}
-    of_run = jax.random.bits(jax.random.wrap_key_data(key_data, impl='threefry2x32'), (2,))
-    key = jax.random.wrap_key_data(of_run, impl='threefry2x32')
-    key = jax.random.fold_in(key, state.step)
+    of_run = jax.random.bits(seeds.of_bits(key_data), (2,), jnp.uint32)
+    key = jax.random.fold_in(seeds.of_bits(of_run), state.step)
     at_step = functools.partial(loss_fn, step=state.step) if gives_step else loss_fn
     grad_fn = jax.value_and_grad(at_step, has_aux=True)
     (loss, batch_stats), grads = grad_fn(state.params, state.batch_stats, batch, constants, key)
