@@ -136,9 +136,10 @@ def _length(images):
 
 def _random_offset(keys, images, norm, epsilon):
   """A uniform point of each ball around 0."""
-  shape, size = images.shape[1:], images[0].size
+  shape, size, dtype = images.shape[1:], images[0].size, images.dtype
   if norm == 'linf':
-    return jax.vmap(lambda k: jax.random.uniform(k, shape, minval=-epsilon, maxval=epsilon))(keys)
-  direction = jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, 0), shape))(keys)
-  radius = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, 1), (1, 1, 1)))(keys)
+    draw = lambda k: jax.random.uniform(k, shape, dtype, minval=-epsilon, maxval=epsilon)
+    return jax.vmap(draw)(keys)
+  direction = jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, 0), shape, dtype))(keys)
+  radius = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, 1), (1, 1, 1), dtype))(keys)
   return epsilon * radius ** (1 / size) * direction / jnp.maximum(_length(direction), 1e-12)

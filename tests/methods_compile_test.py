@@ -33,9 +33,14 @@ MOST = 6  # programs of a first run
 MORE = {'tmu': 11, 'muda': 7}
 
 
-def _run(name):
+def quick(name):
+  """A method at its shortest."""
   parameters = inspect.signature(methods.METHODS[name].make).parameters
-  unlearn = methods.METHODS[name].make(**{p: QUICK[p] for p in QUICK if p in parameters})
+  return methods.METHODS[name].make(**{p: QUICK[p] for p in QUICK if p in parameters})
+
+
+def _run(name):
+  unlearn = quick(name)
   return lambda problem: unlearn(problem, KEY)
 
 

@@ -1,7 +1,6 @@
 """Methods restricted to a part of the network."""
 
 import dataclasses
-import inspect
 import re
 
 import chex
@@ -14,20 +13,14 @@ from dalign_jax import checkpoints, errors, methods, trainable
 from experiments import config as config_lib
 from experiments import stages
 from experiments.problem import folders
-from tests import methods_compile_test
+from tests.methods_compile_test import quick
 
 KEY = jax.random.key(7)
 
 
-def _quick(name):
-  parameters = inspect.signature(methods.METHODS[name].make).parameters
-  quick = methods_compile_test.QUICK
-  return methods.METHODS[name].make(**{p: quick[p] for p in quick if p in parameters})
-
-
 @pytest.mark.parametrize('name', methods.METHODS)
 def test_what_is_not_named_keeps_its_bits_whatever_the_method(name, tiny_problem):
-  make = _quick(name)
+  make = quick(name)
   if name in ('cf_k', 'eu_k'):  # which count the layers that may change: there is the head alone
     make = methods.METHODS[name].make(num_layers=0, num_epochs=1)
   unlearned = trainable.restricted(make, trainable=['^head/'])(tiny_problem, KEY)
@@ -36,15 +29,15 @@ def test_what_is_not_named_keeps_its_bits_whatever_the_method(name, tiny_problem
 
 
 def test_what_is_named_changes_as_without_the_rest(tiny_problem):
-  find = trainable.restricted(_quick('finetune'), trainable=['head', 'hidden'])
+  find = trainable.restricted(quick('finetune'), trainable=['head', 'hidden'])
   chex.assert_trees_all_close(
-    find(tiny_problem, KEY), _quick('finetune')(tiny_problem, KEY), rtol=1e-6
+    find(tiny_problem, KEY), quick('finetune')(tiny_problem, KEY), rtol=1e-6
   )
 
 
 @pytest.mark.parametrize('name', ['finetune', 'muda', 'ssd'])
 def test_adapters_change_kernels_by_low_rank_alone(name, tiny_problem):
-  unlearned = trainable.restricted(_quick(name), lora_rank=2)(tiny_problem, KEY)
+  unlearned = trainable.restricted(quick(name), lora_rank=2)(tiny_problem, KEY)
   original = tiny_problem.original.params
   for layer, rank in (('hidden', 2), ('head', 2)):
     change = unlearned.params[layer]['kernel'] - original[layer]['kernel']
@@ -80,13 +73,13 @@ def test_tokens_and_embeddings_are_no_kernels_unless_they_are_named(named, tiny_
 
 def test_what_cannot_be_meant_is_refused(tiny_problem):
   with pytest.raises(errors.InputError, match=re.escape("'(' is no regular expression")):
-    trainable.restricted(_quick('finetune'), trainable=['('])
+    trainable.restricted(quick('finetune'), trainable=['('])
   with pytest.raises(errors.InputError, match='lora_rank must be 0 or more, got -1'):
-    trainable.restricted(_quick('finetune'), lora_rank=-1)
+    trainable.restricted(quick('finetune'), lora_rank=-1)
   with pytest.raises(errors.InputError, match='no parameter matches Conv; there are head/bias, '):
-    trainable.restricted(_quick('finetune'), trainable=['Conv'])(tiny_problem, KEY)
+    trainable.restricted(quick('finetune'), trainable=['Conv'])(tiny_problem, KEY)
   with pytest.raises(errors.InputError, match='no parameter kernel matches bias'):
-    trainable.restricted(_quick('finetune'), trainable=['bias'], lora_rank=1)(tiny_problem, KEY)
+    trainable.restricted(quick('finetune'), trainable=['bias'], lora_rank=1)(tiny_problem, KEY)
 
 
 def test_a_run_is_restricted_and_says_so(tmp_path):

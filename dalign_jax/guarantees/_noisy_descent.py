@@ -61,7 +61,7 @@ def _noisy_update(learning_rate, radius, max_norm, noise):
     def change(number, weight, gradient):
       if not is_kernel(weight):
         return jnp.zeros_like(weight)
-      drawn = noise * jax.random.normal(jax.random.fold_in(key, number), weight.shape)
+      drawn = noise * jax.random.normal(jax.random.fold_in(key, number), weight.shape, weight.dtype)
       return shrink * weight - learning_rate * clip * gradient + drawn - weight
 
     changes = [change(i, w, g) for i, (w, g) in enumerate(zip(weights, gradients, strict=True))]

@@ -58,7 +58,7 @@ def sliced_wasserstein(
   if num_projections < 1:
     raise errors.InputError(f'num_projections must be 1 or more, got {num_projections}')
   a, b, weights_a, weights_b = _rows(features_a, features_b, weights_a, weights_b, axis_name)
-  directions = jax.random.normal(key, (a.shape[1], num_projections))
+  directions = jax.random.normal(key, (a.shape[1], num_projections), a.dtype)
   directions /= jnp.linalg.norm(directions, axis=0, keepdims=True)
   project = lambda x: jnp.matmul(x, directions, precision=_HIGHEST)
   distance = jax.vmap(_wasserstein_1d, in_axes=(1, 1, None, None))

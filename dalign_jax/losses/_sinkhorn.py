@@ -152,7 +152,7 @@ def _iterate(cost, a, b, epsilon, tolerance, max_iterations) -> _Loop:
       row_potential=loop.row_potential + epsilon * jnp.log(r),
       column_potential=loop.column_potential + epsilon * jnp.log(s),
       error=error,
-      relaxation=jnp.where(is_falling, _OVER_RELAXATION, 1.0),
+      relaxation=jnp.where(is_falling, _OVER_RELAXATION, 1.0).astype(error.dtype),
       iterations=loop.iterations + _ROUND,
     )
 

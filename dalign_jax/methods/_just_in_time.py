@@ -79,7 +79,8 @@ class _Steepness:
     clean = self.apply_fn(model, images, train=False)[0].logits
 
     def steepness(index):
-      draw = lambda k: jax.random.normal(jax.random.fold_in(k, index), images.shape[1:])
+      shape = images.shape[1:]
+      draw = lambda k: jax.random.normal(jax.random.fold_in(k, index), shape, jnp.float32)
       noisy = jnp.clip(images + self.noise * jax.vmap(draw)(keys), 0.0, 1.0)
       logits = self.apply_fn(model, noisy, train=False)[0].logits
       return jnp.mean(_length(clean - jax.lax.stop_gradient(logits)) / _length(noisy - images))

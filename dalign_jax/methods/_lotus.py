@@ -106,7 +106,7 @@ class Smoothing:
     rows, model = batch['train'], types.ModelState(params, batch_stats)
     hard_logits = soft_logits = rows['teacher_logits']
     if self.gumbel:
-      draw = jax.vmap(lambda k: jax.random.gumbel(k, (2, soft_logits.shape[1])))
+      draw = jax.vmap(lambda k: jax.random.gumbel(k, (2, soft_logits.shape[1]), jnp.float32))
       noise = draw(parallel.example_keys(key, len(soft_logits)))
       hard_logits, soft_logits = soft_logits + noise[:, 0], soft_logits + noise[:, 1]
     soft = jax.nn.softmax(soft_logits / tau)

@@ -176,7 +176,7 @@ class _Loss:
     noise_key, label_key, augmentation_key = jax.random.split(key, 3)
     forget, retain = batch['forget'], batch['retain']
     is_easy, count = forget['is_easy'], len(forget['labels'])
-    draw = lambda k: jax.random.normal(k, forget['images'].shape[1:])
+    draw = lambda k: jax.random.normal(k, forget['images'].shape[1:], jnp.float32)
     offset = self.noise * jax.vmap(draw)(parallel.example_keys(noise_key, count))
     noisy = forget['images'] + is_easy[:, None, None, None] * offset
     kept = augmentation.augment(retain['images'], augmentation_key, self.augmentation)
