@@ -1,6 +1,7 @@
 """Networks for quick looks, as `--model=experiments.networks:mlp`: smaller than any of the library.
 
-A function of this form is all that a network of one's own needs (docs/own_model.md).
+A function of this form is all that a network of one's own needs (docs/deletion_own.md has one of
+Flax layers).
 """
 
 import functools

@@ -1,6 +1,6 @@
 """Checks the audit record of a deletion request: `dalign-jax verify`, from a checkout.
 
-python -m experiments.verify FOLDER/record.json
+python -m experiments.verify FOLDER/record.json --keys=PRIVATE_FOLDER
 """
 
 from dalign_jax import console

@@ -58,7 +58,7 @@ RETRAIN = (
     'of the accuracy above chance, on the samples kept or on held-out ones, more than this share '
     'is lost since the first model',
   ),
-  Rule('unsuccessful', 2, 'so many requests in a row ended in another verdict than that it forgot'),
+  Rule('unsuccessful', 2, 'so many requests in a row ended in a verdict that only --accept signs'),
   Rule(
     'membership',
     1.0,

@@ -1,4 +1,9 @@
-"""MUDA in plain PyTorch: the losses, phases and batches of `dalign_jax.methods.muda`."""
+"""MUDA in plain PyTorch: the losses, phases and batches of `dalign_jax.methods.muda`.
+
+For a whole class, by the defaults: what `stop_at` and small forget sets are about is left out.
+"""
+
+import math
 
 import jax
 import numpy as np
@@ -27,10 +32,9 @@ def unlearn(problem: types.Problem, key: jax.Array, settings: dict, layout: torc
   }
   labels = {name: torch.from_numpy(d.labels).long() for name, d in sets.items()}
   size = settings['batch_size']
-  steps = {
-    phase: settings[f'{phase}_epochs'] * -(-len(sets[name]) // size)
-    for phase, name in (('forget', 'forget'), ('recover', 'retain'))
-  }
+  passes = settings['recover_epochs'] * -(-len(sets['retain']) // size)
+  steps = {'forget': settings['forget_steps']}
+  steps['recover'] = max(math.ceil(passes), 4 * steps['forget'])
   masked = _evaluate(net, images['forget'])[0].scatter(1, labels['forget'][:, None], -torch.inf)
   teacher = masked.log_softmax(1)
   for epoch in range(settings['rounds']):
@@ -45,10 +49,11 @@ def unlearn(problem: types.Problem, key: jax.Array, settings: dict, layout: torc
     optimizer = _optimizer(net, settings)
     for rows, others in zip(forget, companions, strict=True):
       batch = torch.cat([images['forget'][rows], images['retain'][others]])
-      logits, features = (field[: len(rows)] for field in net(_normalized(batch)))
-      alignment = 1 - (features @ basis).square().sum() / features.square().sum()
-      loss = _divergence(teacher[rows], logits.log_softmax(1)) + settings['da_weight'] * alignment
-      _step(optimizer, loss)
+      logits, features = net(_normalized(batch))
+      least = _outside(features[len(rows) :], basis).detach()
+      excess = (_outside(features[: len(rows)], basis) - least).clamp(min=0)
+      distance = _divergence(teacher[rows], logits[: len(rows)].log_softmax(1))
+      _step(optimizer, distance + settings['da_weight'] * excess)
     optimizer = _optimizer(net, settings)
     for rows in recover:
       logits, _ = net(_normalized(images['retain'][rows]))
@@ -85,6 +90,11 @@ def _basis(features, energy):
   weights, vectors = torch.linalg.eigh(features.T @ features / len(features))
   weights, vectors = weights.flip(0).clamp(min=0), vectors.flip(1)
   return vectors[:, weights.cumsum(0) - weights < energy * weights.sum()]
+
+
+def _outside(features, basis):
+  """The share of the features outside of a basis: 1 - DA."""
+  return 1 - (features @ basis).square().sum() / features.square().sum()
 
 
 def _divergence(teacher, student):

@@ -20,7 +20,7 @@ from experiments.benchmarks import harness, training_step
 def measure(*, quick: bool = False) -> list[dict]:
   """One row: a CNN forgets a class of MNIST-5k (quick: of the 8x8 digits).
 
-  A tenth of the retain set is used, as by default, but picked here, so that both see the same rows.
+  A tenth of the retain set is used, picked here, so that both see the same rows.
   """
   harness.import_torch()
   from experiments.benchmarks import torch_muda

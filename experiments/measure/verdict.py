@@ -1,9 +1,9 @@
 """The verdict on each method: nearer to gold than to the original, and not told apart from gold?
 
-Models are the samples. Both tests are of `dalign_jax.metrics`; docs/verdict.md has their simulated
-error rates. A method must be nearer to gold in every kind of output in which originals are told
-from golds, so only methods are corrected for (by Holm), not kinds of output. Held-out golds go
-through the same audit: where they fail it too often, an output decides nothing.
+Models are the samples. Both tests are of `dalign_jax.metrics`; docs/verdict_error_rates.md has
+their simulated error rates. A method must be nearer to gold in every kind of output in which
+originals are told from golds, so only methods are corrected for (by Holm), not kinds of output.
+Held-out golds go through the same audit: where they fail it too often, an output decides nothing.
 """
 
 from collections.abc import Mapping, Sequence

@@ -13,7 +13,8 @@ WORDS = (
   'over the outputs that decide, corrected for the number of methods by Holm. Unlike: corrected p '
   'of the test that it has the distribution of gold; small is bad. A method passes if "all" is '
   'below 0.05. Held-out golds, as many as a method has models, go through the same audit: an '
-  'output in which more than 20 % fail decides nothing. Error rates by simulation: docs/verdict.md.'
+  'output in which more than 20 % fail decides nothing. Error rates by simulation: '
+  'docs/verdict_error_rates.md.'
 )
 
 
