@@ -18,7 +18,7 @@ def noisy_finetune(
   radius: float = 0.25,
   learning_rate: float = 0.01,
   max_norm: float = 1.0,
-  num_epochs: int = 10,
+  num_epochs: int | None = None,
   batch_size: int = 128,
 ) -> types.UnlearnFn:
   r"""Shrinks the weights into a ball, adds noise at each of several steps, then trains on.
@@ -26,7 +26,7 @@ def noisy_finetune(
   .. math:: \theta \leftarrow \Pi_C(\theta) - \eta \, \mathrm{clip}_G \big( \nabla_\theta \,
     E_{retain} \, CE(y, f_\theta(x)) \big) + N(0, \sigma^2 I)
 
-  then `num_epochs` epochs of the recipe on the retain set, without noise. Pi_C scales the weights
+  then the recipe on the retain set, without noise. Pi_C scales the weights
   to a length of at most C, clip_G the gradient to one of at most G.
 
   Guarantee: let A(theta) be this method from the start theta. For any two starts, A's results are
@@ -53,8 +53,9 @@ def noisy_finetune(
     radius: C, over all kernels; sigma grows with it, so that it sets the scale of the weights.
     learning_rate: eta of the noisy steps.
     max_norm: G.
-    num_epochs: passes over the retain set behind the noisy steps, with the recipe's schedule.
-    batch_size: global batch.
+    num_epochs: passes over the retain set behind the noisy steps, over which the recipe's schedule
+      is spread; None for as many as the recipe has, since the weights are as good as new by then.
+    batch_size: global batch of a noisy step.
 
   References:
     Koloskova, Allouah, Jha, Guerraoui, Koyejo: Certified Unlearning for Neural Networks (model
@@ -88,17 +89,17 @@ def noisy_finetune(
       batch_size=batch_size,
       start=start,
     )
-    recipe = dataclasses.replace(
-      problem.recipe, num_epochs=max(1, num_epochs), batch_size=batch_size
-    )
+    recipe = problem.recipe
+    epochs = recipe.num_epochs if num_epochs is None else num_epochs
+    recipe = dataclasses.replace(recipe, num_epochs=max(1, epochs))
     return training.minimize(
       problem,
       loss,
       training.recipe_optimizer(recipe, len(problem.retain)),
       {'retain': problem.retain},
       train_key,
-      num_epochs=num_epochs,
-      batch_size=batch_size,
+      num_epochs=epochs,
+      batch_size=recipe.batch_size,
       start=types.ModelState(noisy.params, anew.batch_stats),
     )
 
