@@ -2,6 +2,8 @@
 
 Any method can be restricted, since what it may not change is handed to it among the constants of
 `batch_stats`: neither gradients nor momentum, decay, noise, damping or a new start reach it there.
+Adapters are for methods that train: those that edit weights by themselves, as
+`methods.WHOLE_WEIGHTS` names them, find none that they know.
 """
 
 from collections.abc import Callable, Sequence

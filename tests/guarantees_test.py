@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from dalign_jax import errors, guarantees, methods, metrics, types
+from dalign_jax import errors, guarantees, methods, metrics, training, types
 from dalign_jax.deletion import summary
 from dalign_jax.methods import _noisy_finetune
 from tests import parity_network, tiny
@@ -118,6 +118,18 @@ class TestNoisyFinetune:
     noise = np.concatenate(noise)
     assert np.std(noise) == pytest.approx(sigma, rel=0.06)
     assert abs(np.mean(noise)) < 4 * sigma / np.sqrt(len(noise))
+
+  def test_the_training_behind_the_noise_is_the_recipe_s(self, tiny_problem, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+      training, 'recipe_optimizer', lambda recipe, size: seen.append((recipe, size)) or 1 / 0
+    )
+    for num_epochs in (None, 3):
+      with pytest.raises(ZeroDivisionError):
+        methods.noisy_finetune(noisy_steps=1, num_epochs=num_epochs)(tiny_problem, KEY)
+    recipe = tiny_problem.recipe
+    size = len(tiny_problem.retain)
+    assert seen == [(recipe, size), (dataclasses.replace(recipe, num_epochs=3), size)]
 
   def test_nothing_but_kernels_comes_from_the_original(self, tiny_problem):
     """With the kernels shrunken to nothing, two originals give one result."""

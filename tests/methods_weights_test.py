@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dalign_jax import importance, methods, models, objectives, types
+from dalign_jax.methods import _convolution_transpose
 from tests import tiny
 
 KEY = jax.random.key(3)
@@ -143,6 +144,30 @@ def test_influence_solves_its_system(tiny_problem):
   expected = 2.0 * len(forget) / 60 * np.linalg.solve(matrix, forget.mean(0))
   change = (result.params - weights).ravel()
   assert np.linalg.norm(change - expected) < 1e-3 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize(('name', 'axes'), [('kernel', (0, 1)), ('w', (0, 1)), ('weight', (2, 3))])
+def test_ct_transposes_height_and_width_wherever_they_are(name, axes):
+  """OIHW kernels of as many input as output channels have a square of channels too."""
+  kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 3))
+  found = jax.tree_util.tree_map_with_path(
+    _convolution_transpose._transposed, {'conv': {name: kernel, 'bias': np.zeros(3)}}
+  )
+  np.testing.assert_array_equal(found['conv'][name], np.swapaxes(kernel, *axes))
+  oblong = {'conv': {name: np.zeros((3, 4, 5, 6))}}
+  found = jax.tree_util.tree_map_with_path(_convolution_transpose._transposed, oblong)
+  assert found['conv'][name].shape == (3, 4, 5, 6)
+
+
+@pytest.mark.parametrize('name', ['lotus', 'task_vector', 'negmerge'])
+def test_validation_images_must_be_there_where_they_decide(name, tiny_problem):
+  empty = dataclasses.replace(
+    tiny_problem,
+    validation=tiny_problem.validation.take(np.arange(0)),
+    retain=types.concatenate(tiny_problem.retain, tiny_problem.forget),  # no class goes whole
+  )
+  with pytest.raises(types.DataError, match='validation is empty'):
+    methods.METHODS[name].make(num_epochs=1)(empty, KEY)
 
 
 def test_influence_of_scale_zero_is_the_original(tiny_problem):

@@ -200,6 +200,16 @@ def test_gaps_over_seeds_do_not_cancel(rows):
   assert table.format_cell(column, cell) == '85.0 ± 63.5'
 
 
+def test_gaps_pair_the_seeds_that_both_have(rows):
+  rows[1] = _seeds(rows[1], attack=[0.9, 0.5, 0.1])
+  method = _seeds(rows[3], attack=[0.0, 0.5, 0.1])
+  rows[3] = dataclasses.replace(
+    method, seeds=({k: v for k, v in method.seeds[0].items() if k != 'attack'}, *method.seeds[1:])
+  )
+  column = next(c for c in table.columns(rows_lib.Results(rows)) if c.key == 'attack')
+  assert table._gap(column, rows[3], rows[1]) == 0
+
+
 def test_group_figures_have_their_own_intervals_and_table(rows):
   group = {'klom_forget': 0.5, 'u_lira_auc': 0.6, 'forgetting_quality': 0.2}
   rows[1] = dataclasses.replace(rows[1], group={'u_lira_auc': 0.5})

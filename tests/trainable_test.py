@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from dalign_jax import checkpoints, errors, methods, trainable
+from dalign_jax import checkpoints, errors, from_settings, hparams, methods, trainable
 from experiments import config as config_lib
 from experiments import stages
 from experiments.problem import folders
@@ -45,6 +45,24 @@ def test_adapters_change_kernels_by_low_rank_alone(name, tiny_problem):
     np.testing.assert_array_equal(unlearned.params[layer]['bias'], original[layer]['bias'])
   if name != 'ssd':  # B is 0, so that nothing is important yet, and nothing dampened
     assert np.abs(unlearned.params['head']['kernel'] - original['head']['kernel']).max() > 1e-4
+
+
+@pytest.mark.parametrize('name', methods.WHOLE_WEIGHTS)
+def test_adapters_are_refused_where_weights_are_edited(name):
+  settings = config_lib.Config(lora_rank=2)
+  with pytest.raises(errors.InputError, match=f'lora_rank: {name} .*; leave it out') as raised:
+    from_settings.method(settings, name, hparams.defaults(name))
+  assert raised.value.argument == 'lora_rank'
+
+
+@pytest.mark.parametrize(
+  ('kind', 'message'),
+  [({'trainable': ['^hidden/']}, 'may not change'), ({'lora_rank': 2}, 'may change by an adapter')],
+)
+def test_a_head_that_may_not_change_as_a_whole_is_named(kind, message, tiny_problem):
+  with pytest.raises(errors.InputError, match=f'the head {message}.*; let head change') as raised:
+    trainable.restricted(methods.esc(), **kind)(tiny_problem, KEY)
+  assert raised.value.argument == next(iter(kind))
 
 
 @pytest.mark.parametrize('named', [(), ('token', 'dense')])
