@@ -88,7 +88,10 @@ def hparams_of(record: dict) -> dict:
     errors.InputError: that names the field.
   """
   said = record['method']
-  return hparams.recorded(said['name'], said['hparams'], tuple(record['configuration']['hparam']))
+  values, settings = said['hparams'], tuple(record['configuration']['hparam'])
+  if record['format'] == 1:  # of versions that had fewer, which were as today's defaults are
+    values = {**hparams.defaults(said['name']), **values}
+  return hparams.recorded(said['name'], values, settings)
 
 
 def make_settings(said: dict[str, Any]) -> settings_lib.Settings:
