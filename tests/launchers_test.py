@@ -76,7 +76,13 @@ def test_a_job_that_is_lost_is_said_to_be(tmp_path):
 @pytest.mark.parametrize('name', ['local', 'submitit'])
 def test_stopping_ends_what_was_launched(name, tmp_path, monkeypatch):
   pid = tmp_path / 'pid'
-  script = f'import os, time; open({str(pid)!r}, "w").write(str(os.getpid())); time.sleep(100)'
+  script = f"""
+import os, time
+from dalign_jax import stopping
+stopping.install()  # as every command does: it ends with its parent
+open({str(pid)!r}, "w").write(str(os.getpid()))
+time.sleep(100)
+"""
 
   def check():
     if pid.exists() and pid.read_text(encoding='utf-8'):

@@ -268,8 +268,8 @@ def test_just_in_time(problem, monkeypatch):
   """The release sums over the batch of 32; its noise is the same for all rows."""
   noise = stored()['jit__noise']
 
-  def normal(key, shape):
-    del key
+  def normal(key, shape, dtype):
+    del key, dtype
     return jax.numpy.asarray(noise)[draws[0]].reshape(shape)
 
   total = 0.0
