@@ -87,8 +87,9 @@ def _train_encoder(problem, scale, tx, key, num_epochs, batch_size) -> types.Mod
   is_forget = np.repeat(np.array([0, 1], np.int32), [len(problem.retain), len(problem.forget)])
   vectors, centre = class_vectors(class_means.measure(problem, everything))
   fixed = {'vectors': vectors.astype(np.float32), 'centre': centre.astype(np.float32)}
+  quiet = types.StepsOnly(problem.monitor)  # states have the old head: they are not the run's
   return training.minimize(
-    dataclasses.replace(problem, monitor=types.StepsOnly(problem.monitor)),  # the head is the old
+    dataclasses.replace(problem, monitor=quiet),
     _FalseLabels(problem.apply_fn, problem.num_classes, scale),
     tx,
     {'train': everything},
