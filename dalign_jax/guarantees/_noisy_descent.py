@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dalign_jax import seeds, training
+from dalign_jax import seeds
 
 
 class NoisyState(NamedTuple):
@@ -39,7 +39,7 @@ def noisy_descent(
 
   def init(params):
     del params
-    return NoisyState(training.key_bits(key), np.zeros((), np.int32))
+    return NoisyState(seeds.bits_of(key), np.zeros((), np.int32))
 
   update = _noisy_update(learning_rate, radius, max_norm, noise)
   return optax.GradientTransformationExtraArgs(init, update)

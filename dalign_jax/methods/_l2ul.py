@@ -116,7 +116,7 @@ def _adversarial_copies(problem, key, num_copies, attack) -> types.Dataset:
 
   offsets = prediction.map_examples(
     _Attack(problem.apply_fn, **attack),
-    (problem.original, training.key_bits(start_key)),
+    (problem.original, seeds.bits_of(start_key)),
     {'images': originals.images, 'targets': targets, 'number': np.arange(len(originals))},
     devices=problem.devices,
   )

@@ -4,7 +4,6 @@ from dalign_jax.training._ensemble import MAPPINGS, fit_ensemble
 from dalign_jax.training._epochs import (
   epoch_rng,
   init_state,
-  key_bits,
   paired_batches,
   run_epochs,
   split,
@@ -44,7 +43,6 @@ __all__ = [
   'forward',
   'init_state',
   'keep_data_on_device',
-  'key_bits',
   'make_step',
   'minimize',
   'paired_batches',

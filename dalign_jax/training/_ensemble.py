@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dalign_jax import data as data_lib
-from dalign_jax import errors, parallel, types
+from dalign_jax import errors, parallel, seeds, types
 from dalign_jax.training import _epochs, _feeding, _fit, _steps
 
 MAPPINGS = ('scan', 'vmap')
@@ -63,7 +63,7 @@ def fit_ensemble(
   step = _make_step(loss_fn, tx.update, mapping, devices, parallel.mapping())
   data = _feeding.put_data({'train': dataset}, devices)
   place = functools.partial(parallel.place_members, devices=devices)
-  key_data = place(np.stack([_epochs.key_bits(key) for key in keys]))
+  key_data = place(np.stack([seeds.bits_of(key) for key in keys]))
 
   def epoch_fn(state, epoch):
     rngs = [_epochs.epoch_rng(key, epoch) for key in keys]

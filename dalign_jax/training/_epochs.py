@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from dalign_jax import data as data_lib
-from dalign_jax import errors, parallel, seeds, types
+from dalign_jax import errors, parallel, types
 from dalign_jax.training import _errors
 
 
@@ -76,11 +76,6 @@ _MOST_KEYS = 8
 @jax.jit
 def _split(key):
   return tuple(jax.random.split(key, _MOST_KEYS))
-
-
-def key_bits(key: jax.Array) -> np.ndarray:
-  """The run's key as a step takes it: two uint32."""
-  return seeds.bits_of(key)
 
 
 def epoch_rng(key: jax.Array, epoch: int) -> np.random.Generator:

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from dalign_jax import parallel, seeds, types
-from dalign_jax.training import _epochs, _errors, _feeding
+from dalign_jax.training import _errors, _feeding
 
 
 class Step(NamedTuple):
@@ -138,7 +138,7 @@ def run_steps(
     ValueError: if a batch cannot be cut over the devices.
   """
   sharded = {name: parallel.shard(b, step.devices) for name, b in batches.items()}
-  key_data = parallel.replicate(_epochs.key_bits(key), step.devices)
+  key_data = parallel.replicate(seeds.bits_of(key), step.devices)
   return run_sharded_steps(
     step, state, data, sharded, key_data, constants=constants, phase=phase, monitor=monitor
   )
