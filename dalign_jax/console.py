@@ -81,10 +81,8 @@ def verify(arguments: list[str]) -> None:
   from dalign_jax.deletion import replay, verification  # import JAX: after the platform's settings
 
   summary = pathlib.Path(FLAGS.summary).expanduser() if FLAGS.summary else None
-  if summary and (summary.exists() or not FLAGS.signing_key):
-    what = 'is there already' if summary.exists() else 'needs --signing_key, which signs it'
-    raise errors.InputError(f'{summary} {what}', argument='summary')
-  levels: list[str] = []
+  if summary:
+    verification.check_summary(summary, FLAGS.signing_key)
   try:
     levels = replay.verify(
       path,
@@ -95,10 +93,12 @@ def verify(arguments: list[str]) -> None:
       may_differ=FLAGS.may_differ,
       max_minutes=FLAGS.max_minutes,
     )
-  finally:
-    if summary:
-      outcome = {'passed': bool(levels), 'levels': levels}
-      verification.write_summary(summary, path.parent, FLAGS.signing_key, outcome)
+  except errors.InputError as error:
+    if summary and error.argument is None:  # else a flag is wrong, and the record may be right
+      verification.write_summary(summary, path.parent, FLAGS.signing_key, [])
+    raise
+  if summary:
+    verification.write_summary(summary, path.parent, FLAGS.signing_key, levels)
 
 
 def _record_path(arguments: list[str]) -> pathlib.Path:

@@ -13,7 +13,14 @@ import shutil
 import pytest
 
 from dalign_jax import errors, hparams
-from dalign_jax.deletion import record_files, signing, statement, summary, verdict
+from dalign_jax.deletion import (
+  model_source,
+  record_files,
+  signing,
+  statement,
+  summary,
+  verdict,
+)
 from dalign_jax.store import files, hashing
 from tests import deletion_place
 
@@ -526,8 +533,23 @@ def test_a_replay_without_an_end_is_given_up(asked, out):
     record['method']['hparams']['num_epochs'] = 1_000_000
 
   deletion_place.edit(out, change)
-  with pytest.raises(errors.InputError, match=r'given up after 0.05 minutes; --max_minutes'):
+  with pytest.raises(errors.InputError, match=r'max_minutes: the replay was given up after 0.05'):
     _verify(asked, out, max_minutes=0.05)
+
+
+def test_a_file_that_is_not_the_model_of_the_record_is_refused(asked, out):
+  """The file that people deploy is the model as before, and every hash and list fits."""
+  _unsign(out)
+  written = model_source.WRITTEN['npz']
+  shutil.copy(asked / 'mine.npz', out / written)
+  rehash = lambda record: record.update(files=record_files.model_files(out))
+  deletion_place.edit(out, rehash)
+  with pytest.raises(errors.InputError, match=f'{written} is not the model of the record'):
+    _verify(asked, out, again=False)
+  (out / written).unlink()
+  deletion_place.edit(out, rehash)
+  with pytest.raises(errors.InputError, match=f'must hold {written} beside model/, and holds none'):
+    _verify(asked, out, again=False)
 
 
 def test_no_place_or_module_of_a_record_is_opened(asked, out, tmp_path, monkeypatch):

@@ -88,6 +88,11 @@ def two_requests(folder: pathlib.Path) -> None:
   forget(folder, 'second', signing_key=str(private), **second)
 
 
+def digits(start: int, stop: int = 120) -> types.Dataset:
+  """Some of the embedded digits."""
+  return file_kills.digits(slice(start, stop))
+
+
 def dataset(folder: pathlib.Path, rows: slice = slice(None)) -> types.Dataset:
   """Rows of the training set."""
   with np.load(folder / 'train.npz') as arrays:

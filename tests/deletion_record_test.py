@@ -14,9 +14,11 @@ import PIL.Image
 import pytest
 
 from dalign_jax import data as data_lib
-from dalign_jax import errors, models, training, types
+from dalign_jax import errors, from_settings, models, training, types
 from dalign_jax.deletion import (
+  audit_record,
   commitments,
+  earlier,
   record_files,
   record_keys,
   signing,
@@ -177,3 +179,72 @@ def test_a_key_that_is_gone_is_named(record, tmp_path):
     record_keys.check_kept(tmp_path, hidden)
   record_keys.make(tmp_path)
   record_keys.check_kept(tmp_path, hidden)
+
+
+def test_a_guarantee_is_in_the_record_and_must_follow_from_the_method(asked, tmp_path):
+  keys = tmp_path / 'keys'
+  more = {'method': 'noisy_finetune', 'hparam': ('noisy_finetune.num_epochs=1',)}
+  with pytest.raises(errors.InputError, match=r'keys: .* holds the folder of the request'):
+    deletion_place.forget(asked, out=str(tmp_path / 'noisy'), keys=str(tmp_path), **more)
+  record = deletion_place.forget(asked, out=str(tmp_path / 'noisy'), keys=str(keys), **more)
+  assert 'indistinguishable' in record['guarantee']['definition']
+  read = record_files.read(tmp_path / 'noisy' / 'record.json')
+  assert read == record
+  deletion_place.verify(tmp_path / 'noisy', keys=keys)
+  (tmp_path / 'noisy' / 'record.html').unlink()
+  honest = (tmp_path / 'noisy' / 'record.json').read_bytes()
+  for change in (
+    lambda record: record['guarantee'].update(definition='(0, 0)-indistinguishable'),
+    lambda record: record.pop('guarantee'),
+  ):
+    deletion_place.edit(tmp_path / 'noisy', change)
+    with pytest.raises(errors.InputError, match='guarantee'):
+      deletion_place.verify(tmp_path / 'noisy', again=False, keys=keys)
+    (tmp_path / 'noisy' / 'record.json').write_bytes(honest)
+
+
+def test_no_request_takes_the_private_folder_of_another(tmp_path):
+  out = tmp_path / 'one'
+  folder = record_keys.own_folder(tmp_path, out, '.one.123')
+  (folder / 'receipt.json').write_text('{}', encoding='utf-8')
+  assert folder == out
+  assert record_keys.own_folder(tmp_path, out, '.one.456') == tmp_path / 'one_2'  # at work as well
+  assert record_keys.own_folder(tmp_path, out, '.one.123') == folder  # stopped, and goes on
+  assert not (folder / 'receipt.json').exists()
+  record_keys.close(folder)
+  assert record_keys.own_folder(tmp_path, out, '.one.123') == tmp_path / 'one_3'
+
+
+def test_a_run_with_a_test_split_is_followed_by_several_requests(tmp_path):
+  """Its validation samples are of the training split, and its test samples are not."""
+  parts = {'train': deletion_place.digits(0, 80), 'test': deletion_place.digits(80)}
+  for name, source in parts.items():
+    (tmp_path / name).mkdir()
+    for field in ('images', 'labels', 'ids'):
+      np.save(tmp_path / name / f'{field}.npy', getattr(source, field))
+  settings = deletion_place.keep(
+    deletion_place.SETTINGS, dataset=f'npy:{tmp_path}', test_split='test', batch_size=20
+  )
+  source = from_settings.load(settings, 'train')
+  split = data_lib.split_dataset(
+    source.dataset, validation_fraction=0.1, test_fraction=0.0, forget='random:4', seed=0
+  )
+  sets = {
+    'train': source.dataset.take(split.retain),
+    'validation': source.dataset.take(split.validation),
+    'test': from_settings.load(settings, 'test', source.class_names).dataset,
+  }
+  key = record_keys.make(tmp_path / 'keys')
+  files.write_json(tmp_path / record_files.MEMBERS, audit_record.members(sets, key))
+  names = commitments.of_json(key, 'classes', list(source.class_names))
+  record = {
+    'format': 2,
+    'hash': '',
+    'commitments': {'key_check': commitments.key_check(key)},
+    'configuration': {'classes': {'commitment': names}},
+    'samples': {role: {'after': commitments.root(part, key)} for role, part in sets.items()},
+  }
+  _, found = earlier.sets_by_ids(settings, record, '', tmp_path, tmp_path / 'keys')
+  assert {role: part.ids.tolist() for role, part in found.items()} == {
+    role: part.ids.tolist() for role, part in sets.items()
+  }

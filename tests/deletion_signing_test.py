@@ -158,6 +158,23 @@ def test_summary_of_a_verification_that_failed(asked, tmp_path, no_flags):
   assert (found['verificationResult'], found['verifiedLevels']) == ('FAILED', ['FAILED'])
 
 
+def test_no_summary_of_a_record_that_was_not_checked_to_the_end(asked, tmp_path, no_flags):
+  private, _ = signing.keygen(tmp_path / 'auditor')
+  target = tmp_path / 'summary.jsonl'
+  console.COMMANDS['verify'].define()
+  usual = {'summary': str(target), 'signing_key': str(private), 'compilation_cache_dir': ''}
+  for changes in (
+    {'signing_key': str(tmp_path / 'typo.pem')},
+    {'summary': str(tmp_path / 'nowhere' / 'summary.jsonl')},
+    {'keys': str(tmp_path)},
+    {'keys': str(asked / 'record_keys'), 'max_minutes': 1e-6},
+  ):
+    with flagsaver.flagsaver(**usual | changes):
+      with pytest.raises(errors.InputError) as raised:
+        console.verify([str(asked / 'first')])
+    assert raised.value.argument == list(changes)[-1] and not target.exists()
+
+
 def test_receipt_and_keygen_commands(asked, tmp_path, capsys, no_flags):
   _run('keygen', [], keys=str(tmp_path / 'new'))
   text = capsys.readouterr().out

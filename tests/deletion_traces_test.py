@@ -13,6 +13,7 @@ import sys
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import PIL.Image
 import pytest
 
 from dalign_jax import data as data_lib
@@ -262,3 +263,23 @@ def test_a_replay_that_ends_while_its_folder_is_removed_is_no_error(tmp_path, mo
   monkeypatch.setattr(traces.shutil, 'rmtree', remove_as_well)
   assert traces.remove_scratch() == (1, [])
   assert len(calls) == 2 and not dead.exists()
+
+
+def test_caches_of_the_same_data_go_however_they_were_named(tmp_path, monkeypatch):
+  place, cache = tmp_path / 'pictures', tmp_path / 'cache'
+  for name in 'ab':
+    (place / name).mkdir(parents=True)
+    for number in range(3):
+      pixels = np.random.default_rng([number, ord(name)]).integers(0, 255, (32, 32, 3), np.uint8)
+      PIL.Image.fromarray(pixels).save(place / name / f'{number}.png')
+  monkeypatch.chdir(tmp_path)
+  names = ('folder:pictures', f'folder:{place}')
+  for name in names:
+    for spelling in names:
+      data_lib.load(spelling, image_size=16, cache_dir=cache)
+    assert len(list(cache.iterdir())) == 2
+    now = data_lib.load(name, image_size=8).dataset
+    found = traces.drop_caches(
+      str(cache), name, data_lib.content_hash(now), now.take(np.array([0]))
+    )
+    assert found == (2, []) and not list(cache.iterdir())

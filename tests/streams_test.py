@@ -90,6 +90,28 @@ def test_a_stopped_stream_goes_on_and_leaves_a_report(place, tmp_path, monkeypat
     streams.run(stream, request, SHARED)
 
 
+def test_a_stream_that_is_at_work_keeps_its_plan(place, tmp_path, monkeypatch):
+  out, other = tmp_path / 'out', tmp_path / 'other'
+  other.mkdir()
+  (other / '1.txt').write_text('someone', encoding='utf-8')
+  plans = []
+
+  def meanwhile(*arguments):
+    plans.append((out / streams.PLAN).read_bytes())
+    with pytest.raises(errors.BusyError):
+      streams.run(settings_lib.Stream(requests=str(other)), _request(place, out), SHARED)
+    plans.append((out / streams.PLAN).read_bytes())
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(carry_out, 'forget', meanwhile)
+    with pytest.raises(KeyboardInterrupt):
+      streams.run(
+        settings_lib.Stream(requests=str(place / 'requests')), _request(place, out), SHARED
+      )
+  assert len(plans) == 2 and plans[0] == plans[1]
+
+
 def test_requests_may_add_up_to_more_than_a_method_takes_at_once(place, tmp_path, monkeypatch):
   most = methods.METHODS['finetune']._replace(most_share=0.05)  # a request has 5 of 120
   monkeypatch.setitem(methods.METHODS, 'finetune', most)

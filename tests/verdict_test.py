@@ -50,6 +50,8 @@ GOLD = {'accuracy': PART['accuracy'] | {'gold': 0.5}, 'p_gold': {'before': 0.01,
 EVEN = {'p': {'before': 0.5, 'after': 0.5}}
 QUIET = {'parts': {'samples': PART | EVEN}, 'attack': {'before': 0.52, 'after': 0.5, 'floor': 0.08}}
 WHOLE = PART | {'allowed': 0.1, 'p': {'before': 1.0, 'after': 1.0}}
+ALONE = PART | {'held_out_count': 0, 'held_out': {}, 'p': {}}
+WHOLE_GONE = {'allowed': 0.1, 'accuracy': {'before': 1.0, 'after': 0.02, 'dummy': 1.0}}
 CASES = {  # what differs from FORGOT -> the word
   'all rules': ({}, 'forgot'),
   'inside the dummy': (STILL, 'no measurable effect'),
@@ -67,6 +69,25 @@ CASES = {  # what differs from FORGOT -> the word
     'no measurable effect',
   ),
   'few can show nothing, and moved': (QUIET | {'count': 4}, 'nothing to forget'),
+  'nothing held out to compare with': (
+    {'parts': {'samples': ALONE}, 'attack': None},
+    'no measurable effect',
+  ),
+  'gold to compare with': (
+    {'parts': {'samples': ALONE | GOLD | {'p_gold': EVEN['p']}}, 'attack': None},
+    'nothing to forget',
+  ),
+  'a class, and nothing held out of it': (
+    {
+      'parts': {'classes': ALONE | WHOLE_GONE},
+      'attack': None,
+    },
+    'forgot',
+  ),
+  'exact, and no parameter changed': (
+    {'exact': True, 'parameters_moved': {'after': 0.0}},
+    'no measurable effect',
+  ),
   'attack grew': ({'attack': {'before': 0.55, 'after': 0.8, 'floor': 0.08}}, 'worse'),
   'attack grew to the other side': (
     {'attack': {'before': 0.5, 'after': 0.2, 'floor': 0.1}},
@@ -244,6 +265,49 @@ def test_models_that_know_nothing_are_refused(tiny_problem):
   )
   with pytest.raises(errors.InputError, match=r'checkpoint: .* it knows nothing that it could'):
     refusals.check_model(other)
+
+
+def test_what_is_trained_anew_must_not_start_from_the_model(tiny_problem):
+  retrain = settings_lib.Request(method='retrain')
+  refusals.check_start(tiny_problem, retrain)
+  itself = dataclasses.replace(tiny_problem, init_fn=lambda key: tiny_problem.original)
+  constant = dataclasses.replace(
+    tiny_problem, init_fn=lambda key: tiny_problem.init_fn(jax.random.key(0))
+  )
+  for request in (retrain, settings_lib.Request(method='muda', compare_gold=1)):
+    with pytest.raises(errors.InputError, match=r'^pretrained: .* are those of the model that is'):
+      refusals.check_start(itself, request)
+    with pytest.raises(errors.InputError, match=r'^model: .* the same weights for every key'):
+      refusals.check_start(constant, request)
+  refusals.check_start(itself, settings_lib.Request(method='muda'))
+
+
+def test_held_out_samples_must_not_be_those_of_training():
+  part = lambda *rows: file_kills.digits(slice(*rows))
+  sets = {'train': part(0, 120), 'validation': part(200, 250), 'test': part(250, 300)}
+  refusals.check_held_out(sets, np.arange(5))
+  for name in ('validation', 'test'):
+    with pytest.raises(errors.InputError, match=f'held_out: 20 of 50 {name} samples are pictures'):
+      refusals.check_held_out({**sets, name: part(100, 150)}, np.arange(5))
+  one = types.concatenate(part(2, 3), part(250, 400))  # one of 151: it is asked to be forgotten
+  with pytest.raises(errors.InputError, match='held_out: 1 of 5 samples to forget are pictures of'):
+    refusals.check_held_out({**sets, 'test': one}, np.arange(5))
+
+
+def test_classes_that_are_forgotten_already_are_not_held_against_a_model(tiny_problem):
+  labels = tiny_problem.validation.labels
+  assert {0, 3} <= set(labels.tolist())
+  later = dataclasses.replace(
+    tiny_problem,
+    forget=tiny_problem.retain.take(np.flatnonzero(tiny_problem.retain.labels == 1)[:3]),
+    retain=tiny_problem.retain.take(np.flatnonzero(tiny_problem.retain.labels != 0)),
+  )
+  found = carry_out.of_known_classes(tiny_problem.validation, later)
+  gone = np.isin(labels, (0, 3))  # neither kept nor asked for now
+  assert found.labels.tolist() == labels[~gone].tolist()
+  attributes = np.eye(2, dtype=np.int32)
+  many = types.Dataset(np.zeros((2, 8, 8, 1), np.uint8), attributes, np.array(['a', 'b']))
+  assert carry_out.of_known_classes(many, later) is many
 
 
 @pytest.fixture(scope='module')

@@ -17,6 +17,7 @@ def verdict_of(
   models: Mapping[str, types.ModelState],
   metrics: Mapping[str, Mapping[str, float]],
   basis: starting_point.StartingPoint,
+  test: types.Dataset,
   record: dict,
   folder: pathlib.Path,
   mode: str,
@@ -28,6 +29,7 @@ def verdict_of(
     models: `before`, `after` and perhaps `gold`.
     metrics: of `evaluation.compare`.
     basis: where the request started.
+    test: held-out data of classes that the model may know.
     record: what the model after was made with.
     folder: the hidden folder of the request.
     mode: `full` with a dummy request, `quick` without.
@@ -38,7 +40,7 @@ def verdict_of(
     'mode': mode,
     'seed': basis.config.evaluation_seed,
     'energy': basis.config.da_energy,
-    'held_out': data_lib.content_hash(basis.sets['test']),
+    'held_out': data_lib.content_hash(test),
   }
   if path.is_file():
     found = files.read_json(path, keys=('made_with', 'verdict'))
@@ -51,7 +53,7 @@ def verdict_of(
   measured = evidence.measure(
     problem,
     {**models, 'dummy': dummy} if dummy else models,
-    basis.sets['test'],
+    test,
     metrics,
     exact=exact,
     seed=basis.config.evaluation_seed,

@@ -86,33 +86,36 @@ def forget(request: settings_lib.Request, config, paths: tuple[str, ...] = ()) -
   wanted = request_rows.read(request, basis, paths)
   problem, method_hparams = problem_of(basis, request, wanted.rows)
   refusals.check_model(problem)
+  refusals.check_start(problem, request)
+  refusals.check_held_out(basis.sets, wanted.rows)
   audit_record.said_of(request)
-  own = record_keys.own_folder(keys, out)
   start = [model_folder.digest(basis.model), basis.data_hash, wanted.rows.tolist()]
   how = [request.method, method_hparams, config.unlearn_seed, _training(basis)]
   folder = traces.hidden_folder(out, hashing.of_json([start, how]))
   record_keys.check_kept(keys, folder)
   basis = basis._replace(key=record_keys.make(keys))
   with files.lock(folder / traces.LOCK):  # the model in it has a lock of its own
+    if out.exists():  # by the same command, while this one read the data
+      raise errors.InputError(f'the folder {request.out!r} is there already', argument='out')
     outcome = carry_out(
       basis, request, wanted.rows, problem, method_hparams, folder, mode=request.verdict
     )
     _check_signed(outcome.verdict, request.accept, folder)
     _say_without_gold(config, basis, problem, folder)
-    return _finish(request, config, basis, wanted, outcome, (folder, out, own), paths)
+    return _finish(request, config, basis, wanted, outcome, (folder, out, keys), paths)
 
 
 def _say_without_gold(config, basis, problem, folder):
   """Says what measures without gold give, those that predicted the gap to gold in benchmarks."""
   model = checkpoints.restore(folder / 'model', basis.model)[0]
-  held_out, seed = basis.sets['test'], config.evaluation_seed
+  held_out, seed = of_known_classes(basis.sets['test'], problem), config.evaluation_seed
   for line in without_gold.sentences(without_gold.measure(problem, model, held_out, seed=seed)):
     progress.say(line)
 
 
 def _finish(request, config, basis, wanted, outcome, places, paths) -> dict:
   """Writes what a request leaves, and gives the folder its name; the record."""
-  folder, out, own = places
+  folder, out, keys = places
   written = basis.taken.described()['written']
   traces.tidy(folder, [traces.LOCK])
   model_source.write(folder, basis.taken, checkpoints.restore(folder / 'model')[0])
@@ -127,9 +130,11 @@ def _finish(request, config, basis, wanted, outcome, places, paths) -> dict:
   files.write_json(folder / record_files.MEMBERS, audit_record.members(outcome.sets, basis.key))
   record_files.write(folder, record, history, _signer(request))
   page.write(folder, record, is_signed=bool(request.signing_key))
+  own = record_keys.own_folder(keys, out, folder.name)
   receipts.write(own, record, basis, wanted.rows, outcome.sets['train'])
   record_keys.write_places(own, record, request, basis, paths, left)
   traces.tidy(folder, [written] if written else [])
+  record_keys.close(own)
   os.replace(folder, out)
   return record
 
@@ -184,7 +189,11 @@ def carry_out(
     streams: the record's way of making keys.
     mode: of the verdict, `full` or `quick`; None for none.
   """
-  config = basis.config
+  config, test = basis.config, basis.sets['test']
+  if mode:  # records without a verdict were made with all held-out samples
+    test = of_known_classes(test, problem)
+    validation = of_known_classes(problem.validation, problem)
+    problem = dataclasses.replace(problem, validation=validation)
   before = model_folder.digest(basis.model)
   record = {
     'method': request.method,
@@ -211,7 +220,7 @@ def carry_out(
   values = evaluation.compare(
     problem,
     model,
-    basis.sets['test'],
+    test,
     golds=retrained,
     energy=config.da_energy,
     seed=config.evaluation_seed,
@@ -220,12 +229,20 @@ def carry_out(
   if mode:
     models = {'before': basis.model, 'after': model}
     models |= {'gold': retrained[0]} if retrained else {}
-    found = assess.verdict_of(problem, models, values, basis, record, folder, mode)
+    found = assess.verdict_of(problem, models, values, basis, test, record, folder, mode)
   train = basis.sets['train']
   if found is None or found['counts_as'] == verdict.FORGOTTEN:
     train = train.take(np.delete(np.arange(len(train)), rows))
   left = {**basis.sets, 'train': train}
   return Outcome(method_hparams, before, after, values, left, made['seconds'], streams, found)
+
+
+def of_known_classes(dataset: types.Dataset, problem: types.Problem) -> types.Dataset:
+  """Held-out samples without those of classes that earlier requests have forgotten whole."""
+  if dataset.is_multi_label:
+    return dataset
+  known = np.union1d(problem.retain.labels, problem.forget.labels)
+  return dataset.take(np.flatnonzero(np.isin(dataset.labels, known)))
 
 
 def _training(basis) -> dict[str, Any]:

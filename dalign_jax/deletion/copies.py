@@ -60,6 +60,12 @@ def search(dataset: types.Dataset, rows: np.ndarray, *, near: bool = True) -> li
   return [found[row] for row in sorted(found)]
 
 
+def equal_rows(dataset: types.Dataset, others: types.Dataset) -> np.ndarray:
+  """Rows of a data set whose pixels are those of some sample of another: `[M]`."""
+  there = {_digest(image) for image in others.images}
+  return np.flatnonzero([_digest(image) in there for image in dataset.images])
+
+
 def likeness_wanted(image_shape: tuple[int, ...]) -> float:
   """The correlation from which on two images of a shape count as near copies."""
   return LIKENESS_SMALL if min(image_shape[:2]) < SMALL else LIKENESS
@@ -102,12 +108,15 @@ def _imagehash() -> Any:
   return imagehash
 
 
+def _digest(image) -> bytes:
+  return hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest()
+
+
 def _equal(images, rows, others):
-  digest = lambda image: hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest()
-  owner = {digest(images[row][:, ::-1]): (int(row), PIXELS_MIRRORED) for row in reversed(rows)}
-  owner |= {digest(images[row]): (int(row), PIXELS) for row in reversed(rows)}
+  owner = {_digest(images[row][:, ::-1]): (int(row), PIXELS_MIRRORED) for row in reversed(rows)}
+  owner |= {_digest(images[row]): (int(row), PIXELS) for row in reversed(rows)}
   for row in others:
-    found = owner.get(digest(images[row]))
+    found = owner.get(_digest(images[row]))
     if found:
       yield Copy(int(row), *found, 1.0)
 

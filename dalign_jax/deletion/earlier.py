@@ -123,12 +123,14 @@ def sets_by_ids(
   class_names = _class_names(record, keys, key)
   source = from_settings.load(uncached(config), config.train_split, class_names)
   _check_class_names(source.class_names, record, key)
-  other = held_out_data(config, held_out, class_names) or source.dataset
+  other = held_out_data(config, held_out, class_names)
+  row_of_train = _rows_by_name(source.dataset, key)
+  row_of_other = row_of_train if other is None else _rows_by_name(other, key)
   found = {}
   for role in ROLES:
-    dataset = source.dataset if role == 'train' else other
-    there = dataset.ids.tolist() if key is None else commitments.tags(key, dataset.ids.tolist())
-    row_of = {name: row for row, name in enumerate(there)}
+    dataset, row_of = other or source.dataset, row_of_other
+    if role == 'train' or (role == 'validation' and row_of_other.keys().isdisjoint(ids[role])):
+      dataset, row_of = source.dataset, row_of_train  # a run takes its validation samples there
     missing = [name for name in ids[role] if name not in row_of]
     if missing:
       raise errors.InputError(
@@ -142,6 +144,13 @@ def sets_by_ids(
         argument='data',
       )
   return source, found
+
+
+def _rows_by_name(dataset, key) -> dict[str, int]:
+  """Rows by the ids of their samples, or by their tags."""
+  ids = dataset.ids.tolist()
+  names = ids if key is None else commitments.tags(key, ids)
+  return {name: row for row, name in enumerate(names)}
 
 
 def _members(place, key) -> dict[str, list[str]]:

@@ -18,6 +18,8 @@ def judge(measured: dict[str, Any]) -> tuple[str, list[str]]:
   lost, grown, effect = _lost(measured), _grown(measured), _effect(measured)
   if lost:
     return 'destroyed', lost
+  if not measured['parameters_moved']['after']:
+    return 'no measurable effect', ['The method changed no parameter of the model.']
   if measured['exact']:
     return 'forgot', [
       'The model was trained anew without the samples: this follows from how it was made and not '
@@ -25,8 +27,11 @@ def judge(measured: dict[str, Any]) -> tuple[str, list[str]]:
     ]
   if grown:
     return 'worse', grown
-  if not measured['parameters_moved']['after']:
-    return 'no measurable effect', ['The method changed no parameter of the model.']
+  if not _is_compared(measured):
+    return 'no measurable effect', [
+      'Too few held-out samples are of the classes of these samples: nothing can tell whether they '
+      'stand out.'
+    ]
   if not before and not after and (effect or not _few(measured)):
     return 'nothing to forget', _nothing(measured)
   if not effect:
@@ -125,6 +130,14 @@ def _effect(measured) -> list[str]:
       f'(p = {fell["p"]:.3f}).'
     )
   return found
+
+
+def _is_compared(measured) -> bool:
+  """Whether something could have shown that the samples stand out."""
+  against = lambda part: (
+    'allowed' in part or 'p_gold' in part or part['held_out_count'] >= _RULE['few']
+  )
+  return bool(measured['attack']) or all(against(part) for part in measured['parts'].values())
 
 
 def _few(measured) -> bool:

@@ -85,10 +85,23 @@ def write(folder: pathlib.Path, taken: Taken, model: types.ModelState) -> None:
     return
   path = folder / WRITTEN[taken.form]
   foreign.write(path, taken.fitted.arrays_of(model), taken.form)
-  back = foreign.fit(foreign.read(locate.find(path)), model)
-  if digests.of_model(back.model) != digests.of_model(model):
+  if written(folder, model) != {path.name: digests.of_model(model)}:
     raise errors.InputError(f'{path} does not give back the model that was written')
   progress.say(f'model: {path.name}, in the form that it came in')
+
+
+def written(folder: pathlib.Path, template: types.ModelState) -> dict[str, str]:
+  """Digests of the models beside `model/` in the folder of a request, by their names.
+
+  Args:
+    folder: of the request.
+    template: that they must equal in structure, shapes and dtypes.
+
+  Raises:
+    errors.InputError: if one cannot be read or does not fit.
+  """
+  there = [folder / name for name in sorted(WRITTEN.values()) if (folder / name).exists()]
+  return {path.name: digests.of_model(_fit_at(path, template).model) for path in there}
 
 
 def _is_own(found: locate.Checkpoint) -> bool:

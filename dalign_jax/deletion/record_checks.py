@@ -123,6 +123,9 @@ def _check_method(record):
     return  # earlier versions had fewer hyper-parameters, and other words
   seen = methods.in_words(methods.sees(said['name'], hparams_of(record), has_unseen=False))
   _equal('method.sees', said['sees'], seen)
+  promise = methods.METHODS[said['name']].guarantee
+  wanted = promise(hparams_of(record)) if promise else None
+  _equal('guarantee', record.get('guarantee'), wanted)
 
 
 def _check_metrics(record):

@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import secrets
+import shutil
 from typing import Any
 
 from dalign_jax import errors
@@ -18,6 +19,7 @@ from dalign_jax.deletion import commitments
 NAME = 'record_keys'
 KEY_FILE = 'record.key'
 PLACES_FILE = 'places.json'
+WORK_FILE = '.work.json'  # of a request that is not finished
 _FORMAT = 'dalign_jax record key 1'
 
 
@@ -31,7 +33,7 @@ def folder(named: str, out: pathlib.Path, earlier: pathlib.Path | None) -> pathl
     earlier: that of the request before, None without one.
 
   Raises:
-    errors.InputError: if it would lie in the folder of a request.
+    errors.InputError: if it would lie in the folder of a request, or hold it.
   """
   beside = [p.absolute().parent / NAME for p in (earlier, out) if p is not None]
   found = next((p for p in beside if p.is_dir()), beside[-1])
@@ -40,6 +42,11 @@ def folder(named: str, out: pathlib.Path, earlier: pathlib.Path | None) -> pathl
   if inside:
     raise errors.InputError(
       f'{found} lies in {inside[0]}, which is given away; name a folder outside of it',
+      argument='keys',
+    )
+  if found == out.absolute().parent:
+    raise errors.InputError(
+      f'{found} holds the folder of the request; name one beside it, such as {found / NAME}',
       argument='keys',
     )
   return found
@@ -128,17 +135,42 @@ def places(place: pathlib.Path, record: dict) -> dict[str, Any]:
   return {}
 
 
-def own_folder(place: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
-  """The part of a private folder that belongs to one request: by its name, or one with a number."""
-  number = 1
+def own_folder(place: pathlib.Path, out: pathlib.Path, work: str) -> pathlib.Path:
+  """The part of a private folder that belongs to one request: by its name, or one with a number.
+
+  It is made here, so that no other request can take it. One that was made for the same work, and
+  was not closed, is emptied and used again: the work was stopped, and its record never appeared.
+
+  Args:
+    place: the private folder.
+    out: the folder that the request will have.
+    work: the name of the hidden folder in which it is made.
+  """
+  number = 0
   while True:
-    found = place / (out.name if number == 1 else f'{out.name}_{number}')
-    said = found / PLACES_FILE
-    if not said.is_file():
-      return found
-    if json.loads(said.read_text(encoding='utf-8')).get('out') == str(out.absolute()):
-      return found
     number += 1
+    found = place / (out.name if number == 1 else f'{out.name}_{number}')
+    try:
+      found.mkdir(mode=0o700)
+    except FileExistsError:
+      if _work_of(found) != {'work': work, 'out': str(out.absolute())}:
+        continue
+      shutil.rmtree(found)
+      found.mkdir(mode=0o700)
+    write_private(found / WORK_FILE, {'work': work, 'out': str(out.absolute())})
+    return found
+
+
+def _work_of(found: pathlib.Path) -> Any:
+  try:
+    return json.loads((found / WORK_FILE).read_text(encoding='utf-8'))
+  except (OSError, ValueError, RecursionError):
+    return None
+
+
+def close(place: pathlib.Path) -> None:
+  """Says that the part of a private folder is complete, so that nothing empties it again."""
+  (place / WORK_FILE).unlink()
 
 
 def write_places(

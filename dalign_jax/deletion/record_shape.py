@@ -211,6 +211,7 @@ FORMAT_2: dict[str, Any] = {
   'rights': ANY_OBJECT,
   'files': Table(HASH),
   'history': HASH,
+  'guarantee': Maybe({'definition': TEXT, 'covers': TEXT, 'does_not_cover': TEXT}),
   'verdict': {
     'word': TEXT,
     'counts_as': TEXT,

@@ -1,8 +1,12 @@
 """Requests that are refused before any work: they could not forget, or nobody could tell."""
 
-from dalign_jax import errors, hparams, types
+from collections.abc import Mapping
+
+import numpy as np
+
+from dalign_jax import errors, hparams, pretrained, seeds, types
 from dalign_jax import settings as settings_lib
-from dalign_jax.deletion import evidence, verdict_rules
+from dalign_jax.deletion import copies, evidence, verdict_rules
 
 CONTROLS = {  # methods that are there to be caught
   'original': 'is the model as it is',
@@ -10,6 +14,7 @@ CONTROLS = {  # methods that are there to be caught
   'head_only': 'changes one bias, and every feature stays',
   'oracle_matching': 'needs the retrained model, which makes it pointless',
 }
+MOST_SHARED = 0.01  # of the held-out samples may have a picture of the training set
 DOES_THE_WORK = {  # hyper-parameters that must not be 0, and of which methods
   'num_epochs': None,  # any method
   'rounds': None,
@@ -55,3 +60,56 @@ def check_model(problem: types.Problem) -> None:
       'it the model of these data, with these labels?',
       argument='checkpoint',
     )
+
+
+def check_start(problem: types.Problem, request: settings_lib.Request) -> None:
+  """Checks that a model that is trained anew does not start from what it is to forget.
+
+  Args:
+    problem: of the request.
+    request: its flags.
+
+  Raises:
+    errors.InputError: if fresh weights are those of the model, or are the same for every key.
+  """
+  if request.method != 'retrain' and not request.compare_gold:
+    return
+  drawn = [problem.init_fn(seeds.stream(number, 'template')) for number in range(2)]
+  if not evidence.parameters_moved(problem.original, drawn[0]):
+    raise errors.InputError(
+      'the weights that a retrained model starts from are those of the model that is to forget',
+      argument='pretrained',
+    )
+  is_loaded = isinstance(problem.init_fn, pretrained.Init)
+  if not is_loaded and not evidence.parameters_moved(*drawn):
+    raise errors.InputError(
+      'its init_fn gives the same weights for every key, and nobody can say what they have seen; '
+      'load weights by --pretrained',
+      argument='model',
+    )
+
+
+def check_held_out(sets: Mapping[str, types.Dataset], rows: np.ndarray) -> None:
+  """Checks that held-out samples were held out: that the model was not trained on them.
+
+  Args:
+    sets: train, validation and test.
+    rows: of the training set, to forget.
+
+  Raises:
+    errors.InputError: if more than `MOST_SHARED` of them, or of the samples to forget, have the
+      pixels of one of the other side.
+  """
+  train, forgotten = sets['train'], sets['train'].take(rows)
+  for name in ('validation', 'test'):
+    seen, asked = copies.equal_rows(sets[name], train), copies.equal_rows(forgotten, sets[name])
+    for found, among, what in (
+      (seen, sets[name], f'{name} samples are pictures of the training set'),
+      (asked, forgotten, f'samples to forget are pictures of the {name} samples'),
+    ):
+      if len(found) > MOST_SHARED * len(among):
+        raise errors.InputError(
+          f'{len(found)} of {len(among)} {what}, such as {str(among.ids[found[0]])!r}: name data '
+          'that the model was not trained on',
+          argument='held_out',
+        )

@@ -18,6 +18,7 @@ from dalign_jax.deletion import (
   earlier,
   record_checks,
   record_keys,
+  refusals,
   request_rows,
   starting_point,
   traces,
@@ -68,8 +69,7 @@ def verify(
     progress.say('not replayed: it is not checked that this request made this model')
     return levels
   too_long = errors.InputError(
-    f'the replay was given up after {max_minutes:g} minutes; --max_minutes says how long it may '
-    'take'
+    f'the replay was given up after {max_minutes:g} minutes', argument='max_minutes'
   )
   with stopping.time_limit(max_minutes * 60, too_long):
     differing = _replay(folder, record, config, places, may_differ)
@@ -91,6 +91,9 @@ def _replay(folder, record, config, places, may_differ) -> list[str]:
   wanted = _wanted(record, request, basis, places, kept)
   hparams = record_checks.hparams_of(record)
   problem, hparams = carry_out.problem_of(basis, request, wanted.rows, hparams)
+  if record['format'] == 2:
+    refusals.check_start(problem, request)
+    refusals.check_held_out(basis.sets, wanted.rows)
   traces.remove_scratch()
   with tempfile.TemporaryDirectory(prefix=traces.SCRATCH, ignore_cleanup_errors=True) as scratch:
     work = pathlib.Path(scratch)

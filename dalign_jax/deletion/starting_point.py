@@ -77,8 +77,11 @@ def read(
     found = _whole(config, held_out, source)
   shape, class_names = source.dataset.images.shape[1:], source.class_names
   apply_fn, init_fn = from_settings.network(config, shape, len(class_names))
-  if problem and not before:
-    _check_start(init_fn, problem)
+  if before and chain[-1]['format'] == 2:
+    _check_start(init_fn, chain[-1]['configuration']['settings']['pretrained'], before)
+  elif problem and not before:
+    wanted = problem_folder.read_identity(problem).get('pretrained_hash', '')
+    _check_start(init_fn, wanted, problem)
   with errors.blame('checkpoint'):
     template = init_fn(seeds.stream(0, 'template'))
     record = chain[-1] if chain else None
@@ -139,12 +142,11 @@ def _of_run(config, problem, request):
   return dataclasses.replace(config, **{**settings, **places})
 
 
-def _check_start(init_fn, problem):
-  """Raises unless the pretrained weights are those of a run."""
-  wanted = problem_folder.read_identity(problem).get('pretrained_hash', '')
+def _check_start(init_fn, wanted, place):
+  """Raises unless the pretrained weights are those of a run, or of the record before."""
   if pretrained.digest_of(init_fn) != wanted:
     raise errors.InputError(
-      f'these are not the weights that {problem} started from', argument='pretrained'
+      f'these are not the weights that {place} started from', argument='pretrained'
     )
 
 

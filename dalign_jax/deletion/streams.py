@@ -57,11 +57,13 @@ def run(
   paths = request_files(stream.requests)
   groups, gold_at = batches(paths, stream.batch), _gold_at(stream, len(paths))
   out = pathlib.Path(request.out).expanduser()
-  _check_plan(out, _plan(stream, request, paths), request)
+  _check_out(out, request)
+  plan = _plan(stream, request, paths)
   earlier = record_files.request_folder(pathlib.Path(request.checkpoint).expanduser())
   request = dataclasses.replace(request, keys=str(record_keys.folder(request.keys, out, earlier)))
   progress.say(f'{len(paths)} requests in {len(groups)} parts, from {paths[0].name} on')
   with files.lock(out):
+    _check_plan(out, plan, request)
     first = starting_point.read(request, config)
     _check_files(groups[_done(out) :], first, request)
     rows = files.read_json(out / ROWS) if (out / ROWS).is_file() else []
@@ -159,12 +161,18 @@ def _plan(stream, request, paths) -> dict[str, Any]:
   return {**same, 'batch': stream.batch, **{name: getattr(request, name) for name in named}}
 
 
-def _check_plan(out, plan, request):
-  """Begins a stream, or checks that one that was stopped goes on as it began."""
-  path = out / PLAN
-  if not request.out or (out.exists() and not path.is_file()):
+def _check_out(out, request):
+  """Raises if a folder holds anything but a stream that was stopped."""
+  there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+  if not request.out or (out.exists() and PLAN not in there and there != {'.lock'}):
     what = 'is there already; name a new one' if request.out else 'must be named'
     raise errors.InputError(f'the folder {request.out!r} {what}', argument='out')
+
+
+def _check_plan(out, plan, request):
+  """Begins a stream, or checks that one that was stopped goes on as it began."""
+  _check_out(out, request)  # again: it is locked now
+  path = out / PLAN
   if not path.is_file():
     files.write_json(path, plan)
     return
@@ -225,7 +233,7 @@ def _so_far(first, request, folder, with_gold) -> dict[str, Any]:
   found = evaluation.compare(
     problem,
     model,
-    first.sets['test'],
+    carry_out.of_known_classes(first.sets['test'], problem),
     golds=golds,
     energy=first.config.da_energy,
     seed=first.config.evaluation_seed,

@@ -186,6 +186,9 @@ def _is_to_go(folder, name, content, wanted) -> bool:
     meta = json.loads((folder / 'source.json').read_text(encoding='utf-8'))
     if meta['content_hash'] == content or meta['key']['name'] == name:
       return True
+    path = os.path.realpath(os.path.expanduser(name.partition(':')[2]))
+    if ':' in name and meta['key'].get('path') == path:  # under another spelling
+      return True
   except (OSError, ValueError, KeyError, TypeError, RecursionError):
     if not (folder / 'images.npy').is_file():
       return False  # there are no images in it

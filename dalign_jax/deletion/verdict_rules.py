@@ -66,7 +66,7 @@ RULES = (
     'few',
     5,
     'fewer samples than this are few: they cannot show that there was nothing to forget, so the '
-    'request must at least have moved them',
+    'request must at least have moved them; so few held-out samples of their classes show nothing',
     'four signs are equal by chance with p = 1/16',
   ),
   Rule(
@@ -103,7 +103,7 @@ VERDICTS = (
     'no_effect',
     3,
     'the request changed no parameter, or did no more to the samples than a request for others '
-    'would have done',
+    'would have done, or nothing held out can tell',
   ),
   Verdict('worse', 'worse', 4, 'the samples stand out more than before'),
   Verdict('destroyed', 'destroyed', 5, 'the model lost what it was to keep'),

@@ -4,15 +4,22 @@ Nothing in a record is obeyed. No path, address or module that it names is opene
 whoever verifies names it too; what stays unchecked is said, for each field.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 import datetime
 import hashlib
 import json
 import pathlib
 from typing import Any
 
-from dalign_jax import checkpoints, errors
-from dalign_jax.deletion import page, record_files, signing, statement, untrusted
+from dalign_jax import checkpoints, digests, errors
+from dalign_jax.deletion import (
+  model_source,
+  page,
+  record_files,
+  signing,
+  statement,
+  untrusted,
+)
 from dalign_jax.store import model_folder, progress
 
 POLICY = 'pkg:pypi/dalign-jax#verify/v2'
@@ -41,6 +48,7 @@ _FIELDS = {  # field -> what is checked without a replay, and with one (None: th
   'seeds': ('that they follow from the configuration', 'replayed'),
   'configuration': ('its form', 'used for the replay, and compared with what it came to'),
   'metrics': ('their names and ranges; not that they were measured', 'replayed'),
+  'guarantee': ('that it follows from the method and its hyper-parameters', 'replayed'),
   'verdict': ('that it follows from what it says was measured', 'replayed'),
   'summary': ('that it follows from other fields', 'replayed'),
   'code': ('its form', 'replayed'),
@@ -123,8 +131,18 @@ def check_files(folder: pathlib.Path, record: dict) -> None:
       )
   with errors.blame('checkpoint'):
     model, _ = checkpoints.restore(folder / 'model')
+    written = model_source.written(folder, model)
   if model_folder.digest(model) != record['model']['after']:
     raise errors.InputError(f'the model in {folder / "model"} is not the one of the record')
+  wanted = record['configuration'].get('taken', {}).get('written', '')
+  if sorted(written) != [wanted] * bool(wanted):
+    raise errors.InputError(
+      f'{folder} must hold {wanted or "no model"} beside model/, and holds '
+      f'{", ".join(sorted(written)) or "none"}'
+    )
+  other = [name for name, digest in written.items() if digest != digests.of_model(model)]
+  if other:
+    raise errors.InputError(f'{folder / other[0]} is not the model of the record')
 
 
 def check_alone(folder: pathlib.Path, chain, public_keys: Collection[str]) -> None:
@@ -167,14 +185,31 @@ def say_fields(record: dict, *, replayed: bool, differing: Collection[str] = ())
     progress.say(f'  {name}: {"differs, as allowed" if name in differing else words}')
 
 
-def write_summary(path: pathlib.Path, folder: pathlib.Path, key_path: str, outcome: dict) -> None:
+def check_summary(path: pathlib.Path, key_path: str) -> None:
+  """Checks, before any work, that a summary can be written.
+
+  Raises:
+    errors.InputError: naming the flag.
+  """
+  if path.exists() or not path.absolute().parent.is_dir():
+    what = 'is there already' if path.exists() else 'lies in a folder that is not there'
+    raise errors.InputError(f'{path} {what}', argument='summary')
+  if not key_path:
+    raise errors.InputError(f'{path} needs --signing_key, which signs it', argument='summary')
+  with errors.blame('signing_key'):
+    signing.read_private(key_path)
+
+
+def write_summary(
+  path: pathlib.Path, folder: pathlib.Path, key_path: str, levels: Sequence[str]
+) -> None:
   """Writes a verification summary, signed by whoever verified: SLSA's VSA in a DSSE envelope.
 
   Args:
     path: where to; must not exist.
     folder: of the request.
     key_path: the private key of the verifier.
-    outcome: `passed`, and the `levels` that were verified.
+    levels: that were verified; none where a check failed.
   """
   with errors.blame('signing_key'):
     key = signing.read_private(key_path)
@@ -191,8 +226,8 @@ def write_summary(path: pathlib.Path, folder: pathlib.Path, key_path: str, outco
       'resourceUri': f'ni:///sha-256;{digest["sha256"]}?ct=application/json',
       'policy': {'uri': POLICY},
       'inputAttestations': [{'uri': record_files.RECORD, 'digest': digest}],
-      'verificationResult': 'PASSED' if outcome['passed'] else 'FAILED',
-      'verifiedLevels': outcome['levels'] if outcome['passed'] else ['FAILED'],
+      'verificationResult': 'PASSED' if levels else 'FAILED',
+      'verifiedLevels': list(levels) or ['FAILED'],
     },
   }
   envelope = signing.sign(json.dumps(said, indent=2).encode(), key)
