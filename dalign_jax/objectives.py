@@ -147,6 +147,21 @@ def accuracy_on(problem: types.Problem, model: types.ModelState, dataset: types.
   return float(np.mean(logits.argmax(axis=1) == dataset.labels))
 
 
+def gold_accuracy(problem: types.Problem, held_out: types.Dataset, *, of_gone: float) -> float:
+  """What gold would get right of the forget set, as far as can be guessed without it.
+
+  Args:
+    problem: the problem.
+    held_out: images of classes that stay, on which the original stands for gold; not needed where
+      no class of the forget set stays.
+    of_gone: the accuracy on examples whose class goes whole.
+  """
+  stays = float(np.isin(problem.forget.labels, problem.retain.labels).mean())
+  if not stays:
+    return of_gone
+  return (1 - stays) * of_gone + stays * accuracy_on(problem, problem.original, held_out)
+
+
 def validation(problem: types.Problem) -> types.Dataset:
   """The validation images of a method that decides by them.
 

@@ -251,16 +251,21 @@ def _sgd_init(has_momentum: bool) -> Callable:
 def muon(
   learning_rate: optax.ScalarOrSchedule, *, momentum: float = 0.9, weight_decay: float = 0.0
 ) -> optax.GradientTransformation:
-  """Muon for the kernels of hidden layers, AdamW in Nesterov form for the head and all vectors.
+  """Muon for the kernels of hidden layers, AdamW in Nesterov form for all else.
 
-  A convolution `[H, W, I, O]` is the matrix of H W I rows and O columns. Updates are scaled to the
-  root mean square of AdamW's, .2, so that one learning rate and one decay serve both.
+  Such a kernel has two or four axes, is named `kernel`, `weight` or `w`, and is not inside of
+  `head`. A convolution `[H, W, I, O]` is the matrix of H W I rows and O columns. Updates are scaled
+  to the root mean square of AdamW's, .2, so that one learning rate and one decay serve both.
   """
 
   def dimensions(params):
     of_kernel = lambda k: optax.contrib.MuonDimensionNumbers(tuple(range(k.ndim - 1)), k.ndim - 1)
-    is_hidden = lambda path, p: jnp.ndim(p) > 1 and not is_in(path, 'head')
-    each = lambda path, p: of_kernel(p) if is_hidden(path, p) else None
+
+    def each(path, p):
+      names = [str(getattr(key, 'key', getattr(key, 'name', key))) for key in path]
+      is_hidden = names[-1] in types.KERNELS and jnp.ndim(p) in (2, 4) and 'head' not in names
+      return of_kernel(p) if is_hidden else None
+
     return jax.tree_util.tree_map_with_path(each, params)
 
   return optax.contrib.muon(

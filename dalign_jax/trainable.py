@@ -18,7 +18,6 @@ import numpy as np
 from dalign_jax import errors, types
 
 _KEPT, _OWN = 'frozen', 'own'  # in `batch_stats` of a restricted model
-_KERNELS = ('kernel', 'weight', 'w')  # names of kernels in Flax, Equinox and Haiku
 
 
 def restricted(
@@ -96,7 +95,7 @@ def _part_of(params, patterns, rank) -> types.PyTree:
     is_named = not patterns or any(re.search(pattern, path_of(path)) for pattern in patterns)
     if not rank:
       return is_named
-    is_kernel = bool(patterns) or path_of(path).rsplit('/', 1)[-1] in _KERNELS
+    is_kernel = bool(patterns) or path_of(path).rsplit('/', 1)[-1] in types.KERNELS
     return is_named and is_kernel and np.ndim(leaf) > 1
 
   part = jax.tree_util.tree_map_with_path(may, params)
@@ -160,7 +159,11 @@ def _adapted(adapter, kernel):
 
 
 class _Init:
-  """Fresh values of what may change; the rest is the original's."""
+  """Fresh values of what may change; the rest is the original's.
+
+  Adapters have a whole new network below them: on the original's kernels they would be the original
+  itself, which no method means by a network that knows nothing.
+  """
 
   def __init__(self, problem: types.Problem, part: types.PyTree, rank: int):
     self._init_fn, self._original, self._part, self._rank = (
@@ -174,7 +177,8 @@ class _Init:
       self.prepare = lambda model, dataset: self._prepared(own, model, dataset)
 
   def __call__(self, key: jax.Array) -> types.ModelState:
-    return _enter(self._init_fn(key), self._original, self._part, self._rank)
+    drawn = self._init_fn(key)
+    return _enter(drawn, drawn if self._rank else self._original, self._part, self._rank)
 
   def _prepared(self, own, model, dataset):
     """Statistics that a network computes from its data; its parameters are drawn already."""

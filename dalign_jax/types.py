@@ -16,6 +16,8 @@ import numpy as np
 
 from dalign_jax import errors, image_rows
 
+KERNELS = ('kernel', 'weight', 'w')  # names of kernels in Flax, Equinox and Haiku
+
 Array = jax.Array | np.ndarray
 PyTree = Any
 
@@ -291,11 +293,12 @@ class Problem:
     return self.gold_logits['forget'].argmax(axis=1) == self.forget.labels
 
   def forgotten_classes(self, method: str) -> np.ndarray:
-    """The classes without retain examples; raises ValueError for `method` if there are none."""
-    forgotten = np.setdiff1d(self.forget.labels, self.retain.labels)
-    if not len(forgotten):
+    """The classes to forget; raises ValueError for `method` unless they all go whole."""
+    forgotten = np.unique(self.forget.labels)
+    stay = np.intersect1d(forgotten, self.retain.labels)
+    if len(stay):
       raise errors.InputError(
-        f'{method} forgets whole classes, but every class has retain examples'
+        f'{method} forgets whole classes, but {len(stay)} of {len(forgotten)} have retain examples'
       )
     return forgotten
 

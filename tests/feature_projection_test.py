@@ -20,7 +20,9 @@ from dalign_jax import (
   prediction,
   refined,
   task_vectors,
+  types,
 )
+from dalign_jax.methods import _duck, _lotus
 from tests import tiny
 
 KEY = jax.random.key(3)
@@ -229,3 +231,30 @@ def test_every_method_has_a_section_in_the_docs():
   lines = [line for page in pages for line in page.read_text(encoding='utf-8').splitlines()]
   headings = ' '.join(line[3:] for line in lines if line.startswith('## ')).split()
   assert not methods.METHODS.keys() - {*headings} - {'planted_leak'}
+
+
+@pytest.mark.parametrize('module', [_duck, _lotus])
+def test_the_aim_of_a_mixed_request_is_that_of_its_rows(module, tiny_problem):
+  """Whole classes beside single images: each row counts with what gold would get right of it."""
+  single = np.flatnonzero(tiny_problem.retain.labels == 5)[: len(tiny_problem.forget)]
+  others = tiny_problem.retain.take(single)
+  rest = np.delete(np.arange(len(tiny_problem.retain)), single)
+  of = lambda forget: dataclasses.replace(
+    tiny_problem, forget=forget, retain=tiny_problem.retain.take(rest)
+  )
+  whole, alone = module._aim(of(tiny_problem.forget)), module._aim(of(others))
+  mixed = module._aim(of(types.concatenate(tiny_problem.forget, others)))
+  assert whole <= 0.01 < 0.5 < alone
+  share = len(others) / (len(others) + len(tiny_problem.forget))
+  assert mixed == pytest.approx(share * alone + (1 - share) * whole)
+
+
+def test_duck_needs_another_class_to_pull_to(tiny_problem):
+  rows = np.flatnonzero(tiny_problem.retain.labels == 0)
+  one = dataclasses.replace(
+    tiny_problem,
+    retain=tiny_problem.retain.take(rows[5:]),
+    forget=types.concatenate(tiny_problem.forget, tiny_problem.retain.take(rows[:5])),
+  )
+  with pytest.raises(types.DataError, match='duck pulls images to another class'):
+    methods.duck(num_epochs=1)(one, KEY)

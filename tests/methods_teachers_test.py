@@ -1,6 +1,8 @@
 """Methods with a teacher or a counterweight: who moves, who stays, and what comes out."""
 
 import dataclasses
+import functools
+import itertools
 
 import chex
 import jax
@@ -56,6 +58,25 @@ def test_scrub_follows_the_original_where_nothing_pulls_away(tiny_problem):
   left = methods.scrub(forget_epochs=2, forget_learning_rate=0.1, **options)(tiny_problem, KEY)
   assert _divergence(tiny_problem, kept, 'retain') < 0.05
   assert _divergence(tiny_problem, left, 'forget') > 3 * _divergence(tiny_problem, kept, 'forget')
+
+
+@pytest.mark.parametrize('make', [methods.scrub, functools.partial(methods.muda, recover_epochs=0)])
+def test_no_step_comes_behind_the_end_of_a_schedule(make, tiny_problem):
+  """Passes of one kind may follow each other: their schedule is as long as all of them."""
+  problem = dataclasses.replace(tiny_problem, schedule='cosine')
+
+  found = [problem.original.params]
+
+  class Parameters(types.Monitor):
+    def on_epoch(self, epoch, get_state, metrics):
+      found.append(get_state().params)
+
+  make()(dataclasses.replace(problem, monitor=Parameters()), KEY)
+  moved = [
+    max(jax.tree.leaves(jax.tree.map(lambda a, b: float(np.abs(a - b).max()), *pair)))
+    for pair in itertools.pairwise(found)
+  ]
+  assert len(moved) == 5 and min(moved) > 1e-5, moved
 
 
 def test_scrub_moves_the_student_alone(tiny_problem):
@@ -162,9 +183,15 @@ def test_unsir_sees_no_forget_images(tiny_problem):
 
 @pytest.mark.parametrize('name', [n for n, m in methods.METHODS.items() if m.class_only])
 def test_class_methods_need_a_whole_class(tiny_problem, name):
-  mixed = dataclasses.replace(tiny_problem, forget=tiny_problem.retain.take(np.arange(20)))
-  with pytest.raises(ValueError, match=f'{name} forgets whole classes, but every class has'):
-    methods.METHODS[name].make()(mixed, KEY)
+  single = tiny_problem.retain.take(np.flatnonzero(tiny_problem.retain.labels == 5)[:4])
+  for forget, found in (
+    (single, '1 of 1'),
+    (types.concatenate(tiny_problem.forget, single), '1 of 2'),
+  ):
+    mixed = dataclasses.replace(tiny_problem, forget=forget)
+    message = f'{name} forgets whole classes, but {found} have retain examples'
+    with pytest.raises(ValueError, match=message):
+      methods.METHODS[name].make()(mixed, KEY)
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,25 @@ def test_muon_makes_updates_of_hidden_kernels_nearly_orthogonal():
   np.testing.assert_allclose(updates['head']['kernel'], head, rtol=1e-3)
 
 
+def test_muon_takes_kernels_alone_and_nothing_for_the_head_but_the_head():
+  shapes = {
+    'Dense_0': {'kernel': (6, 4), 'bias': (4,)},
+    'MultiHeadAttention_0': {'kernel': (4, 6), 'query': {'kernel': (4, 2, 2)}},
+    'position_embedding': (1, 5, 4),
+    'class_token': (1, 4),
+    'head': {'kernel': (4, 3)},
+  }
+  is_shape = lambda x: isinstance(x, tuple)
+  ones = jax.tree.map(lambda shape: np.ones(shape, np.float32), shapes, is_leaf=is_shape)
+  state = optim.muon(0.1).init(ones)
+  momenta = optax.tree.get(state.inner_states['muon'], 'mu')
+  there = {
+    jax.tree_util.keystr(path, simple=True, separator='/')
+    for path, _ in jax.tree_util.tree_leaves_with_path(momenta)
+  }
+  assert there == {'Dense_0/kernel', 'MultiHeadAttention_0/kernel'}
+
+
 @pytest.mark.parametrize('name', ['adamw', 'muon'])
 def test_what_an_optimizer_cannot_do_is_refused(name):
   with pytest.raises(errors.InputError, match=f'norm_learning_rate is for sgd; {name} takes 1'):

@@ -9,10 +9,20 @@ import jax
 import numpy as np
 import pytest
 
-from dalign_jax import checkpoints, errors, from_settings, hparams, methods, trainable
+from dalign_jax import (
+  checkpoints,
+  errors,
+  fresh,
+  from_settings,
+  hparams,
+  methods,
+  objectives,
+  trainable,
+)
 from experiments import config as config_lib
 from experiments import stages
 from experiments.problem import folders
+from tests import tiny
 from tests.methods_compile_test import quick
 
 KEY = jax.random.key(7)
@@ -130,3 +140,28 @@ def test_a_run_is_restricted_and_says_so(tmp_path):
   with pytest.raises(errors.InputError, match='retrain is exact because') as raised:
     stages.run(dataclasses.replace(config, methods=('retrain',), hparam=()))
   assert raised.value.argument == 'trainable'
+
+
+def test_a_fresh_network_below_adapters_is_not_the_original(tiny_problem):
+  """The teacher that knows nothing must know nothing."""
+  problem = dataclasses.replace(tiny_problem, apply_fn=tiny.apply_without_batch_norm)
+  seen = {}
+
+  def unlearn(restricted, key):
+    seen['fresh'] = objectives.logits_of(
+      restricted, fresh.model(restricted.init_fn, key, restricted.retain), restricted.forget
+    )
+    return restricted.original
+
+  trainable.restricted(unlearn, lora_rank=2)(problem, KEY)
+  whole = fresh.model(problem.init_fn, KEY, problem.retain)
+  wanted = objectives.logits_of(problem, whole, problem.forget)
+  np.testing.assert_allclose(seen['fresh'], wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_what_stays_keeps_its_bits_on_three_devices(tiny_problem):
+  """A mean over three devices of equal values has other bits than the values."""
+  several = dataclasses.replace(tiny_problem, devices=tuple(jax.devices()[:3]))
+  finetune = methods.finetune(num_epochs=1, batch_size=63)
+  unlearned = trainable.restricted(finetune, trainable=['^head/'])(several, KEY)
+  chex.assert_trees_all_equal(unlearned.params['hidden'], tiny_problem.original.params['hidden'])

@@ -239,6 +239,7 @@ def test_numbers_are_those_of_the_metrics(tiny_problem):
     ({'method': 'original'}, 'method: original is a control'),
     ({'method': 'finetune', 'hparam': ('finetune.num_epochs=0',)}, 'num_epochs must be above 0'),
     ({'method': 'muda', 'hparam': ('muda.rounds=0',)}, 'hparam: muda.rounds must be above 0'),
+    ({'method': 'muda', 'hparam': ('muda.forget_steps=0',)}, 'muda.forget_steps must be above 0'),
     ({'method': 'scrub', 'hparam': ('scrub.forget_epochs=0',)}, 'scrub.forget_epochs must be'),
     ({'method': 'influence', 'hparam': ('influence.scale=0',)}, 'influence.scale must be above 0'),
     ({'method': 'finetune', 'hparam': ('finetune.learning_rate=0',)}, 'learning_rate must be in'),
@@ -251,6 +252,14 @@ def test_what_cannot_forget_is_refused_before_any_work(changes, message, tmp_pat
   )
   with pytest.raises(errors.InputError, match=message):
     carry_out.forget(request, settings_lib.Settings())
+
+
+def test_a_request_of_whole_classes_has_no_single_samples(place, tmp_path):
+  train = file_kills.digits(slice(0, 120))
+  ids = [*train.ids[train.labels == 3], *train.ids[train.labels == 5][:2]]
+  request = _request(place, place / 'mine.npz', ids, tmp_path / 'out', method='pour_p', hparam=())
+  with pytest.raises(errors.InputError, match='not single samples; 2 of these are of classes that'):
+    carry_out.forget(request, SHARED)
 
 
 def test_models_that_know_nothing_are_refused(tiny_problem):

@@ -283,9 +283,11 @@ def problem_of(basis, request, rows, values: dict | None = None, *, of_several: 
     values = hparams.resolve((request.method,), request.hparam, 'method')[request.method]
   method, forgotten = methods.METHODS[request.method], train.take(rows)
   from_settings.method(config, request.method, values)  # refused before any work if it cannot be
-  if method.class_only and not len(np.setdiff1d(forgotten.labels, retain.labels)):
+  single = int(np.isin(forgotten.labels, retain.labels).sum())
+  if method.class_only and single:
+    of = '' if single == len(forgotten) else f'; {single} of these are of classes that stay'
     raise errors.InputError(
-      f'{request.method} forgets whole classes, not single samples', argument='method'
+      f'{request.method} forgets whole classes, not single samples{of}', argument='method'
     )
   if not of_several:
     with errors.blame('method'):

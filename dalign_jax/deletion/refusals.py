@@ -19,6 +19,7 @@ DOES_THE_WORK = {  # hyper-parameters that must not be 0, and of which methods
   'num_epochs': None,  # any method
   'rounds': None,
   'forget_epochs': None,
+  'forget_steps': None,
   'impair_epochs': None,
   'scale': ('influence',),
   'noise': ('fisher', 'jit'),

@@ -111,11 +111,13 @@ METHODS: dict[str, Method] = {
   'fisher': Method(fisher, sees={RETAIN}),
   'gradient_ascent': Method(gradient_ascent, sees={FORGET}, multi_label=True),
   'head_only': Method(head_only, sees={FORGET}, class_only=True),
-  'influence': Method(influence, sees={FORGET, PART_OF_RETAIN}, most_share=0.15),
+  'influence': Method(
+    influence, sees={FORGET, PART_OF_RETAIN}, sees_more=_all_retain, most_share=0.15
+  ),
   'jit': Method(jit, sees={FORGET_IMAGES}),
   'l1_sparse': Method(l1_sparse, sees={RETAIN}, multi_label=True),
   'l2ul': Method(l2ul, sees={FORGET}),
-  'lotus': Method(lotus, sees={FORGET_IMAGES, PART_OF_RETAIN, VALIDATION}, sees_more=_all_retain),
+  'lotus': Method(lotus, sees={FORGET, PART_OF_RETAIN, VALIDATION}, sees_more=_all_retain),
   'msg': Method(msg, sees={RETAIN, FORGET}),
   'muda': Method(muda, sees={FORGET, PART_OF_RETAIN}, sees_more=_muda_sees),
   'neggrad_plus': Method(neggrad_plus, sees={RETAIN, FORGET}, multi_label=True),
@@ -151,7 +153,7 @@ METHODS: dict[str, Method] = {
     sees={RETAIN, FORGET, VALIDATION},
     sees_more=lambda hparams: {GOLD} if asks_gold(hparams) else frozenset(),
   ),
-  'unsir': Method(unsir, sees={PART_OF_RETAIN}, class_only=True),
+  'unsir': Method(unsir, sees={PART_OF_RETAIN}, sees_more=_all_retain, class_only=True),
 }
 
 
@@ -193,10 +195,13 @@ OWN_STEPS: dict[str, str] = {
 }
 
 
-# methods that edit weights by themselves -> why low-rank adapters are not for them
+# methods that work on the weights themselves -> why low-rank adapters are not for them
 WHOLE_WEIGHTS: dict[str, str] = {
   **dict.fromkeys(('cmf', 'esc', 'esc_t', 'head_only', 'pour_p'), 'replaces the whole head'),
+  **dict.fromkeys(('cf_k', 'eu_k'), 'counts layers, and an adapter belongs to one'),
   'ct': 'transposes whole kernels',
+  'msg': 'draws weights anew, and adapters keep the original below them',
+  **dict.fromkeys(('negmerge', 'task_vector'), 'negates weights, and a product of adapters not'),
   'ssd': 'dampens weights that are there, and an adapter is 0 at first',
   'svd_projection': 'projects whole kernels',
 }

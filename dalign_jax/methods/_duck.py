@@ -8,6 +8,8 @@ import numpy as np
 
 from dalign_jax import class_means, losses, objectives, optim, training, types
 
+_GONE = 0.01  # forget accuracy on classes that go whole, at which to stop
+
 
 def duck(
   *,
@@ -36,8 +38,9 @@ def duck(
     batch_size: global batch of each set.
     distance_weight: lambda_f.
     cross_entropy_weight: lambda_r.
-    stop_accuracy: forget accuracy at which to stop, in [0, 1]; None for .01 where whole classes are
-      forgotten, else for the original's accuracy on validation images of the forget set's classes.
+    stop_accuracy: forget accuracy at which to stop, in [0, 1]; None for the mean over forget images
+      of .01 where the class goes whole, and of the original's accuracy on validation images of the
+      forget set's classes where it stays.
 
   References:
     Cotogni, Bonato, Sabetta, Pelosin, Nicolosi: DUCK: Distance-based Unlearning via Centroid
@@ -50,6 +53,9 @@ def duck(
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     means = class_means.measure(problem, problem.retain)
+    there = np.flatnonzero(means.counts)
+    if len(there) == 1 and there[0] in problem.forget.labels:
+      raise types.DataError('duck pulls images to another class, and the retain set has one alone')
     lengths = np.maximum(np.linalg.norm(means.features, axis=1, keepdims=True), 1e-12)
     constants = (means.features / lengths).astype(np.float32), means.counts > 0
     aim = _aim(problem) if stop_accuracy is None else stop_accuracy
@@ -70,12 +76,11 @@ def duck(
 
 def _aim(problem) -> float:
   """The accuracy at which to stop: gold's, as far as it can be guessed."""
-  is_kept = np.isin(problem.forget.labels, problem.retain.labels)
-  like_forget = np.isin(problem.validation.labels, problem.forget.labels)
-  if not is_kept.any() or not like_forget.any():
-    return 0.01
-  validation = problem.validation.take(np.flatnonzero(like_forget))
-  return objectives.accuracy_on(problem, problem.original, validation)
+  stay = np.intersect1d(problem.forget.labels, problem.retain.labels)
+  like_forget = np.flatnonzero(np.isin(problem.validation.labels, stay))
+  if not len(like_forget):
+    return _GONE
+  return objectives.gold_accuracy(problem, problem.validation.take(like_forget), of_gone=_GONE)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,9 +23,10 @@ def fisher(*, noise: float = 1e-6, max_variance: float = 1e-3) -> types.UnlearnF
     Golatkar, Achille, Soatto: Eternal Sunshine of the Spotless Net: Selective Forgetting in Deep
     Networks. https://arxiv.org/abs/1911.04933
 
-  Deviation: the Fisher information is the empirical one (true labels); the released code's special
-  cases for the head, normalisation layers and the forgotten class, and its averaging over the
-  inputs of a layer, are left out.
+  Deviation: the variance falls with 1 / F, as in the released code (with its square root in the
+  paper's equation); the Fisher information is the empirical one (true labels); the released code's
+  special cases for the head, normalisation layers and the forgotten class, and its averaging over
+  the inputs of a layer, are left out.
   """
   for name, value in (('noise', noise), ('max_variance', max_variance)):
     if not value >= 0:

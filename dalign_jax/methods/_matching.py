@@ -19,7 +19,7 @@ def datamodel_matching(
 ) -> types.UnlearnFn:
   r"""Fine-tunes to the outputs that datamodels predict for gold, on forget and retain.
 
-  .. math:: \min_\theta \; \sum_{D \in \{forget, retain\}} E_{x \in D} \, \tfrac1C \big|
+  .. math:: \min_\theta \; \tfrac12 \sum_{D \in \{forget, retain\}} E_{x \in D} \, \tfrac1C \big|
     z_\theta(x) - z_o(x) + \sum_{i \in forget} w_{x, i} \big|^2
 
   with z the logits, centred over the classes, and w the weights of `datamodels.effect`. They are
@@ -70,7 +70,7 @@ def oracle_matching(
 ) -> types.UnlearnFn:
   r"""Fine-tunes to gold's own outputs: a control that no method can be.
 
-  .. math:: \min_\theta \; \sum_{D \in \{forget, retain\}} E_{x \in D} \, \tfrac1C \big|
+  .. math:: \min_\theta \; \tfrac12 \sum_{D \in \{forget, retain\}} E_{x \in D} \, \tfrac1C \big|
     z_\theta(x) - z_{gold}(x) \big|^2
 
   It shows what `datamodel_matching` could reach if datamodels were perfect. Who has gold needs no

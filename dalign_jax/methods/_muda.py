@@ -151,7 +151,8 @@ def muda(
     retain = data_lib.stratified_subset(
       problem.retain, retain_fraction, training.epoch_rng(subset_key, 0)
     )
-    times = 1 if reset_on_switch else rounds  # passes of a phase that one schedule is spread over
+    starts_anew = reset_on_switch and recover_epochs  # each phase of a round, with its schedule
+    times = 1 if starts_anew else rounds  # phases that one schedule is spread over
     recover_steps = math.ceil(recover_epochs * optim.num_steps(len(retain), batch_size, 1))
     if recover_epochs:
       recover_steps = max(recover_steps, _LEAST_RECOVERY * forget_steps)

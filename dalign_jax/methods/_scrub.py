@@ -64,7 +64,8 @@ def scrub(
 
   Deviation: the retain pass comes first, since the forget loss has no slope at the original; forget
   batches are normalised by running statistics, have a learning rate of their own and no weight
-  decay; momentum restarts with each pass.
+  decay; momentum restarts where the kind of pass changes, and a schedule is as long as the passes
+  that follow each other.
   """
   if not temperature > 0:
     raise errors.InputError(f'temperature must be positive, got {temperature}')
@@ -73,10 +74,10 @@ def scrub(
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     devices = problem.devices
-    num_steps = lambda dataset: optim.num_steps(len(dataset), batch_size, num_epochs=1)
+    num_steps = lambda dataset, passes: optim.num_steps(len(dataset), batch_size, passes)
     tx = optim.alternating(
-      forget=forget_rule.of(problem, num_steps(problem.forget)),
-      retain=retain_rule.of(problem, num_steps(problem.retain)),
+      forget=forget_rule.of(problem, num_steps(problem.forget, 1)),
+      retain=retain_rule.of(problem, num_steps(problem.retain, max(1, num_epochs - forget_epochs))),
     )
     distillation = objectives.Distillation(temperature, weight=-1.0)
     forget_loss = objectives.MeanLoss(problem.apply_fn, 'forget', distillation)

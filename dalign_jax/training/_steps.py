@@ -48,8 +48,9 @@ def step_fn(
     key = jax.random.fold_in(seeds.of_bits(of_run), state.step)
     at_step = functools.partial(loss_fn, step=state.step) if gives_step else loss_fn
     grad_fn = jax.value_and_grad(at_step, has_aux=True)
-    (loss, batch_stats), grads = grad_fn(state.params, state.batch_stats, batch, constants, key)
-    loss, batch_stats, grads = jax.lax.pmean((loss, batch_stats, grads), parallel.AXIS)
+    (loss, own_stats), grads = grad_fn(state.params, state.batch_stats, batch, constants, key)
+    loss, means, grads = jax.lax.pmean((loss, own_stats, grads), parallel.AXIS)
+    batch_stats = _unless_constant(means, own_stats, state.batch_stats)
     updates, opt_state = update_fn(grads, state.opt_state, state.params, **update_args)
     is_finite = jnp.isfinite(optax.tree.norm((updates, batch_stats)))
     loss = jnp.where(is_finite, loss, jnp.nan)
@@ -57,6 +58,13 @@ def step_fn(
     return types.TrainState(params, batch_stats, opt_state, state.step + 1), loss
 
   return one
+
+
+def _unless_constant(means, own_stats, before):
+  """Means over devices of statistics that changed; a mean of equal values can have other bits."""
+  differs = lambda own, old: jnp.any(own != old).astype(jnp.int32)
+  changed = jax.lax.pmax(jax.tree.map(differs, own_stats, before), parallel.AXIS)
+  return jax.tree.map(lambda c, mean, old: jnp.where(c, mean, old), changed, means, before)
 
 
 def make_step(
