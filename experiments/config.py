@@ -269,6 +269,11 @@ class Config(settings.Settings):
     wanted = (CONTROL, HIDING) if hides else (CONTROL,)
     return tuple(name for name in wanted if name not in self.methods)
 
+  def of_controls(self) -> 'Config':
+    """The same for its controls, which nobody asked for: they step as they always do."""
+    usual = {'method_optimizer': 'sgd', 'method_schedule': 'constant'}
+    return dataclasses.replace(self, trainable=(), lora_rank=0, **usual)
+
   def problem_name(self) -> str:
     """Name of the problem folder."""
     if self.problem:

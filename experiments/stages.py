@@ -66,7 +66,8 @@ def _run(config):
     if 'evaluate' in config.stages and parallel.is_main_process():
       from experiments.measure import evaluate  # slow to import, and bad input needs none of it
 
-      made = [r.folders[i] for r in runs for i in job.members]
+      asked = [r for r in runs if r.name in config.methods]  # others share the controls
+      made = [r.folders[i] for r in asked for i in job.members]
       with contextlib.ExitStack() as held:  # no two measure the same models
         for of_model in filter(pathlib.Path.exists, made):
           held.enter_context(files.lock(of_model))
@@ -86,12 +87,21 @@ def prepare(config: config_lib.Config, folder: pathlib.Path) -> preparation.Job:
     return preparation.prepare(config, folder)
   scores = example_scores.SCORES[kind](config)
   job = preparation.prepare(config, folder, scores.values)
+  place = memorisation.folder_of(config)
   if scores.data_hash != job.data_hash:
     raise errors.InputError(
       f'{config.dataset} is not what it was when the scores of its images were made; delete '
-      f'{memorisation.folder_of(config)}',
+      f'{place}',
       argument='dataset',
     )
+  now = preparation.identity(job)
+  there = preparation.identity_there(place, now) if (place / 'problem.json').is_file() else now
+  for name, argument in (('network_hash', 'model'), ('pretrained_hash', 'pretrained')):
+    if there.get(name) != now.get(name):
+      raise errors.InputError(
+        f'it is not what it was when the scores of the images were made; delete {place}',
+        argument=argument,
+      )
   return job
 
 
@@ -133,9 +143,7 @@ class Run:
         f'{method} needs classes; --label_key={job.config.label_key} are several attributes',
         argument='methods',
       )
-    config = job.config
-    if name in config.controls:  # nobody asked for it: it steps as it always does
-      config = dataclasses.replace(config, method_optimizer='sgd', method_schedule='constant')
+    config = job.config.of_controls() if name in job.config.controls else job.config
     unlearn_fn = from_settings.method(config, method, values)
     if 'batch_size' in values:
       from_settings.check_batch_size(f'hparam={name}.batch_size', values['batch_size'], job.devices)
@@ -220,7 +228,8 @@ def unlearn(job: preparation.Job, run: Run) -> None:
 def _unlearn(job, run, start, forget, folder, number):
   if not checkpoints.exists(start / 'model'):
     raise errors.InputError(f'no model in {start}; run train_original first', argument='stages')
-  if parallel.is_main_process() and not (folder / 'flags.txt').exists():
+  is_new = not checkpoints.exists(folder / 'unlearned') or not (folder / 'flags.txt').exists()
+  if parallel.is_main_process() and is_new:
     files.write_text(folder / 'flags.txt', _flag_file(job.config, run))
   record = {
     'method': run.method,

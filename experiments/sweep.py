@@ -29,8 +29,12 @@ def main(arguments) -> None:
   for config in scenarios.values():
     run.check_names(config)
   run.keep_quiet(base)
+  import jax
+
   from experiments import sweep_cells
-  from experiments.report import sweep_report  # they import JAX, but use no device
+  from experiments.report import sweep_report  # they import JAX
+
+  jax.config.update('jax_platforms', 'cpu')  # of this process alone: the cells need the accelerator
 
   folder = pathlib.Path(os.path.expanduser(base.workdir)) / sweep.sweep
   found = [sweep_cells.Scenario(name, config) for name, config in scenarios.items()]

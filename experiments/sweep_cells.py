@@ -42,8 +42,7 @@ class Scenario:
 
   def control_label(self, name: str) -> str:
     """That of a control, which steps as it always does."""
-    config = dataclasses.replace(self.config, method_optimizer='sgd', method_schedule='constant')
-    return from_settings.restricted_label(config, name)
+    return from_settings.restricted_label(self.config.of_controls(), name)
 
 
 class Cell(NamedTuple):

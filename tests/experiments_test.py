@@ -23,6 +23,7 @@ from dalign_jax.store import files, progress
 from experiments import config as config_lib
 from experiments import run, stages, sweep, tune
 from experiments.benchmarks import without_gold
+from experiments.problem import folders
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = {
@@ -272,6 +273,22 @@ def test_group_norm_and_several_seeds(tmp_path):
 def test_flag_files_can_be_narrowed():
   both = ('finetune.num_epochs=1', 'muda.rounds=1')
   assert hparams.resolve(('muda',), both) == {'muda': {**hparams.defaults('muda'), 'rounds': 1}}
+
+
+def test_flags_beside_a_model_are_those_that_made_it(tmp_path):
+  """Not those of an attempt that failed before."""
+  config = _config(tmp_path, methods=('finetune:x',), stages=('prepare', 'train_original'))
+  stages.run(config)
+  of = lambda rate: dataclasses.replace(
+    config,
+    hparam=('finetune:x.num_epochs=1', f'finetune:x.learning_rate={rate}'),
+    stages=('unlearn',),
+  )
+  with pytest.raises(errors.InputError, match='Try a lower learning rate'):
+    stages.run(of(1000.0))
+  stages.run(of(0.01))
+  (path,) = folders.problem_folder(config).glob('runs/*/seed_0/flags.txt')
+  assert '--hparam=finetune:x.learning_rate=0.01' in path.read_text(encoding='utf-8').splitlines()
 
 
 def test_interrupted_run_is_not_continued_with_other_settings(tmp_path):

@@ -1,5 +1,6 @@
 """Figures of a report that depend on what a run has: drawn if there, left out if not."""
 
+import dataclasses
 import json
 import pathlib
 from xml.etree import ElementTree
@@ -163,3 +164,11 @@ def test_of_many_classes_those_that_change_most_are_shown(tmp_path):
   tested = [name for name in head if name.startswith('test class')]
   assert {'test class 7', 'test class 500', 'test class 999'} < set(tested) and len(tested) == 20
   assert len(body) == 3
+
+
+def test_margins_are_left_out_where_nothing_unseen_is_of_the_forgotten_classes(tmp_path):
+  arrays = {'margin_forget': np.ones(3), 'margin_unseen': np.zeros(0)}
+  rows = [
+    dataclasses.replace(_row(k, k, tmp_path), arrays=arrays) for k in ('original', 'unlearned')
+  ]
+  assert not figures._has_margins(rows) and figures._methods(rows) == []

@@ -169,6 +169,27 @@ def test_destroyed_networks_are_warned_of(rows):
   )
 
 
+def test_models_that_are_destroyed_or_unchanged_are_counted(rows):
+  good, idle = rows[3], rows[4]
+  seeds = lambda row, key, values: tuple({**row.seeds[0], key: value} for value in values)
+  rows[3] = dataclasses.replace(good, seeds=seeds(good, 'finite', (1.0, 0.0, 0.0)))
+  rows[4] = dataclasses.replace(idle, seeds=seeds(idle, 'changed', (0.0, 1.0, 1.0)))
+  notes = problem_report.warnings(rows_lib.Results(rows))
+  assert 'good is destroyed in 2 of 3 models: its outputs are not finite' in notes
+  assert [note for note in notes if note.startswith('idle had no effect in 1 of 3 models: ')]
+
+
+def test_a_void_alignment_is_nearest_to_nothing_and_equal_settings_have_their_names(rows):
+  rows[3].seeds[0].update(da_rank=2.0, dimensional_alignment=0.9)  # gold's, at another rank
+  for row in (*rows[:3], rows[4]):
+    row.seeds[0]['da_rank'] = 5.0
+  nearest = headline.nearest(rows_lib.Results(rows), {'good', 'idle'})
+  assert 'idle in features (DA)' in nearest
+  again = dataclasses.replace(rows[3], name='good,rounds=1')
+  words = headline._floors(rows_lib.Results([*rows, again]))
+  assert 'good, ' in words and 'good,rounds=1' in words
+
+
 def test_no_effect_and_poor_separation_are_warned_of(rows):
   notes = problem_report.warnings(rows_lib.Results(rows))
   assert [n for n in notes if n.startswith('idle had no effect')]

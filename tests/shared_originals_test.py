@@ -76,3 +76,15 @@ def test_what_is_another_training_is_refused(first, changes, message):
   with pytest.raises(errors.InputError, match=message) as raised:
     _run(workdir, **changes)
   assert raised.value.argument == 'originals_of'
+
+
+@pytest.mark.parametrize('poison', ['mislabelled:0.1', 'backdoor:0.1:3'])
+def test_an_original_of_poisoned_data_is_of_other_data(first, poison):
+  workdir, _ = first
+  name = poison.partition(':')[0]
+  message = 'is trained on other labels or images than those of the data'
+  with pytest.raises(errors.InputError, match=message):
+    _run(workdir, forget=poison, problem=f'{name}_of_clean', originals_of='first')
+  _run(workdir, forget=poison, problem=name)
+  with pytest.raises(errors.InputError, match=message):
+    _run(workdir, forget='random:0.1', problem=f'clean_of_{name}', originals_of=name)

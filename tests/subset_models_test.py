@@ -2,17 +2,20 @@
 
 import csv
 import dataclasses
+import types
 
+import jax
 import numpy as np
 import pytest
 
-from dalign_jax import errors
+from dalign_jax import checkpoints, errors
 from dalign_jax.store import files
 from experiments import config as config_lib
 from experiments import stages
 from experiments.measure import datamodel_margins
-from experiments.problem import folders, memorisation, subset_models
+from experiments.problem import ensembles, folders, memorisation, subset_models
 from experiments.tuning import search
+from tests import tiny
 
 
 @pytest.fixture(scope='module')
@@ -100,3 +103,35 @@ def test_other_training_data_are_refused(finished):
   job = _job(dataclasses.replace(finished, memorisation_models=4))
   with pytest.raises(errors.InputError, match='memorisation_models: must be a multiple of 3'):
     subset_models.outputs(job, job.sets['forget'])
+
+
+def test_the_models_of_scores_belong_to_no_seed_and_to_one_network(finished, tmp_path, monkeypatch):
+  """A search has seeds of its own, and its scores are those of tables."""
+  with memorisation.prepared(dataclasses.replace(finished, original_seed=1000, gold_seed=1000), ''):
+    pass
+  changed = tmp_path / 'own_network.py'
+  source = 'from experiments.networks import mlp\n'
+  changed.write_text(source, encoding='utf-8')
+  monkeypatch.syspath_prepend(tmp_path)
+  own = dataclasses.replace(
+    finished, workdir=str(tmp_path), model='own_network:mlp', num_epochs=1, methods=()
+  )
+  own = dataclasses.replace(own, forget='memorised:0.1', stages=('prepare',))
+  stages.run(own)
+  changed.write_text(f'{source}# changed\n', encoding='utf-8')
+  with pytest.raises(errors.InputError, match=r'^model: it is not what it was when the scores'):
+    stages.run(dataclasses.replace(own, problem='another'))
+
+
+def test_a_group_that_failed_is_tried_again_in_the_size_that_is_asked_for(tmp_path):
+  folders_of = {seed: tmp_path / f'seed_{seed}' for seed in range(6)}
+  size = lambda count: types.SimpleNamespace(config=types.SimpleNamespace(ensemble_size=count))
+  group = lambda count: ensembles._next_group(size(count), tmp_path / 'ensemble', folders_of)
+  assert group(4) == [0, 1, 2, 3]
+  assert group(2) == [0, 1]  # fewer, since the memory was not enough
+  model = tiny.init_fn(jax.random.key(0))
+  checkpoints.save_training(tmp_path / 'ensemble' / 'training', 1, model, {})
+  checkpoints.save(folders_of[0] / 'model', model, {})
+  assert group(4) == [0, 1]  # goes on, and its first model is kept
+  checkpoints.save(folders_of[1] / 'model', model, {})
+  assert group(4) == [2, 3, 4, 5]

@@ -165,3 +165,16 @@ def test_what_stays_keeps_its_bits_on_three_devices(tiny_problem):
   finetune = methods.finetune(num_epochs=1, batch_size=63)
   unlearned = trainable.restricted(finetune, trainable=['^head/'])(several, KEY)
   chex.assert_trees_all_equal(unlearned.params['hidden'], tiny_problem.original.params['hidden'])
+
+
+def test_controls_are_not_restricted(tmp_path):
+  """Nobody asked for them, and head_only has no use for adapters."""
+  config = config_lib.Config(
+    workdir=str(tmp_path), evaluation='recovery', methods=('finetune',), lora_rank=4, cache_dir=''
+  )
+  assert config.controls == ('planted_leak', 'head_only')
+  config = dataclasses.replace(config, dataset='digits')
+  job = stages.prepare(config, folders.problem_folder(config))
+  runs = [stages.Run.of(job, name, hparams.defaults(name)) for name in config.all_methods]
+  assert [run.label for run in runs] == ['finetune,lora_rank=4', 'planted_leak', 'head_only']
+  assert [bool(run.restriction) for run in runs] == [True, False, False]

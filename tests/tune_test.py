@@ -328,3 +328,21 @@ def test_bad_input_is_refused_before_any_work(case, tmp_path):
   with pytest.raises(errors.InputError, match=message):
     search.run(_config(tmp_path, **config), dataclasses.replace(TUNING, **tuning))
   assert not list(tmp_path.iterdir())
+
+
+def test_trials_under_other_settings_are_of_another_search(tmp_path):
+  of = lambda settings: study.Study(
+    tmp_path, 'delete', hparams.defaults('delete'), set(), TUNING, settings
+  )
+  usual = search._settings(config_lib.Config())
+  assert usual == {'settings': None}
+  study.Study(tmp_path, 'delete', hparams.defaults('delete'), set(), TUNING)  # of an older version
+  of(usual)
+  for changes in (
+    {'method_schedule': 'cosine'},
+    {'trainable': ('^head/',)},
+    {'da_energy': 0.5},
+    {'evaluation_seed': 7},
+  ):
+    with pytest.raises(errors.InputError, match=r'trials of another search \(settings: None'):
+      of(search._settings(config_lib.Config(**changes)))

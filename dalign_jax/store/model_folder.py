@@ -42,12 +42,11 @@ def make_model(
     errors.BusyError: if another process is at work in the folder.
   """
   made_with = {**record, **environment()}
-  with files.locked_by_writer(folder):  # held before it looks: no two make the same model
-    if parallel.agree(checkpoints.exists(folder / name)):
-      found = checkpoints.read_record(folder / name)
-      _check_record(folder, {k: found.get(k) for k in record}, record)
-      if not is_one_of_many:
-        progress.say(f'{title}: done before ({found["seconds"]:.1f} s)')
+  said = '' if is_one_of_many else title
+  if _is_there(folder, name, record, said):  # whoever measures it may hold the folder
+    return
+  with files.locked_by_writer(folder):  # held before it looks again: no two make the same model
+    if _is_there(folder, name, record, said):
       return
     model, spent, monitor = watch(folder, compute, made_with, title, tensorboard=tensorboard)
     if parallel.is_main_process():
@@ -56,6 +55,17 @@ def make_model(
   parallel.barrier(str(folder))
   if not is_one_of_many:
     say_spent(title, spent)
+
+
+def _is_there(folder, name, record, title) -> bool:
+  """Whether the model is there, made as it must be; says so under its title."""
+  if not parallel.agree(checkpoints.exists(folder / name)):
+    return False
+  found = checkpoints.read_record(folder / name)
+  _check_record(folder, {k: found.get(k) for k in record}, record)
+  if title:
+    progress.say(f'{title}: done before ({found["seconds"]:.1f} s)')
+  return True
 
 
 def watch(

@@ -23,18 +23,20 @@ class Group:
   Attributes:
     name: what the table calls it.
     kind: original, gold, second gold, unlearned or control.
+    key: of its file: its name, for a run with its `--unlearn_seed`.
     members: one for each seed.
     shadows: the same procedure from models trained on half of the forget set; for gold, golds.
   """
 
   name: str
   kind: str
+  key: str
   members: list[Model]
   shadows: list[Model]
 
   def file(self, job: preparation.Job, ending: str) -> pathlib.Path:
     """File of the measurements of the group as a whole."""
-    return job.folder / 'evaluation' / f'{self.name}{ending}'
+    return job.folder / 'evaluation' / f'{self.key}{ending}'
 
 
 def standing(job: preparation.Job) -> list[Group]:
@@ -45,9 +47,9 @@ def standing(job: preparation.Job) -> list[Group]:
   shadows = trained(job.shadow_folder(k) for k in range(job.config.shadows))
   originals = trained(job.original_folder(seed) for seed in job.original_seeds)
   return [
-    Group('original', 'original', originals, shadows),
-    Group('gold', 'gold', golds[:half], golds),
-    Group('second gold', 'second gold', golds[half:], golds[half:] + golds[:half]),
+    Group('original', 'original', 'original', originals, shadows),
+    Group('gold', 'gold', 'gold', golds[:half], golds),
+    Group('second gold', 'second gold', 'second gold', golds[half:], golds[half:] + golds[:half]),
   ]
 
 
@@ -67,7 +69,8 @@ def runs(job: preparation.Job) -> list[Group]:
 def of_run(job: preparation.Job, label: str, name: str, seed: int | None = None) -> Group:
   """The results of a method, by default those of this run's `--unlearn_seed`."""
   models = lambda folders: [Model(f, f / 'unlearned') for f in folders]
-  controls = {config_lib.CONTROL, *job.config.controls}
+  controls = {config_lib.CONTROL} | ({config_lib.HIDING} - set(job.config.methods))
   kind = 'control' if hparams.method_of(label) in controls else 'unlearned'
   members = models(job.run_folders(label, seed))
-  return Group(name, kind, members, models(job.run_shadow_folders(label, seed)))
+  key = f'{label}-seed_{job.config.unlearn_seed if seed is None else seed}'
+  return Group(name, kind, key, members, models(job.run_shadow_folders(label, seed)))

@@ -55,6 +55,8 @@ def make_ensemble(
     if parallel.is_main_process():
       each = {name: seconds / len(group) for name, seconds in spent.items()}
       for seed, model in zip(group, members, strict=True):
+        if checkpoints.exists(folders[seed] / 'model'):
+          continue  # by this group, which was stopped while it saved
         record = {**made_with, **each, 'seed': seed, 'trained_together': len(group)}
         shutil.copy(folder / 'train.jsonl', _existing(folders[seed]) / 'train.jsonl')
         model_folder.save(folders[seed] / 'model', model, record)
@@ -68,10 +70,14 @@ def _next_group(job, folder, folders) -> list[int]:
   path = folder / 'members.json'
   if parallel.is_main_process():
     missing = [seed for seed, f in folders.items() if not checkpoints.exists(f / 'model')]
-    if not missing or (path.exists() and not set(_members(path)) <= folders.keys()):
-      shutil.rmtree(folder, ignore_errors=True)  # nothing to do, or of a run with more models
+    wanted = missing[: job.config.ensemble_size]
+    group = _members(path) if path.exists() else wanted
+    is_ours = set(group) <= folders.keys() and not set(group).isdisjoint(missing)
+    is_begun = checkpoints.latest_epoch(folder / 'training') is not None
+    if not is_ours or not (is_begun or group == wanted):  # done, or of other models, or too large
+      shutil.rmtree(folder, ignore_errors=True)
     if missing and not path.exists():
-      files.write_json(path, missing[: job.config.ensemble_size])
+      files.write_json(path, wanted)
   parallel.barrier('ensemble')
   return _members(path) if path.exists() else []
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dalign_jax import checkpoints, errors, metrics, parallel, prediction, seeds
-from dalign_jax.store import files, progress
+from dalign_jax.store import files, problem_folder, progress
 from experiments import config as config_lib
 from experiments.problem import ensembles, preparation
 
@@ -98,6 +98,10 @@ def prepared(config: config_lib.Config, title: str) -> Iterator[preparation.Job]
   config = dataclasses.replace(
     config, forget='random:0.5', evaluation='standard', num_seeds=1, num_gold=2, member=-1
   )
+  there = problem_folder.read_identity(folder) if (folder / 'problem.json').is_file() else {}
+  for name in ('original_seed', 'gold_seed'):  # nothing here depends on them
+    first = there.get(name, getattr(config_lib.Config(), name))
+    config = dataclasses.replace(config, **{name: first})
   with files.locked_by_writer(folder):
     job = preparation.prepare(config, folder)
     preparation.fix(job)

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 
 from dalign_jax import checkpoints, errors, parallel
+from dalign_jax import data as data_lib
 from dalign_jax.store import files, problem_folder, progress
 from experiments.problem import preparation
 
@@ -26,6 +27,14 @@ def check(job: preparation.Job) -> None:
     lines = [f'{n}: {there.get(n)!r} there, {here.get(n)!r} here' for n in differing]
     raise errors.InputError(
       f'{source.name} is not the same but for what is forgotten ({"; ".join(lines)})',
+      argument='originals_of',
+    )
+  kind = data_lib.parse_forget(there.get('forget', 'ids:')).kind
+  is_poisoned = kind in data_lib.SCENARIOS and data_lib.SCENARIOS[kind].poison is not None
+  if is_poisoned or job.poison is not None:
+    which = source.name if is_poisoned else job.folder.name
+    raise errors.InputError(
+      f'{which} is trained on other labels or images than those of the data',
       argument='originals_of',
     )
   splits = problem_folder.read_split(source), job.split

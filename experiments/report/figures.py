@@ -42,7 +42,7 @@ def draw(job: preparation.Job, rows: rows_lib.Results) -> list[Figure]:
     *_curves(rows),
     _drawn(plots.class_accuracy(rows, job.class_names, job.forgets_classes)),
     _drawn(plots.projection(rows)),
-    _drawn(plots.margins(rows)),
+    *([_drawn(plots.margins(rows))] if _has_margins(rows) else []),
     *_recovery(rows),
     *_attacks(job, rows),
     *_reliability(rows),
@@ -114,7 +114,14 @@ def _reliability(rows):
   return [_drawn(plots.reliability(found, looks.of_rows(rows)))] if found else []
 
 
+def _has_margins(rows) -> bool:
+  """Whether there are unseen examples of the classes of the forget set."""
+  return all(len(row.arrays['margin_unseen']) for row in rows)
+
+
 def _methods(rows):
+  if not _has_margins(rows):
+    return []
   return [_drawn(plots.beside_gold(row, rows), in_page=False) for row in rows if row.kind in _RUN]
 
 

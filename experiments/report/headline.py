@@ -2,10 +2,9 @@
 
 import collections
 
-from dalign_jax import hparams
 from experiments.measure import rows as rows_lib
 from experiments.measure import verdict as verdict_lib
-from experiments.report import error_rates, table
+from experiments.report import error_rates, looks, table
 
 WORDS = (
   'Models are the samples. Nearer: p of the test that a method is no nearer to gold than to the '
@@ -30,11 +29,11 @@ def words(rows: rows_lib.Results, verdict: verdict_lib.Verdict) -> str:
 
 
 def _classes(rows, verdict) -> str:
-  names = {row.name for row in rows.methods}
+  names, of = {row.name for row in rows.methods}, looks.of_rows(rows)
   found = collections.defaultdict(list)
   for judgement in verdict.judgements:
     if judgement.name in names:
-      found[judgement.words].append(hparams.short(judgement.name))
+      found[judgement.words].append(of[judgement.name].label)
   order = (verdict_lib.LIKE, verdict_lib.NEARER, verdict_lib.BETWEEN, verdict_lib.NOT_NEARER)
   place = lambda text: next(i for i, w in enumerate(order) if text.startswith(w))
   parts = [f'{w}: {", ".join(found[w])}' for w in sorted(found, key=lambda w: (place(w), len(w)))]
@@ -57,12 +56,16 @@ def nearest(rows: rows_lib.Results, passed: set[str]) -> str:
   lines = [line for line in lines if line.row.name in passed]
   if len(lines) < 2:
     return ''
-  best = {
-    'output (activation distance)': min(lines, key=lambda x: x.row.values['activation_distance']),
-    'features (DA)': min(lines, key=_alignment_gap),
-    'accuracies and attack (Avg Gap)': min(lines, key=_average_gap),
+  gaps = {
+    'output (activation distance)': lambda line: line.row.values['activation_distance'],
+    'features (DA)': _alignment_gap,
+    'accuracies and attack (Avg Gap)': _average_gap,
   }
-  parts = [f'{hparams.short(line.row.name)} in {what}' for what, line in best.items()]
+  of, parts = looks.of_rows(rows), []
+  for what, gap in gaps.items():
+    best = min(lines, key=gap)
+    if gap(best) < float('inf'):
+      parts.append(f'{of[best.row.name].label} in {what}')
   return 'Of those, nearest to gold: ' + '; '.join(parts) + '.'
 
 
@@ -70,18 +73,18 @@ def _floors(rows) -> str:
   """In how many columns each method is as near to gold as another gold."""
   shown = table.columns(rows)
   keys = {c.key for c in shown} - error_rates.grey(shown, rows)
-  counts = collections.defaultdict(list)
+  counts, of = collections.defaultdict(list), looks.of_rows(rows)
   for line in table.lines(rows):
     if line.row.kind == 'unlearned':
       number = sum(cell.at_floor for key, cell in line.cells.items() if key in keys)
-      counts[number].append(hparams.short(line.row.name))
+      counts[number].append(of[line.row.name].label)
   parts = [f'{", ".join(counts[number])} in {number}' for number in sorted(counts, reverse=True)]
   return f'Within the golds in so many of {len(keys)} columns: {"; ".join(parts)}.'
 
 
 def _alignment_gap(line) -> float:
   cell = line.cells.get('dimensional_alignment')
-  return float('inf') if cell is None or cell.gap is None else cell.gap
+  return float('inf') if cell is None or cell.gap is None or cell.is_void else cell.gap
 
 
 def _average_gap(line) -> float:

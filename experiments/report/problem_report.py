@@ -135,16 +135,28 @@ def warnings(rows: rows_lib.Results) -> list[str]:
       )
   notes += _missed_leaks(rows)
   for row in rows:
-    if not row.values['finite']:
-      notes.append(f'{row.name} is destroyed: its outputs are not finite')
-    if row.kind == 'unlearned' and not row.values['changed']:
-      notes.append(f"{row.name} had no effect: its outputs on the forget set are the original's")
+    destroyed, same = (_in_how_many(row, key) for key in ('finite', 'changed'))
+    if destroyed is not None:
+      notes.append(f'{row.name} is destroyed{destroyed}: its outputs are not finite')
+    if row.kind == 'unlearned' and same is not None:
+      notes.append(
+        f"{row.name} had no effect{same}: its outputs on the forget set are the original's"
+      )
     elif row.kind == 'unlearned' and _moved(row) < _LEAST_MOVE * _way(rows):
       notes.append(
         f'{row.name} had hardly any effect: on the forget set its outputs moved by '
         f'{_moved(row):.3f} (activation distance), and gold is {_way(rows):.3f} away'
       )
   return notes
+
+
+def _in_how_many(row, key) -> str | None:
+  """In how many models of a row a scalar is 0, in words; empty for all of them, None for none."""
+  values = row.of_seeds(key)
+  count = sum(not value for value in values)
+  if not count:
+    return None
+  return f' in {count} of {len(values)} models' if count < len(values) else ''
 
 
 def _moved(row) -> float:

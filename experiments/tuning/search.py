@@ -12,10 +12,11 @@ import csv
 import dataclasses
 import io
 import pathlib
+from typing import Any
 
 import numpy as np
 
-from dalign_jax import errors, hparams, methods, parallel, seeds, types
+from dalign_jax import errors, from_settings, hparams, methods, parallel, seeds, types
 from dalign_jax.store import files, progress, timing
 from experiments import config as config_lib
 from experiments import stages
@@ -95,12 +96,20 @@ def _check(config, tuning):
     )
 
 
+def _settings(config) -> dict[str, Any]:
+  """What a trial depends on besides its values: nothing of what is as usual."""
+  usual = config_lib.Config()
+  found = {name: getattr(config, name) for name in ('da_energy', 'evaluation_seed', 'unlearn_seed')}
+  changed = {name: value for name, value in found.items() if value != getattr(usual, name)}
+  return {'settings': from_settings.restriction(config) | changed or None}
+
+
 def _search(judge, method, values, tuning):
   """Runs the trials of a method that its study lacks."""
   folder = judge.job.folder / 'search' / method
   fixed = hparams.given(method, judge.job.config.hparam)
   names = [name for name in values if name in fixed or name in ranges_lib.of(method)]
-  trials = study.Study(folder, method, values, fixed, tuning)
+  trials = study.Study(folder, method, values, fixed, tuning, _settings(judge.job.config))
   while (trial := trials.next()) is not None:
     row = _trial(judge, method, trial, names, tuning)
     rows = _write_log(folder, trials)

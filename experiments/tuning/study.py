@@ -81,6 +81,7 @@ class Study:
     values: hyper-parameters outside the search, and the first trial.
     fixed: names that are not searched, though they have a range.
     tuning: how many trials, and how.
+    settings: others that the outcome of a trial depends on; what an older journal lacks is None.
 
   Raises:
     errors.InputError: if the journal is of another search.
@@ -94,7 +95,9 @@ class Study:
     values: Mapping[str, Any],
     fixed: set[str],
     tuning: config_lib.Tuning,
+    settings: Mapping[str, Any] | None = None,
   ):
+    self._settings = dict(settings or {})
     self._folder, self._method, self._values, self._tuning = folder, method, dict(values), tuning
     self._space, self._defaults = {}, {}
     for name, values_of in ranges_lib.of(method).items():
@@ -157,8 +160,11 @@ class Study:
       'num_tuning_seeds': self._tuning.num_tuning_seeds,
       'defaults': {name: repr(value) for name, value in self._values.items()},
       'ranges': {name: repr(space) for name, space in self._space.items()},
+      **self._settings,
     }
     there = self._study.user_attrs.get(_IDENTITY)
+    if there is not None:
+      there = {**dict.fromkeys(now), **there}
     if there is None:
       self._study.set_user_attr(_IDENTITY, now)
     elif there != now:
