@@ -296,10 +296,10 @@ def test_held_out_samples_must_not_be_those_of_training():
   sets = {'train': part(0, 120), 'validation': part(200, 250), 'test': part(250, 300)}
   refusals.check_held_out(sets, np.arange(5))
   for name in ('validation', 'test'):
-    with pytest.raises(errors.InputError, match=f'held_out: 20 of 50 {name} samples are pictures'):
+    with pytest.raises(errors.InputError, match=f'held_out: 20 of 50 {name} samples are in the'):
       refusals.check_held_out({**sets, name: part(100, 150)}, np.arange(5))
   one = types.concatenate(part(2, 3), part(250, 400))  # one of 151: it is asked to be forgotten
-  with pytest.raises(errors.InputError, match='held_out: 1 of 5 samples to forget are pictures of'):
+  with pytest.raises(errors.InputError, match='held_out: 1 of 5 samples to forget are among the'):
     refusals.check_held_out({**sets, 'test': one}, np.arange(5))
 
 

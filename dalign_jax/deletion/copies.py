@@ -60,10 +60,9 @@ def search(dataset: types.Dataset, rows: np.ndarray, *, near: bool = True) -> li
   return [found[row] for row in sorted(found)]
 
 
-def equal_rows(dataset: types.Dataset, others: types.Dataset) -> np.ndarray:
-  """Rows of a data set whose pixels are those of some sample of another: `[M]`."""
-  there = {_digest(image) for image in others.images}
-  return np.flatnonzero([_digest(image) in there for image in dataset.images])
+def digests(images: Iterable[np.ndarray]) -> list[bytes]:
+  """What equal pixels have in common: a digest of each image."""
+  return [_digest(image) for image in images]
 
 
 def likeness_wanted(image_shape: tuple[int, ...]) -> float:
