@@ -222,8 +222,13 @@ def test_a_cell_at_work_elsewhere_is_waited_for(other, tmp_path, monkeypatch, ca
 def test_two_processes_never_make_or_measure_the_same_model(finished, tmp_path):
   method = sweep_cells.unlearning(finished, split_seeds=True)[0]
   (folder,) = method.models
-  with files.lock(folder), pytest.raises(errors.BusyError, match=str(folder)):
-    stages.run(dataclasses.replace(method.config, stages=('unlearn',)))
+  unlearn = dataclasses.replace(method.config, stages=('unlearn',))
+  with files.lock(folder):
+    stages.run(unlearn)  # it is there: whoever measures it is left alone
+    (folder / 'unlearned').rename(folder / 'away')
+    with pytest.raises(errors.BusyError, match=str(folder)):
+      stages.run(unlearn)
+    (folder / 'away').rename(folder / 'unlearned')
   with files.lock(folder), pytest.raises(errors.BusyError, match=str(folder)):
     stages.run(dataclasses.replace(method.config, stages=('evaluate',)))
 
