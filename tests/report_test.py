@@ -4,12 +4,14 @@ import csv
 import dataclasses
 import io
 import pathlib
+import types
 
 import pytest
 
 from dalign_jax import errors, stopping
 from dalign_jax.store import progress
 from experiments.measure import rows as rows_lib
+from experiments.measure import seed_groups
 from experiments.report import (
   forgotten_images,
   headline,
@@ -342,3 +344,17 @@ def test_forgotten_images_stand_beside_each_answer_and_never_in_deletion_request
     assert answers[0] == 'class 3' and answers[1] != 'class 3'
   with pytest.raises(errors.InputError, match=r'show_images: --forget=ids:x\.csv is a deletion'):
     made_up.job(tmp_path, show_images=True, forget='ids:x.csv')
+
+
+def test_groups_of_two_seeds_have_a_file_each(tmp_path):
+  run_folders = lambda label, seed=None: [tmp_path / label / f'seed_{seed or 0}']
+  job = types.SimpleNamespace(
+    folder=tmp_path,
+    config=types.SimpleNamespace(methods=('muda',), unlearn_seed=0),
+    run_folders=run_folders,
+    run_shadow_folders=lambda label, seed=None: [],
+  )
+  alone = seed_groups.of_run(job, 'muda', 'muda')  # as it is measured
+  pair = [seed_groups.of_run(job, 'muda', f'muda (seed {seed})', seed) for seed in (0, 1)]
+  files = [group.file(job, '.json').name for group in (alone, *pair)]
+  assert files == ['muda-seed_0.json', 'muda-seed_0.json', 'muda-seed_1.json']
