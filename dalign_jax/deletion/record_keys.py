@@ -146,18 +146,18 @@ def own_folder(place: pathlib.Path, out: pathlib.Path, work: str) -> pathlib.Pat
     out: the folder that the request will have.
     work: the name of the hidden folder in which it is made.
   """
-  number = 0
+  mine, number = {'work': work, 'out': str(out.absolute())}, 0
   while True:
     number += 1
     found = place / (out.name if number == 1 else f'{out.name}_{number}')
     try:
       found.mkdir(mode=0o700)
     except FileExistsError:
-      if _work_of(found) != {'work': work, 'out': str(out.absolute())}:
+      if _work_of(found) != mine:
         continue
       shutil.rmtree(found)
       found.mkdir(mode=0o700)
-    write_private(found / WORK_FILE, {'work': work, 'out': str(out.absolute())})
+    write_private(found / WORK_FILE, mine)
     return found
 
 

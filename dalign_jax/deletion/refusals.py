@@ -103,19 +103,17 @@ def check_held_out(sets: Mapping[str, types.Dataset], rows: np.ndarray) -> None:
   """
   pixels = {name: np.array(copies.digests(part.images)) for name, part in sets.items()}
   for name in ('validation', 'test'):
-    for mine, ids, others, what in (
-      (pixels[name], sets[name].ids, pixels['train'], f'{name} samples are in the training set'),
-      (
-        pixels['train'][rows],
-        sets['train'].ids[rows],
-        pixels[name],
-        f'samples to forget are among the {name} samples',
-      ),
-    ):
-      found = np.flatnonzero(np.isin(mine, others))
-      if len(found) > MOST_SHARED * len(mine):
-        raise errors.InputError(
-          f'{len(found)} of {len(mine)} {what} (equal pixels), such as {str(ids[found[0]])!r}; '
-          'name data that the model was not trained on',
-          argument='held_out',
-        )
+    seen = sets[name].ids[np.isin(pixels[name], pixels['train'])]
+    _check_shared(seen, len(pixels[name]), f'{name} samples are in the training set')
+    asked = sets['train'].ids[rows[np.isin(pixels['train'][rows], pixels[name])]]
+    _check_shared(asked, len(rows), f'samples to forget are among the {name} samples')
+
+
+def _check_shared(ids, count, what):
+  """Raises if too many of so many samples are on the other side as well."""
+  if len(ids) > MOST_SHARED * count:
+    raise errors.InputError(
+      f'{len(ids)} of {count} {what} (equal pixels), such as {str(ids[0])!r}; name data that the '
+      'model was not trained on',
+      argument='held_out',
+    )

@@ -99,7 +99,7 @@ def _check(config, tuning):
 def _settings(config) -> dict[str, Any]:
   """What a trial depends on besides its values: nothing of what is as usual."""
   usual = config_lib.Config()
-  found = {name: getattr(config, name) for name in ('da_energy', 'evaluation_seed', 'unlearn_seed')}
+  found = {name: getattr(config, name) for name in ('da_energy', 'evaluation_seed')}
   changed = {name: value for name, value in found.items() if value != getattr(usual, name)}
   return {'settings': from_settings.restriction(config) | changed or None}
 

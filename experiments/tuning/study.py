@@ -162,12 +162,11 @@ class Study:
       'ranges': {name: repr(space) for name, space in self._space.items()},
       **self._settings,
     }
-    there = self._study.user_attrs.get(_IDENTITY)
-    if there is not None:
-      there = {**dict.fromkeys(now), **there}
-    if there is None:
+    if _IDENTITY not in self._study.user_attrs:
       self._study.set_user_attr(_IDENTITY, now)
-    elif there != now:
+      return
+    there = {**dict.fromkeys(now), **self._study.user_attrs[_IDENTITY]}
+    if there != now:
       changed = [f'{k}: {there.get(k)} there, {v} now' for k, v in now.items() if there.get(k) != v]
       raise errors.InputError(
         f'{self._folder} has the trials of another search ({"; ".join(changed)}); use another '
