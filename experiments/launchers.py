@@ -140,6 +140,8 @@ def submitit(folder: pathlib.Path, parameters: dict[str, Any]) -> Launcher:
   of_executor = {'slurm': ('max_num_timeout',), 'local': ('max_num_timeout',), 'debug': ()}
   options = {f'{cluster}_{k}': parameters.pop(k) for k in of_executor[cluster] if k in parameters}
   executor = submitit_lib.AutoExecutor(folder, cluster=cluster, **options)
+  if 'reservation' in parameters:  # which submitit does not know
+    parameters['additional_parameters'] = {'reservation': parameters.pop('reservation')}
   executor.update_parameters(
     **{k if k in _OF_SUBMITIT else f'slurm_{k}': v for k, v in parameters.items()}
   )

@@ -205,7 +205,13 @@ def _train(job, role, folders, dataset, subsets):
     record = {'seed': seed, 'examples': len(subsets[seed])}
     title = f'train {role} (seed {seed})'
     model_folder.make_model(
-      folder, 'model', compute, record, title, tensorboard=job.config.tensorboard
+      folder,
+      'model',
+      compute,
+      record,
+      title,
+      devices=job.devices,
+      tensorboard=job.config.tensorboard,
     )
 
 
@@ -266,6 +272,7 @@ def _unlearn(job, run, start, forget, folder, number):
     compute,
     record,
     title,
+    devices=job.devices,
     is_one_of_many=number > 0,
     tensorboard=job.config.tensorboard,
   )

@@ -1,5 +1,6 @@
 """Layouts of people's own data: folders, tables, arrays, Parquet; what is taken is said."""
 
+import json
 import os
 import re
 import sys
@@ -300,6 +301,70 @@ def test_the_cache_notices_content_that_changes_with_the_same_time(tmp_path):
   after = data.load(name, cache_dir=tmp_path / 'cache')
   np.testing.assert_array_equal(after.dataset.images[0], 255 - before.dataset.images[0])
   assert after.taken == before.taken
+
+
+def test_the_cache_tells_of_what_lies_beside_today(tmp_path):
+  name = _classes(tmp_path / 'set', ('train',))
+  load = lambda: data.load(name, cache_dir=tmp_path / 'cache')
+  assert load().splits == ('train',) and load().left_out == ()
+  (tmp_path / 'set' / 'train' / 'cat' / 'notes.txt').touch()
+  (tmp_path / 'set' / 'train' / 'cow').mkdir()
+  _classes(tmp_path / 'set', ('test',))
+  assert load().splits == ('train', 'test')
+  assert load().taken == data.load(name).taken
+  assert 'folders without pictures' in {left.what for left in load().left_out}
+
+
+def _parquet(path, labels, names=None, **columns):
+  """A file of Hugging Face, as many pictures as labels."""
+  pyarrow = pytest.importorskip('pyarrow')
+  from pyarrow import parquet
+
+  content = [_save(path.parent / f'{k}.png', k).read_bytes() for k in range(len(labels))]
+  images = [{'bytes': c, 'path': None} for c in content]
+  table = pyarrow.table({'image': images, 'label': labels, **columns})
+  if names:
+    described = {'info': {'features': {'label': {'names': names, '_type': 'ClassLabel'}}}}
+    table = table.replace_schema_metadata({'huggingface': json.dumps(described)})
+  parquet.write_table(table, path)
+  return f'hf:{path.parent}'
+
+
+def test_two_configurations_of_hugging_face_are_not_mixed(tmp_path):
+  for name in ('augmented', 'original'):
+    _parquet(tmp_path / name / 'train-00000-of-00001.parquet', [0, 1])
+  with pytest.raises(errors.InputError, match=r'2 folders \(augmented, original\).*hf:.*/original'):
+    data.load(f'hf:{tmp_path}')
+  assert len(data.load(f'hf:{tmp_path / "original"}').dataset) == 2
+  (tmp_path / 'original' / 'train-00001-of-00002.arrow').touch()
+  with pytest.raises(errors.InputError, match=r'train has \.parquet and \.arrow files'):
+    data.load(f'hf:{tmp_path / "original"}')
+
+
+@pytest.mark.parametrize(
+  ('labels', 'names', 'message'),
+  [
+    ([0, 1, 2], ['a', 'b'], r"label_key: 'label' must hold numbers from 0 to 1, of the 2 .*got 2"),
+    (['a', 'b'], ['a', 'b'], r"must hold numbers from 0 to 1, of the 2 classes .*got 'a'"),
+    ([0.5, 1.0], None, 'must be a column of whole numbers or names'),
+  ],
+)
+def test_labels_of_hugging_face_that_mean_nothing_are_refused(tmp_path, labels, names, message):
+  with pytest.raises(errors.InputError, match=message):
+    data.load(_parquet(tmp_path / 'set' / 'train.parquet', labels, names))
+
+
+def test_rows_of_hugging_face_without_a_label_are_left_out(tmp_path):
+  source = data.load(_parquet(tmp_path / 'set' / 'train.parquet', ['cat', None, 'dog']))
+  assert source.class_names == ('cat', 'dog') and source.dataset.labels.tolist() == [0, 1]
+  assert [left.count for left in source.left_out] == [1]
+
+
+@pytest.mark.parametrize('people', [[None, 'a', 'b'], ['a', None, 'b'], ['a', '', 'b']])
+def test_rows_of_hugging_face_without_a_person_are_named(tmp_path, people):
+  name = _parquet(tmp_path / 'set' / 'train.parquet', [0, 1, 0], person=people)
+  with pytest.raises(errors.InputError, match=r'group_key: .* train_0000[01] has no person'):
+    data.load(name, group_key='person')
 
 
 def test_parquet_of_hugging_face(tmp_path, monkeypatch):

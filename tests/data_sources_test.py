@@ -17,7 +17,7 @@ import pytest
 from sklearn import datasets as sklearn_datasets
 import tensorflow_datasets as tfds
 
-from dalign_jax import data, types
+from dalign_jax import data, errors, types
 from dalign_jax.data import _cache
 
 _SHARED = os.environ.get('DALIGN_JAX_DATA_DIR')
@@ -79,6 +79,24 @@ class TinyFaces(tfds.core.GeneratorBasedBuilder):
           'attributes': {'glasses': row % 3 == 0},
         },
       )
+
+
+class DeepPixels(tfds.core.GeneratorBasedBuilder):
+  """A picture of 16 bits."""
+
+  VERSION = tfds.core.Version('1.0.0')
+
+  def _info(self):
+    image = tfds.features.Image(shape=(4, 4, 1), dtype=np.uint16)
+    features = tfds.features.FeaturesDict({'image': image, 'label': np.int64})
+    return tfds.core.DatasetInfo(builder=self, features=features)
+
+  def _split_generators(self, dl_manager):
+    del dl_manager
+    return {'train': self._generate_examples()}
+
+  def _generate_examples(self):
+    yield 0, {'image': _png(np.full((4, 4), 300, np.uint16)), 'label': 0}
 
 
 @pytest.fixture(scope='module')
@@ -327,6 +345,11 @@ def test_tfds_data_that_cannot_be_read(tfds_dir, tmp_path):
   (folder / 'dataset_info.json').write_text('{')
   with pytest.raises(ValueError, match='cannot open tiny_faces with TFDS'):
     data.load('tiny_faces', data_dir=tmp_path / 'copy')
+
+
+def test_tfds_pixels_of_16_bits_are_refused(tmp_path):
+  with pytest.raises(errors.InputError, match=r"image_key: 'image' of deep_pixels has .* uint16"):
+    data.load('deep_pixels', data_dir=tmp_path)
 
 
 def test_tfds_data_that_cannot_be_prepared(tfds_dir, tmp_path, monkeypatch):

@@ -161,7 +161,10 @@ def test_parameters_reach_the_scheduler(tmp_path, monkeypatch):
     (tools / name).chmod(0o755)
   monkeypatch.setenv('PATH', f'{tools}:{os.environ["PATH"]}')
   parameters = launchers.parse_slurm(
-    ['partition=gpu', 'timeout_min=60', 'nodes=2', 'tasks_per_node=4', 'gpus_per_node=4']
+    [
+      *('partition=gpu', 'timeout_min=60', 'nodes=2', 'tasks_per_node=4', 'gpus_per_node=4'),
+      *('reservation=mine', 'account=a', 'qos=low', 'constraint=fast', 'gres=disk:1', 'exclude=n1'),
+    ]
   )
   assert launchers.num_tasks(parameters) == 8
   launch = launchers.submitit(tmp_path / 'jobs', parameters)
@@ -169,4 +172,6 @@ def test_parameters_reach_the_scheduler(tmp_path, monkeypatch):
     launch(['python', '-c', ''], tmp_path / 'one.log')
   lines = (tmp_path / 'sbatch.sh').read_text(encoding='utf-8').splitlines()
   wanted = {'partition=gpu', 'time=60', 'nodes=2', 'ntasks-per-node=4', 'gpus-per-node=4'}
+  wanted |= {'reservation=mine', 'account=a', 'qos=low'}
+  wanted |= {'constraint=fast', 'gres=disk:1', 'exclude=n1'}
   assert {f'#SBATCH --{line}' for line in wanted} <= set(lines)

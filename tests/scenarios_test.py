@@ -4,6 +4,7 @@ import csv
 import dataclasses
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from dalign_jax import checkpoints, errors, evaluation, metrics, prediction, types
@@ -106,6 +107,20 @@ def test_groups_of_a_test_split_are_those_of_the_training_split():
   source = data_lib.Source(dataset, ('x',), ('red', 'green', 'blue'))
   test = data_lib.Source(dataset, ('x',), ('blue', 'black', 'red'))
   assert sets._with_groups_of(source, test).group.tolist() == [2, -1, 0]
+
+
+def test_a_test_split_of_other_images_is_refused_before_training(tmp_path):
+  for split, mode in (('train', 'RGB'), ('test', 'L')):
+    for name in ('cat', 'dog'):
+      folder = tmp_path / split / name
+      folder.mkdir(parents=True)
+      for k in range(4):
+        colour = k if mode == 'L' else (k, 0, 9)
+        PIL.Image.new(mode, (4, 4), colour).save(folder / f'{k}.png')
+  changes = {'dataset': f'folder:{tmp_path}', 'test_split': 'test', 'check_duplicates': 'off'}
+  message = r'test_split: test has images of \(4, 4, 1\), train of \(4, 4, 3\)'
+  with pytest.raises(errors.InputError, match=message):
+    sets.make(_config(forget='random:1', **changes))
 
 
 def test_memorised_takes_the_highest_scores_of_the_training_rows():

@@ -67,9 +67,7 @@ def table(request: _base.Request) -> _base.Opened:
     return _pictures.source(request, rows, progress, left_out=gathered.left_out(), **more)
 
   files = [path, *(file for _, file, _, _ in rows)]
-  return _base.Opened(
-    lambda: {'path': str(path.resolve()), 'files': _files.digest(path.parent, files)}, read
-  )
+  return _base.Opened(_files.fingerprint(path.parent, files), read)
 
 
 def _file_key(request) -> str:

@@ -235,6 +235,4 @@ def _opened(
     )
 
   files = [*(file for _, file, _, _ in rows), *lists]
-  return _base.Opened(
-    lambda: {'path': str(root.resolve()), 'files': _files.digest(root, files)}, read
-  )
+  return _base.Opened(_files.fingerprint(root, files, left_out=left_out), read)

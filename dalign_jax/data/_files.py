@@ -1,9 +1,10 @@
 """The files of a folder: found, sorted into pictures and others, and named by their content."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import hashlib
 import os
 import pathlib
+from typing import Any
 
 from dalign_jax import errors
 from dalign_jax.data import _base, _pictures, _taken, _words
@@ -90,6 +91,13 @@ def _walk(path, gathered, above=()) -> Iterator[pathlib.Path]:
       yield from _walk(entry, gathered, (*above, real))
     elif any(map(_pictures.is_picture, entry.iterdir())):
       gathered.add('hidden folders with pictures', entry)
+
+
+def fingerprint(
+  root: pathlib.Path, files: Iterable[pathlib.Path], **more: Any
+) -> Callable[[], dict[str, Any]]:
+  """What a source depends on: where it is, its files, and `more` that its account tells."""
+  return lambda: {'path': str(root.resolve()), 'files': digest(root, files), **more}
 
 
 def digest(root: pathlib.Path, files: Iterable[pathlib.Path]) -> str:

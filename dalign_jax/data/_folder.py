@@ -38,9 +38,8 @@ def folder(request: _base.Request) -> _base.Opened:
     return _pictures.source(request, rows, progress, left_out=gathered.left_out(), **names)
 
   files = [file for _, file, _, _ in rows]
-  return _base.Opened(
-    lambda: {'path': str(path.resolve()), 'files': _files.digest(path, files)}, read
-  )
+  account = {'splits': splits, 'left_out': gathered.left_out()}
+  return _base.Opened(_files.fingerprint(path, files, **account), read)
 
 
 def _splits(request, path: pathlib.Path) -> tuple[str, ...] | None:

@@ -29,6 +29,7 @@ def hf(request: _base.Request) -> _base.Opened:
   splits = tuple(shards)
   split = _words.find_split(request, splits)
   files = shards[split]
+  _check_one_place(request, root, split, files)
 
   def read(progress):
     table = _read(request, files)
@@ -38,9 +39,23 @@ def hf(request: _base.Request) -> _base.Opened:
     said = f'{split} (the names of the files)'
     return _pictures.source(request, rows, progress, split=said, **more)
 
-  return _base.Opened(
-    lambda: {'path': str(root.resolve()), 'files': _files.digest(root, files)}, read
-  )
+  return _base.Opened(_files.fingerprint(root, files, splits=splits), read)
+
+
+def _check_one_place(request, root, split, files):
+  """Raises where the files of a split may be two data sets."""
+  folders = sorted({file.parent.relative_to(root).as_posix() for file in files})
+  if len(folders) > 1:
+    raise errors.InputError(
+      f'{request.name}: the files of the split {split} lie in {len(folders)} folders '
+      f'({", ".join(map(_words.show, folders[:4]))}), as configurations of a data set do; name '
+      f'the folder of one, such as hf:{_words.show(root / folders[-1])}'
+    )
+  if len({file.suffix for file in files}) > 1:
+    raise errors.InputError(
+      f'{request.name}: the split {split} has .parquet and .arrow files, which may hold the same '
+      'rows; move one kind elsewhere'
+    )
 
 
 def _split_name(root, file):
@@ -89,10 +104,7 @@ def _rows(request, table, split):
   images, labels, groups = (pick(keys[k]) for k in ('image_key', 'label_key', 'group_key'))
   ids = pick(keys['id_key']) if keys['id_key'] else [f'{split}_{k:05d}' for k in range(len(table))]
   names = _names(table, request.label_key)
-  if names is None and not all(isinstance(label, (int, str)) for label in labels if label != -1):
-    raise errors.InputError(
-      f'{request.label_key!r} must be a column of whole numbers or names', argument='label_key'
-    )
+  _check_labels(request.label_key, labels, names)
   rows, unknown = [], []
   for name, image, label, group in zip(ids, images, labels, groups, strict=True):
     if label is None or label == -1:
@@ -105,8 +117,30 @@ def _rows(request, table, split):
         'file',
         argument='image_key',
       )
+    if keys['group_key'] is not None and group in (None, ''):
+      raise errors.InputError(
+        f'{request.name}: {name} has no {keys["group_key"]}; give every row one, or leave the '
+        'column out',
+        argument='group_key',
+      )
     rows.append((str(name), content, label, None if group is None else str(group)))
   return rows, names, unknown
+
+
+def _check_labels(key, labels, names):
+  """Raises where known labels are neither numbers nor names, or no numbers of `names`."""
+  known = [label for label in labels if label is not None and label != -1]
+  is_known = lambda x: isinstance(x, int) and 0 <= x < len(names or ())
+  if names is None and not all(isinstance(label, (int, str)) for label in known):
+    raise errors.InputError(
+      f'{key!r} must be a column of whole numbers or names', argument='label_key'
+    )
+  if names is not None and not all(map(is_known, known)):
+    raise errors.InputError(
+      f'{key!r} must hold numbers from 0 to {len(names) - 1}, of the {len(names)} classes that the '
+      f'data set names, got {next(x for x in known if not is_known(x))!r}',
+      argument='label_key',
+    )
 
 
 def _names(table, label_key):

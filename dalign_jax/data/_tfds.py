@@ -35,6 +35,13 @@ def tfds(request: _base.Request) -> _base.Opened:
       f'{request.name} has: {", ".join(integers)}',
       argument='label_key',
     )
+  pixels = features[request.image_key]
+  if isinstance(pixels, tensorflow_datasets.features.Image) and pixels.np_dtype != np.uint8:
+    raise errors.InputError(
+      f'{request.image_key!r} of {request.name} has pixels of {np.dtype(pixels.np_dtype)}; uint8 '
+      'is needed',
+      argument='image_key',
+    )
   folder = pathlib.Path(builder.data_path)
 
   def fingerprint():

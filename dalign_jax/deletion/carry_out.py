@@ -125,7 +125,7 @@ def _finish(request, config, basis, wanted, outcome, places, paths) -> dict:
   before = record_files.request_folder(pathlib.Path(request.checkpoint).expanduser())
   history = record_files.entries(record_files.chain_of(before), basis.key) if before else []
   more = {'files': record_files.model_files(folder), 'history': history}
-  environment = model_folder.environment()
+  environment = model_folder.environment(from_settings.devices(config))
   record = audit_record.make(basis, request, wanted, outcome, environment, left, more=more)
   files.write_json(folder / record_files.MEMBERS, audit_record.members(outcome.sets, basis.key))
   record_files.write(folder, record, history, _signer(request))
@@ -212,7 +212,8 @@ def carry_out(
     except types.DataError as error:
       raise errors.InputError(f'{request.method}: {error}', argument='method') from error
 
-  model_folder.make_model(folder, 'model', compute, record, f'unlearn: {request.method}')
+  title = f'unlearn: {request.method}'
+  model_folder.make_model(folder, 'model', compute, record, title, devices=problem.devices)
   model, made = checkpoints.restore(folder / 'model', basis.model)
   if mode and not evidence.is_finite(problem, model):
     raise verdict.not_finite()

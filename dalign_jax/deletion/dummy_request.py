@@ -79,7 +79,9 @@ def make(
 
   title = f'dummy request: {record["method"]}'
   try:
-    model_folder.make_model(folder / FOLDER, 'model', compute, record, title)
+    model_folder.make_model(
+      folder / FOLDER, 'model', compute, record, title, devices=problem.devices
+    )
   except types.DataError as error:
     progress.say(f'{title}: not possible, so the verdict is a quick one: {error}')
     return None

@@ -107,7 +107,9 @@ def _replay(folder, record, config, places, may_differ) -> list[str]:
       replayed = checkpoints.restore(work / 'model')[0]
   key = basis.key if record['format'] == 2 else None
   found = audit_record.contents(basis, request, wanted.rows, outcome, wanted.copies, key)
-  around = audit_record.circumstances(basis, wanted, outcome, model_folder.environment())
+  around = audit_record.circumstances(
+    basis, wanted, outcome, model_folder.environment(problem.devices)
+  )
   if record['format'] == 1:
     del around['read']  # its file need not be there: the record names the ids
   differing = _compare(record, {**found, **around}, may_differ, folder, replayed)

@@ -22,6 +22,7 @@ def make_model(
   record: dict,
   title: str,
   *,
+  devices: parallel.Devices,
   is_one_of_many: bool = False,
   tensorboard: bool = False,
 ) -> None:
@@ -33,6 +34,7 @@ def make_model(
     compute: makes the model under a monitor.
     record: what the model must have been made with, if it is there.
     title: for people.
+    devices: that `compute` uses, None for all.
     is_one_of_many: show progress, but say no line when done.
     tensorboard: write event files.
 
@@ -41,7 +43,7 @@ def make_model(
       NaN.
     errors.BusyError: if another process is at work in the folder.
   """
-  made_with = {**record, **environment()}
+  made_with = {**record, **environment(devices)}
   said = '' if is_one_of_many else title
   if _is_there(folder, name, record, said):  # whoever measures it may hold the folder
     return
@@ -113,10 +115,10 @@ def _check_record(folder, there, now):
     )
 
 
-def environment() -> dict:
-  """The environment of a model, on which its bits and its seconds depend."""
+def environment(devices: parallel.Devices) -> dict:
+  """The environment of a model made on `devices`, on which its bits and its seconds depend."""
   return {
-    'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+    'devices': f'{parallel.num_devices(devices)} x {jax.devices()[0].device_kind}',
     'processes': jax.process_count(),
     'xla_flags': os.environ.get('XLA_FLAGS', ''),
     'versions': versions(),

@@ -35,7 +35,8 @@ def make_ensemble(
   folder = job.folder / role / 'ensemble'
   while group := _next_group(job, folder, folders):
     title = f'train {role}: {len(group)} models'
-    made_with = {'seeds': group, 'examples': len(subsets[group[0]]), **model_folder.environment()}
+    made_with = {'seeds': group, 'examples': len(subsets[group[0]])}
+    made_with |= model_folder.environment(job.devices)
 
     def compute(monitor, group=group):
       pairs = [jax.random.split(keys[seed]) for seed in group]

@@ -55,6 +55,13 @@ def make(config: config_lib.Config, scores: np.ndarray | None = None) -> Made:
   if config.test_split:
     fine_test = from_settings.load(config, config.test_split, fine.class_names)
     taken = (fine.taken, fine_test.taken)
+    shapes = [s.dataset.images.shape[1:] for s in (fine, fine_test)]
+    if shapes[0] != shapes[1]:
+      raise errors.InputError(
+        f'{config.test_split} has images of {shapes[1]}, {config.train_split} of {shapes[0]} '
+        '(height, width, channels)',
+        argument='test_split',
+      )
     test = _coarse(config, fine_test)
     _check_test_people(config, source, split, test)
     sets['test'] = _with_groups_of(source, test)
