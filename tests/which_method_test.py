@@ -10,15 +10,15 @@ ROOT = pathlib.Path(__file__).parents[1]
 HEAD = (
   'scenario,model,kind,forget_accuracy,test_accuracy,test_accuracy_at_floor,activation_distance,'
   'activation_distance_at_floor,dimensional_alignment,dimensional_alignment_at_floor,da_rank,'
-  'time_ratio,reason'
+  'passes,reason'
 )
 
 
 def _request(*rows, scenario='digits-cnn-class_3', original=1.1, floor=0.1):
   standing = [
-    f'{scenario},original,original,1,.9,False,{original},False,.6,False,4,1,',
-    f'{scenario},gold,gold,0,.9,False,,False,.9,False,5,1,',
-    f'{scenario},second gold,second gold,0,.9,False,{floor},True,.91,True,5,1,',
+    f'{scenario},original,original,1,.9,False,{original},False,.6,False,4,10,',
+    f'{scenario},gold,gold,0,.9,False,,False,.9,False,5,8,',
+    f'{scenario},second gold,second gold,0,.9,False,{floor},True,.91,True,5,8,',
   ]
   (found,) = which_method.read_csv([HEAD, *standing, *(f'{scenario},{row}' for row in rows)])
   return found
@@ -27,15 +27,15 @@ def _request(*rows, scenario='digits-cnn-class_3', original=1.1, floor=0.1):
 @pytest.mark.parametrize(
   ('row', 'word'),
   [
-    ('muda,unlearned,0,.9,True,.1,True,.9,True,5,.2,', 'like gold'),
-    ('muda,unlearned,0,.9,True,.6,False,.9,True,5,.2,', 'half way'),
-    ('muda,unlearned,0,.9,True,.99,False,.9,True,5,.2,', 'a little'),
-    ('muda,unlearned,0,.9,True,1.05,False,.9,True,5,.2,', 'no effect'),
-    ('muda,unlearned,0,.9,True,1.3,False,.9,True,5,.2,', 'away'),
-    ('muda,unlearned,0,.87,False,.1,True,.9,True,5,.2,', 'harm'),
-    ('muda,unlearned,0,.87,True,.1,True,.9,True,5,.2,', 'like gold'),  # as another gold could
-    ('muda,unlearned,0,.89,False,.1,True,.9,True,5,.2,', 'like gold'),  # less than two points
-    ('muda,unlearned,0,,False,,False,,False,,.2,', 'harm'),  # nothing finite
+    ('muda,unlearned,0,.9,True,.1,True,.9,True,5,1.6,', 'like gold'),
+    ('muda,unlearned,0,.9,True,.6,False,.9,True,5,1.6,', 'half way'),
+    ('muda,unlearned,0,.9,True,.99,False,.9,True,5,1.6,', 'a little'),
+    ('muda,unlearned,0,.9,True,1.05,False,.9,True,5,1.6,', 'no effect'),
+    ('muda,unlearned,0,.9,True,1.3,False,.9,True,5,1.6,', 'away'),
+    ('muda,unlearned,0,.87,False,.1,True,.9,True,5,1.6,', 'harm'),
+    ('muda,unlearned,0,.87,True,.1,True,.9,True,5,1.6,', 'like gold'),  # as another gold could
+    ('muda,unlearned,0,.89,False,.1,True,.9,True,5,1.6,', 'like gold'),  # less than two points
+    ('muda,unlearned,0,,False,,False,,False,,1.6,', 'harm'),  # nothing finite
     ('muda,refused,,,,,,,,,,forgets whole classes', 'refused'),
     ('muda,failed,,,,,,,,,,killed', 'failed'),
   ],
@@ -45,8 +45,8 @@ def test_outcomes_follow_the_rules(row, word):
 
 
 def test_nothing_is_told_within_a_floor_but_harm():
-  rows = ['muda,unlearned,1,.9,True,.1,True,.9,True,5,.2,']
-  rows += ['ssd,unlearned,1,.5,False,.1,True,.9,True,5,.2,']
+  rows = ['muda,unlearned,1,.9,True,.1,True,.9,True,5,1.6,']
+  rows += ['ssd,unlearned,1,.5,False,.1,True,.9,True,5,1.6,']
   request = _request(*rows, original=0.1)
   assert which_method.outcome(request, 'muda').word == 'nothing to tell'
   assert which_method.outcome(request, 'ssd').word == 'harm'
@@ -54,7 +54,7 @@ def test_nothing_is_told_within_a_floor_but_harm():
 
 
 def test_page_has_requests_methods_and_doubt():
-  row = 'muda,unlearned,0,.9,True,.6,False,.905,True,5,.2,'
+  row = 'muda,unlearned,0,.9,True,.6,False,.905,True,5,1.6,'
   text = which_method.markdown([_request(row, original=0.25)], ['some.csv'])
   assert 'which_method some.csv`' in text and '| digits, one class |' in text
   assert '- *(away)*: `muda`' in text  # 2.5 floors: in parentheses
@@ -64,6 +64,13 @@ def test_page_has_requests_methods_and_doubt():
   assert '0.905 (k 5.0) =' in text and '`amun`' in text.partition('In none of these tables:')[2]
 
 
+def test_a_request_whose_preparation_failed_is_named():
+  failed = ['digits-cnn-class_9,,failed,,,,,,,,,,no class 9']
+  made = _request('muda,unlearned,0,.9,True,.6,False,.905,True,5,1.6,')
+  text = which_method.markdown([made, *which_method.read_csv([HEAD, *failed])], ['some.csv'])
+  assert 'Without an original or golds: digits, one class.' in text
+
+
 @pytest.mark.parametrize(
   ('scenario', 'title'),
   [
@@ -71,6 +78,9 @@ def test_page_has_requests_methods_and_doubt():
     ('digits-cnn-random_10', 'digits, 10 images'),
     ('digits-cnn-random_0.5', 'digits, 50 % of the images'),
     ('digits-cnn-classes_3,5', 'digits, 2 classes'),
+    ('digits-cnn-class_3_0.1', 'digits, class_3_0.1'),
+    ('digits-cnn-memorised_0.1', 'digits, memorised_0.1'),
+    ('faces-cnn-people_20', 'faces, people_20'),
   ],
 )
 def test_requests_are_said_in_words(scenario, title):

@@ -27,7 +27,7 @@ _COLUMNS = {  # of a report in Markdown -> key in the CSV, and what 1 is there
   'AD': ('activation_distance', 1),
   'DA': ('dimensional_alignment', 1),
   'k': ('da_rank', 1),
-  'of gold': ('time_ratio', 1),
+  'of gold': ('cost', 1),
 }
 
 Row = Mapping[str, str]
@@ -38,6 +38,11 @@ class Request(NamedTuple):
 
   title: str
   rows: dict[str, Row]
+
+  @property
+  def is_complete(self) -> bool:
+    """Whether original and golds are there to compare with."""
+    return self.rows.keys() >= set(_STANDING)
 
   @property
   def original(self) -> Row:
@@ -83,19 +88,28 @@ def read_csv(lines: Iterable[str]) -> list[Request]:
   found: dict[str, dict[str, Row]] = {}
   for row in csv.DictReader(lines):
     found.setdefault(row['scenario'], {})[row['model']] = row
-  return [Request(_title(scenario), rows) for scenario, rows in found.items()]
+  return [Request(_title(scenario), _with_cost(rows)) for scenario, rows in found.items()]
+
+
+def _with_cost(rows) -> dict[str, Row]:
+  """The rows, each with its operations as a share of gold's."""
+  gold = number(rows.get('gold', {}), 'passes')
+  return {name: {**row, 'cost': str(number(row, 'passes') / gold)} for name, row in rows.items()}
 
 
 def _title(scenario) -> str:
-  """'digits-cnn-random_0.5' -> 'digits, 50 % of the images'."""
-  kind, _, value = scenario.rpartition('-')[2].partition('_')
-  if kind == 'random' and '.' in value:
-    words = f'{100 * float(value):.0f} % of the images'
-  elif kind == 'random':
-    words = 'one image' if int(value) == 1 else f'{value} images'
-  else:
-    words = 'one class' if kind == 'class' else f'{1 + value.count(",")} classes'
-  return f'{scenario.partition("-")[0]}, {words}'
+  """'digits-cnn-random_0.5' -> 'digits, 50 % of the images'; other kinds keep their names."""
+  dataset, request = scenario.partition('-')[0], scenario.rpartition('-')[2]
+  kind, _, value = request.partition('_')
+  words = request
+  if kind == 'random':
+    share = f'{100 * float(value):.0f} % of the images' if '.' in value else f'{value} images'
+    words = 'one image' if value == '1' else share
+  elif kind == 'class' and '_' not in value:
+    words = 'one class'
+  elif kind == 'classes':
+    words = f'{1 + value.count(",")} classes'
+  return f'{dataset}, {words}'
 
 
 def read_tables(text: str) -> list[Request]:
@@ -158,9 +172,11 @@ def markdown(requests: list[Request], sources: Iterable[str]) -> str:
     sources: the files that they were read from.
   """
   command = ' '.join(['python -m experiments.report.which_method', *sources])
+  without = [request.title for request in requests if not request.is_complete]
+  requests = [request for request in requests if request.is_complete]
   parts = [_HEAD.format(command=command), _grid_of_requests(requests), _RULES]
   parts += ['## By request', *(_by_request(r, names(requests)) for r in requests)]
-  parts += ['## By method', _WORKS, _grid_of_methods(requests), _missing(requests)]
+  parts += ['## By method', _WORKS, _grid_of_methods(requests), _missing(requests, without)]
   parts += ['## Features', _FEATURES, _grid_of_alignment(requests)]
   return '\n\n'.join(parts) + '\n'
 
@@ -186,8 +202,8 @@ method sees gold; these rules do.
 defaults. The benchmark's tables have tuned methods. All have three originals."""
 
 _WORKS = (
-  'What a method sees with its defaults, whom it serves, its promise, its cost in training runs of '
-  'gold, and on each request the share of the way from original to gold in AD (`=`: within the '
+  'What a method sees with its defaults, whom it serves, its promise, its operations in trainings '
+  'of gold, and on each request the share of the way from original to gold in AD (`=`: within the '
   'floor of golds), or a word. A method without a number has not been run on that request.'
 )
 
@@ -235,10 +251,11 @@ def _grid_of_methods(requests) -> str:
   return table.grid([head, *body])
 
 
-def _missing(requests) -> str:
-  """The methods that no table has."""
+def _missing(requests, without) -> str:
+  """The methods that no table has, and the requests that have no table."""
   missing = [f'`{name}`' for name in sorted(methods.METHODS.keys() - set(names(requests)))]
-  return f'In none of these tables: {", ".join(missing)}.'
+  said = f'In none of these tables: {", ".join(missing)}.'
+  return f'{said} Without an original or golds: {"; ".join(without)}.' if without else said
 
 
 def _cell(found) -> str:
@@ -258,8 +275,8 @@ def _promise(name) -> str:
 
 
 def _cost(requests, name) -> str:
-  """Smallest and largest cost over the requests."""
-  found = [number(r.rows[name], 'time_ratio') for r in requests if name in r.rows]
+  """Smallest and largest cost over the requests, in trainings of gold."""
+  found = [number(r.rows[name], 'cost') for r in requests if name in r.rows]
   costs = [cost for cost in found if cost == cost]
   low, high = (f'{cost:.2f}' for cost in (min(costs), max(costs))) if costs else ('-', '-')
   return low if low == high else f'{low} to {high}'
