@@ -14,12 +14,13 @@ import time
 
 from absl.testing import flagsaver
 import chex
+import jax
 import numpy as np
 from plotly import offline
 import pytest
 
 from dalign_jax import checkpoints, errors, hparams
-from dalign_jax.store import files, progress
+from dalign_jax.store import files, model_folder, progress
 from experiments import config as config_lib
 from experiments import run, stages, sweep, tune
 from experiments.benchmarks import without_gold
@@ -305,6 +306,25 @@ def test_interrupted_run_is_not_continued_with_other_settings(tmp_path):
     monitor('--b').restore(state)
 
 
+def test_interrupted_model_is_not_continued_on_another_number_of_devices(tmp_path):
+  state = {'w': np.zeros(2, np.float32)}
+
+  def stop(monitor):
+    if monitor.restore(state) is None:
+      monitor.on_start(2)
+      monitor.on_epoch(0, lambda: state, {'loss': 1.0})
+    raise KeyboardInterrupt
+
+  make = lambda count: model_folder.make_model(
+    tmp_path, 'model', stop, {'seed': 0}, 'a model', devices=jax.devices()[:count]
+  )
+  for _ in range(2):
+    with pytest.raises(KeyboardInterrupt):
+      make(1)
+  with pytest.raises(errors.InputError, match="devices: '1 x cpu' there, '2 x cpu' now"):
+    make(2)
+
+
 def test_progress_counts_the_steps_of_all_phases_since_the_start(tmp_path):
   shown = []
 
@@ -578,19 +598,19 @@ def test_another_source_of_a_network_is_another_problem(tmp_path, monkeypatch):
     stages.run(config)
 
 
-@pytest.mark.parametrize(('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.slow
-def test_a_signal_ends_the_run_after_its_step_and_it_goes_on(tmp_path, number, code):
-  config = _config(tmp_path, stages=('train_original',), num_epochs=200)
+def test_a_signal_ends_the_run_after_its_step_and_it_goes_on(tmp_path):
+  config = _config(tmp_path, stages=('train_original',), num_epochs=2000)
   log = tmp_path / config.problem_name() / 'original' / 'seed_0' / 'train.jsonl'
-  process = _start(*_arguments(config))
-  deadline = time.monotonic() + 240
-  while not (log.exists() and log.read_text(encoding='utf-8')) and time.monotonic() < deadline:
-    time.sleep(0.05)
-  process.send_signal(number)
-  out, err = process.communicate(timeout=120)
-  assert process.returncode == code, out + err
-  assert err.splitlines()[-1].startswith(f'stopped by {signal.Signals(number).name}: the same')
-  assert 'Traceback' not in err
-  code, out, err = _run(*_arguments(dataclasses.replace(config, num_epochs=200)))
-  assert code == 0 and 'resuming after epoch' in out, err
+  epochs = lambda: log.read_text(encoding='utf-8').count('\n') if log.exists() else 0
+  for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+    before, process = epochs(), _start(*_arguments(config))
+    deadline = time.monotonic() + 240
+    while epochs() <= before and time.monotonic() < deadline:
+      time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == code, out + err
+    assert err.splitlines()[-1].startswith(f'stopped by {signal.Signals(number).name}: the same')
+    assert 'Traceback' not in err
+  assert 'resuming after epoch' in out

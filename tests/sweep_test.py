@@ -349,8 +349,6 @@ def _wait_for(condition, process):
 
 STOPS = [
   ('tune', signal.SIGINT, 130),
-  ('tune', signal.SIGTERM, 143),
-  ('sweep', signal.SIGINT, 130),
   ('sweep', signal.SIGTERM, 143),
   ('sweep', signal.SIGKILL, -signal.SIGKILL),
 ]
