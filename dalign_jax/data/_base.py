@@ -107,6 +107,15 @@ def require_defaults(
   require_split(request, request.split, splits)
 
 
+def require_group(request: Request, row: Any, key: str, group: Any) -> None:
+  """Raises where a row of a table has no group."""
+  if group in (None, ''):
+    raise errors.InputError(
+      f'{request.name}: {row} has no {key}; give every row one, or leave the column out',
+      argument='group_key',
+    )
+
+
 def require_split(request: Request, split: str, splits: Iterable[str]) -> None:
   """Raises unless the split is one of `splits`."""
   if split not in splits:

@@ -46,12 +46,8 @@ def table(request: _base.Request) -> _base.Opened:
       gathered.add('rows without a label', line[file_key])
       continue
     group = None if group_key is None else line[group_key]
-    if group == '':
-      raise errors.InputError(
-        f'{request.name}: {line[file_key]} has no {group_key}; give every row one, or leave the '
-        'column out',
-        argument='group_key',
-      )
+    if group_key is not None:
+      _base.require_group(request, line[file_key], group_key, group)
     rows.append((line[id_key], path.parent / line[file_key], label, group))
   missing = [file for _, file, _, _ in rows if not file.is_file()]
   if missing and not request.skip_unreadable:

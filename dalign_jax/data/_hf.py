@@ -117,12 +117,8 @@ def _rows(request, table, split):
         'file',
         argument='image_key',
       )
-    if keys['group_key'] is not None and group in (None, ''):
-      raise errors.InputError(
-        f'{request.name}: {name} has no {keys["group_key"]}; give every row one, or leave the '
-        'column out',
-        argument='group_key',
-      )
+    if keys['group_key'] is not None:
+      _base.require_group(request, name, keys['group_key'], group)
     rows.append((str(name), content, label, None if group is None else str(group)))
   return rows, names, unknown
 
