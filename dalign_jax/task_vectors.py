@@ -63,8 +63,8 @@ def negated(
     A_{control} \ge s A_{control}(\theta_o) \}
 
   The control set is the validation images of the classes that keep retain examples; all of them,
-  where none is of such a class. Among equal
-  forget accuracies the smallest coefficient wins; where none qualifies, the smallest is taken.
+  where none is of such a class. Among equal forget accuracies the smallest coefficient wins; where
+  none qualifies, the original stays.
 
   Args:
     problem: the problem.
@@ -80,9 +80,9 @@ def negated(
   kept = np.isin(unseen.labels, problem.retain.labels)
   control = unseen.take(np.flatnonzero(kept)) if kept.any() else unseen
   floor = control_share * objectives.accuracy_on(problem, problem.original, control)
-  models = [_minus(problem.original, c, vector, added) for c in coefficients]
-  best, best_accuracy = models[0], np.inf
-  for model in models:
+  best, best_accuracy = problem.original, np.inf
+  for coefficient in coefficients:
+    model = _minus(problem.original, coefficient, vector, added)
     if objectives.accuracy_on(problem, model, control) < floor:
       continue
     accuracy = objectives.accuracy_on(problem, model, problem.forget)

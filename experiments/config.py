@@ -146,9 +146,10 @@ class Config(settings.Settings):
     'A hyper-parameter, such as muda.da_weight=5 or muda:x.da_weight=5 (a variant). Repeatable.',
     section='Methods',
   )
-  beyond_share: bool = settings.run_setting(
+  beyond_range: bool = settings.run_setting(
     False,
-    'Run a method also on a request that is too large for it; see docs/methods.md.',
+    'Run a method also on a request that it refuses, being too large or not its kind; see '
+    'docs/methods.md.',
     section='Methods',
   )
   member: int = settings.run_setting(

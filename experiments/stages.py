@@ -135,9 +135,9 @@ class Run:
         f'{method} forgets whole classes, but --forget={job.config.forget} does not',
         argument='methods',
       )
-    if not job.config.beyond_share:
+    if not job.config.beyond_range:
       with errors.blame('methods'):
-        methods.check_share(method, len(job.sets['forget']), len(job.sets['retain']))
+        methods.check_range(method, job.sets['forget'].labels, job.sets['retain'].labels)
     if job.is_multi_label and not methods.METHODS[method].multi_label:
       raise errors.InputError(
         f'{method} needs classes; --label_key={job.config.label_key} are several attributes',

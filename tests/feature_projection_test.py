@@ -162,6 +162,10 @@ def test_negation_keeps_the_control_accuracy_and_takes_the_least_forget_accuracy
     assert accuracy(model, tiny_problem.forget) < accuracy(
       tiny_problem.original, tiny_problem.forget
     )
+  none_keeps_it = task_vectors.negated(
+    tiny_problem, vector, control_share=0.98, coefficients=(1000.0,)
+  )
+  assert none_keeps_it is tiny_problem.original
 
 
 def test_duck_moves_forget_features_to_other_classes(tiny_problem):

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 
+import numpy as np
 import pytest
 
 from dalign_jax import checkpoints, errors, hparams, methods
@@ -108,11 +109,26 @@ def test_a_request_too_large_for_a_method_is_refused_unless_asked_for(tmp_path):
   message = 'methods: salun destroys .*: at most 25 % of the training data, and these are 50 %'
   with pytest.raises(errors.InputError, match=message):
     stages.run(config)
-  stages.run(dataclasses.replace(config, beyond_share=True))
+  stages.run(dataclasses.replace(config, beyond_range=True))
   assert (tmp_path / config.problem_name() / 'problem.json').exists()
-  methods.check_share('influence', 15, 85)
+  ten = lambda count: np.arange(count) % 10  # labels
+  methods.check_range('influence', ten(150), ten(850))
   with pytest.raises(errors.InputError, match='at most 15 % of the training data, and these are 1'):
-    methods.check_share('influence', 16, 84)
+    methods.check_range('influence', ten(160), ten(840))
+
+
+def test_a_kind_of_request_that_harms_is_refused():
+  threes, others = np.full(5, 3), np.arange(40) % 3
+  kept, attributes = np.append(others, 3), np.ones((4, 2), np.int32)
+  methods.check_range('cmf', threes, others)
+  methods.check_range('tmu', threes, kept)
+  methods.check_range('tmu', attributes, attributes)
+  for forget in (threes, np.append(threes, 0)):
+    with pytest.raises(errors.InputError, match='cmf is not for requests of single images'):
+      methods.check_range('cmf', forget, kept)
+  with pytest.raises(errors.InputError, match='tmu is not for requests of whole classes'):
+    methods.check_range('tmu', threes, others)
+  methods.check_range('tmu', np.append(threes, 0), others)  # a part of it stays
 
 
 def test_class_only_methods_and_batches_are_checked_for_variants(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dalign_jax import importance, methods, models, objectives, types
-from dalign_jax.methods import _convolution_transpose
+from dalign_jax.methods import _convolution_transpose, _ssd
 from tests import tiny
 
 KEY = jax.random.key(3)
@@ -113,6 +113,18 @@ def test_ssd_is_its_formula(tiny_problem):
   expected = jax.tree.map(expected, original.params, overall, forget)
   chex.assert_trees_all_close(result.params, expected, rtol=1e-3, atol=1e-6)
   assert 0.01 < _changed(original.params, result.params)['hidden']['kernel'] < 0.99
+
+
+def test_the_default_of_ssd_keeps_the_retain_accuracy(tiny_problem, monkeypatch):
+  monkeypatch.setattr(_ssd, '_FIRST', 0.25)
+  accuracy = lambda model: objectives.accuracy_on(tiny_problem, model, tiny_problem.retain)
+  first, result = (methods.ssd(selection_weight=w)(tiny_problem, KEY) for w in (0.25, None))
+  least = 0.99 * accuracy(tiny_problem.original)
+  assert accuracy(first) < least <= accuracy(result)
+  tried = [0.25 * 2 ** (number / 2) for number in range(20)]
+  models = [methods.ssd(selection_weight=weight)(tiny_problem, KEY) for weight in tried]
+  chosen = next(model for model in models if accuracy(model) >= least)
+  chex.assert_trees_all_equal(result, chosen)
 
 
 def test_influence_solves_its_system(tiny_problem):

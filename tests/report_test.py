@@ -171,6 +171,19 @@ def test_destroyed_networks_are_warned_of(rows):
   )
 
 
+def test_methods_that_lose_test_accuracy_are_warned_of(rows):
+  harmed = lambda: [n for n in problem_report.warnings(rows_lib.Results(rows)) if ' harms ' in n]
+  rows[3].seeds[0]['test_accuracy'] = 0.881
+  rows[4].seeds[0]['test_accuracy'] = 0.95
+  assert not harmed()
+  rows[3].seeds[0]['test_accuracy'] = 0.87
+  assert harmed() == [
+    "good harms the network: its test accuracy is 3.0 points below gold's, outside the noise floor"
+  ]
+  rows[2].seeds[0]['test_accuracy'] = 0.86  # another gold is as far
+  assert not harmed()
+
+
 def test_models_that_are_destroyed_or_unchanged_are_counted(rows):
   good, idle = rows[3], rows[4]
   seeds = lambda row, key, values: tuple({**row.seeds[0], key: value} for value in values)

@@ -292,7 +292,7 @@ def problem_of(basis, request, rows, values: dict | None = None, *, of_several: 
     )
   if not of_several:
     with errors.blame('method'):
-      methods.check_share(request.method, len(forgotten), len(retain))
+      methods.check_range(request.method, forgotten.labels, retain.labels)
   if train.is_multi_label and not method.multi_label:
     raise errors.InputError(
       f'{request.method} needs classes, not several attributes', argument='method'

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Set
 import functools
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from dalign_jax import errors, training, types
 from dalign_jax.methods._amun import amun
 from dalign_jax.methods._bad_teacher import bad_teacher
@@ -50,6 +52,8 @@ from dalign_jax.methods._tmu import asks_gold, tmu
 from dalign_jax.methods._unsir import unsir
 from dalign_jax.methods._valid import VALID
 
+SINGLE_IMAGES, WHOLE_CLASSES = 'single images', 'whole classes'  # kinds of requests
+
 # what a method may read of a problem, in the order in which tables say it
 RETAIN, PART_OF_RETAIN = 'all retain', 'part of retain'
 FORGET, FORGET_IMAGES = 'forget', 'forget images'
@@ -66,7 +70,8 @@ class Method(NamedTuple):
     sees: what it reads, whatever its hyper-parameters.
     sees_more: `hyper_parameters -> names`, what it reads beyond or in place of that; see `sees`.
     class_only: whether it forgets whole classes only.
-    most_share: share of the training data that it forgets at most; see `check_share`.
+    most_share: share of the training data that it forgets at most; see `check_range`.
+    harmed_by: the kind of requests that it does not serve; see `check_range`.
     multi_label: whether it also takes several binary attributes.
     guarantee: `hyper_parameters -> {'definition', 'covers', 'does_not_cover'}` of an (epsilon,
       delta) guarantee; None where there is none. `retrain` is exact.
@@ -77,6 +82,7 @@ class Method(NamedTuple):
   sees_more: Callable[[Mapping[str, Any]], Set[str]] = lambda hparams: frozenset()
   class_only: bool = False
   most_share: float = 1.0
+  harmed_by: str = ''
   multi_label: bool = False
   guarantee: Callable[[Mapping[str, Any]], dict[str, str]] | None = None
 
@@ -98,6 +104,7 @@ METHODS: dict[str, Method] = {
     cmf,
     sees={RETAIN},
     sees_more=lambda hparams: {FORGET} if hparams['encoder_epochs'] else frozenset(),
+    harmed_by=SINGLE_IMAGES,
   ),
   'ct': Method(ct, sees={RETAIN}),
   'datamodel_matching': Method(datamodel_matching, sees={RETAIN, FORGET, SUBSETS}),
@@ -152,6 +159,7 @@ METHODS: dict[str, Method] = {
     tmu,
     sees={RETAIN, FORGET, VALIDATION},
     sees_more=lambda hparams: {GOLD} if asks_gold(hparams) else frozenset(),
+    harmed_by=WHOLE_CLASSES,
   ),
   'unsir': Method(unsir, sees={PART_OF_RETAIN}, sees_more=_all_retain, class_only=True),
 }
@@ -207,27 +215,36 @@ WHOLE_WEIGHTS: dict[str, str] = {
 }
 
 
-def check_share(name: str, num_forget: int, num_retain: int) -> None:
-  """Refuses a request that is too large for a method.
+def check_range(name: str, forget: np.ndarray, retain: np.ndarray) -> None:
+  """Refuses a request outside the range in which a method's defaults do no harm.
 
   The shares are of methods that lost more than ten points of test accuracy against gold by their
   defaults, mean of three originals: on half of the digits, and `influence` also on a fifth (one
   original). They lie below that, and above the requests of a tenth that these methods are made for.
-  docs/methods.md has the numbers.
+  The kinds are of methods that lost more than two points there: `cmf` on images of classes that
+  stay, whose means hardly move; `tmu` where all goes whole, so that gold gets none right and
+  nothing is left to predict. docs/methods.md has the numbers.
 
   Args:
     name: of the method.
-    num_forget: examples to forget.
-    num_retain: examples that stay.
+    forget: labels of the examples to forget.
+    retain: labels of those that stay.
 
   Raises:
     errors.InputError: if it is.
   """
-  most, share = METHODS[name].most_share, num_forget / (num_forget + num_retain)
-  if share > most:
+  method, share = METHODS[name], len(forget) / (len(forget) + len(retain))
+  if share > method.most_share:
     raise errors.InputError(
-      f'{name} destroys a network that is to forget much: at most {100 * most:.0f} % of the '
-      f'training data, and these are {100 * share:.0f} %; see docs/methods.md'
+      f'{name} destroys a network that is to forget much: at most {100 * method.most_share:.0f} % '
+      f'of the training data, and these are {100 * share:.0f} %; see docs/methods.md'
+    )
+  stays = np.isin(forget, retain) if forget.ndim == 1 else np.ones(1, bool)
+  harms = {SINGLE_IMAGES: stays.any(), WHOLE_CLASSES: not stays.any()}
+  if harms.get(method.harmed_by):
+    raise errors.InputError(
+      f'{name} is not for requests of {method.harmed_by}: by its defaults it loses more than two '
+      'points of test accuracy; see docs/methods.md'
     )
 
 

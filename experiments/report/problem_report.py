@@ -134,6 +134,12 @@ def warnings(rows: rows_lib.Results) -> list[str]:
         'to rank methods by it); train longer, without augmentation or with a wider network'
       )
   notes += _missed_leaks(rows)
+  for line in table.lines(rows):
+    if line.row.kind == 'unlearned' and (loss := table.harm(line, rows)):
+      notes.append(
+        f'{line.row.name} harms the network: its test accuracy is {100 * loss:.1f} points below '
+        "gold's, outside the noise floor"
+      )
   for row in rows:
     destroyed, same = (_in_how_many(row, key) for key in ('finite', 'changed'))
     if destroyed is not None:

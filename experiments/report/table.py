@@ -17,6 +17,7 @@ _TAILS = {  # columns of a part that are made of others
 }
 _COMPARABLE_BY = {'dimensional_alignment': 'da_rank'}  # a value, and what must be as gold's is
 VOID = {'dimensional_alignment': '≠k'}  # their marks
+HARM = 0.02  # of test accuracy below gold's, outside the noise floor
 
 
 class Cell(NamedTuple):
@@ -71,6 +72,15 @@ def separation(column: Column, rows: rows_lib.Results) -> float:
   if not gap:
     return 0.0
   return gap / noise if noise else float('inf')
+
+
+def harm(line: Line, rows: rows_lib.Results) -> float:
+  """Test accuracy lost against gold; 0 where it is within `HARM` or the floor of golds."""
+  cell, gold = line.cells.get('test_accuracy'), rows.gold.values.get('test_accuracy')
+  if cell is None or cell.value is None or gold is None or cell.at_floor:
+    return 0.0
+  loss = gold - cell.value
+  return loss if loss > HARM else 0.0
 
 
 def _gap(column, row, gold):

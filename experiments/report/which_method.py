@@ -16,7 +16,6 @@ from typing import NamedTuple
 from dalign_jax import hparams, methods
 from experiments.report import table
 
-HARM = 0.02  # of test accuracy below gold's
 LEAST_FLOORS = 3  # between original and gold, for a ranking
 LEAST_WAY, HALF = 0.1, 0.5  # of the way from original to gold
 _ENDS = ('refused', 'failed')
@@ -145,7 +144,7 @@ def outcome(request: Request, name: str) -> Outcome | None:
   if row['kind'] in _ENDS:
     return Outcome(row['kind'])
   loss = number(request.gold, 'test_accuracy') - number(row, 'test_accuracy')
-  if not loss <= HARM and row['test_accuracy_at_floor'] != 'True':
+  if not loss <= table.HARM and row['test_accuracy_at_floor'] != 'True':
     return Outcome('harm', None, loss)
   if request.floors <= 1:
     return Outcome('nothing to tell', None, loss)
@@ -188,14 +187,14 @@ What each method did on each request, made from tables of results by
 The tables say how they were made. [methods.md](methods.md#which-one-to-try) has the advice,
 [guarantees.md](guarantees.md) says what a promise covers."""
 
-_RULES = f"""**Rules.** *Harm*: test accuracy on kept classes more than {100 * HARM:.0f} points
-below gold's, outside the noise floor. *Like gold*: activation distance (AD) on the forget set
-within the floor of golds. Otherwise the share of the way from the original's AD to the floor
-decides: *half way* ({100 * HALF:.0f} % or more), *a little* ({100 * LEAST_WAY:.0f} % or more), *no
-effect*, *away* (further from gold than the original by {100 * LEAST_WAY:.0f} % of the way or
-more). Where original and gold are one floor apart or less, forgetting cannot be seen and only harm
-is told. Below {LEAST_FLOORS} floors the words are in parentheses: they cannot rank methods. No
-method sees gold; these rules do.
+_RULES = f"""**Rules.** *Harm*: test accuracy on kept classes more than {100 * table.HARM:.0f}
+points below gold's, outside the noise floor. *Like gold*: activation distance (AD) on the forget
+set within the floor of golds. Otherwise the share of the way from the original's AD to the floor
+decides: *half way* ({100 * HALF:.0f} % or more), *a little* ({100 * LEAST_WAY:.0f} % or more),
+*no effect*, *away* (further from gold than the original by {100 * LEAST_WAY:.0f} % of the way or
+more). Where original and gold are one floor apart or less, forgetting cannot be seen and only
+harm is told. Below {LEAST_FLOORS} floors the words are in parentheses: they cannot rank methods.
+No method sees gold; these rules do.
 
 **Sizes.** A table of requests from one image to half of all images is made by
 `python -m experiments.sweep --flagfile=experiments/flags/sizes_digits.flags`: every method with its
