@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 
+import numpy as np
 import pytest
 
 from dalign_jax import errors, hparams
@@ -550,6 +551,11 @@ def test_a_file_that_is_not_the_model_of_the_record_is_refused(asked, out):
   deletion_place.edit(out, rehash)
   with pytest.raises(errors.InputError, match=f'must hold {written} beside model/, and holds none'):
     _verify(asked, out, again=False)
+  np.savez(out / written, kernel=np.zeros((2, 3), np.float32))  # of another network
+  deletion_place.edit(out, rehash)
+  with pytest.raises(errors.InputError, match=r'a model in .* cannot be read') as failed:
+    _verify(asked, out, again=False)
+  assert failed.value.argument is None  # no flag is wrong: a summary says FAILED
 
 
 def test_no_place_or_module_of_a_record_is_opened(asked, out, tmp_path, monkeypatch):

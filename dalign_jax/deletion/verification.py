@@ -129,9 +129,11 @@ def check_files(folder: pathlib.Path, record: dict) -> None:
         f'{len(changed)} files of the model are not those of the record, such as '
         f'{changed[0]!a} ({how}) in {folder}; bring back a copy'
       )
-  with errors.blame('checkpoint'):
+  try:
     model, _ = checkpoints.restore(folder / 'model')
     written = model_source.written(folder, model)
+  except (errors.InputError, OSError) as error:  # of the record's own files: no flag is wrong
+    raise errors.InputError(f'a model in {folder} cannot be read: {error}') from error
   if model_folder.digest(model) != record['model']['after']:
     raise errors.InputError(f'the model in {folder / "model"} is not the one of the record')
   wanted = record['configuration'].get('taken', {}).get('written', '')
