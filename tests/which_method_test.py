@@ -64,6 +64,20 @@ def test_page_has_requests_methods_and_doubt():
   assert '0.905 (k 5.0) =' in text and '`amun`' in text.partition('In none of these tables:')[2]
 
 
+@pytest.mark.parametrize(
+  ('name', 'serves'),
+  [
+    ('esc', 'whole classes'),
+    ('cmf', 'whole classes'),
+    ('tmu', 'all but whole classes'),
+    ('influence', 'up to 15 %'),
+    ('muda', 'any request'),
+  ],
+)
+def test_a_method_serves_what_it_does_not_refuse(name, serves):
+  assert which_method._serves(name) == serves
+
+
 def test_a_request_whose_preparation_failed_is_named():
   failed = ['digits-cnn-class_9,,failed,,,,,,,,,,no class 9']
   made = _request('muda,unlearned,0,.9,True,.6,False,.905,True,5,1.6,')

@@ -244,8 +244,7 @@ def _grid_of_methods(requests) -> str:
   body = []
   for name in names(requests):
     seen = methods.in_words(methods.sees(name, hparams.defaults(name), has_unseen=False))
-    serves = 'whole classes' if methods.METHODS[name].class_only else 'any request'
-    facts = [f'`{name}`', seen, serves, _promise(name), _cost(requests, name)]
+    facts = [f'`{name}`', seen, _serves(name), _promise(name), _cost(requests, name)]
     body.append([*facts, *(_cell(outcome(r, name)) for r in requests)])
   return table.grid([head, *body])
 
@@ -265,6 +264,16 @@ def _cell(found) -> str:
   if found.way is None:
     return found.word
   return f'{100 * found.way:.0f} %' + (' =' if found.word == 'like gold' else '')
+
+
+def _serves(name) -> str:
+  """The requests that a method does not refuse."""
+  method = methods.METHODS[name]
+  if method.class_only or method.harmed_by == methods.SINGLE_IMAGES:
+    return methods.WHOLE_CLASSES
+  if method.harmed_by:
+    return f'all but {method.harmed_by}'
+  return 'any request' if method.most_share == 1 else f'up to {100 * method.most_share:.0f} %'
 
 
 def _promise(name) -> str:
