@@ -339,6 +339,16 @@ class Rule:
       self, problem.optimizer, problem.schedule, num_steps * (problem.schedule != 'constant')
     )
 
+  def weighed(self, problem: types.Problem, weight: float | np.floating) -> 'Rule':
+    """The rule for a loss that is multiplied by a weight.
+
+    The steps of SGD follow the loss. Those of AdamW and Muon have one length for any multiple of
+    it, so that their rate takes the weight.
+    """
+    if problem.optimizer == 'sgd':
+      return self
+    return dataclasses.replace(self, learning_rate=self.learning_rate * float(weight))
+
 
 @functools.lru_cache(maxsize=64)
 def _of_rule(rule, optimizer, schedule, num_steps):

@@ -15,8 +15,9 @@ def by_strata(scores: np.ndarray, unlearn_fns: Sequence[types.UnlearnFn | None])
   .. math:: \theta_0 = \theta_o, \quad \theta_k = U_k(\theta_{k-1}; S_k, retain), \quad k = 1 ... K
 
   S_1 to S_K are equal parts of the forget set in the order of the score: its memorisation, say
-  (`metrics.memorisation`), or a cheap stand-in, such as the original's confidence. In RUM, what is
-  little memorised is left as it is, and what is much memorised goes through stronger methods.
+  (`metrics.memorisation`), or a cheap stand-in, such as one minus the original's confidence. In
+  RUM, what is little memorised is left as it is, and what is much memorised goes through stronger
+  methods.
 
   Args:
     scores: `[N]`, of the forget examples in their order.
@@ -33,7 +34,7 @@ def by_strata(scores: np.ndarray, unlearn_fns: Sequence[types.UnlearnFn | None])
   Example:
     >>> from dalign_jax import methods
     >>> confidence = np.array([0.9, 0.2, 0.5])
-    >>> rum = by_strata(confidence, [None, methods.finetune(), methods.salun()])
+    >>> rum = by_strata(1 - confidence, [None, methods.finetune(), methods.salun()])
 
   References:
     Zhao, Kurmanji, Barbulescu, Triantafillou, Triantafillou: What Makes Unlearning Hard and What to

@@ -26,7 +26,8 @@ def restricted(
   r"""A method that changes a part of the parameters; all others keep their bits.
 
   Args:
-    unlearn_fn: any method; `retrain` is no longer exact, since the rest has seen everything.
+    unlearn_fn: any method; `retrain` is no longer exact, since the rest has seen everything, and
+      `noisy_finetune`, whose guarantee is for all parameters together, refuses.
     trainable: regular expressions; a parameter whose path, such as 'Block_3/Conv_0/kernel', matches
       one of them (`re.search`) may change. None: all of them.
     lora_rank: r. Above 0, the kernels change by low-rank adapters alone, :math:`W + A B` with A
@@ -70,8 +71,12 @@ def restricted(
 
 def own_statistics(batch_stats: types.PyTree) -> types.PyTree:
   """The network's own batch statistics, whether or not it is restricted."""
-  is_restricted = isinstance(batch_stats, dict) and set(batch_stats) == {_KEPT, _OWN}
-  return batch_stats[_OWN] if is_restricted else batch_stats
+  return batch_stats[_OWN] if is_restricted(batch_stats) else batch_stats
+
+
+def is_restricted(batch_stats: types.PyTree) -> bool:
+  """Whether batch statistics are those of a restricted network."""
+  return isinstance(batch_stats, dict) and set(batch_stats) == {_KEPT, _OWN}
 
 
 def path_of(path: tuple) -> str:

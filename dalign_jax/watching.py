@@ -10,29 +10,33 @@ from dalign_jax import errors, metrics, prediction, training, types
 
 
 class Watched(NamedTuple):
-  """The forgetting score (0 is best, .5 worst) and the accuracy on validation data."""
+  """The forgetting score (0 is best, .5 worst) and the accuracy on validation data that stays."""
 
   score: float
   validation_accuracy: float
 
 
-def forgetting(
-  problem: types.Problem, size: int, key: jax.Array
-) -> Callable[[types.ModelState], Watched]:
-  """A function of a model that measures it on fixed rows.
+class Watch(NamedTuple):
+  """`measure` takes a host model state; `noise` is the score that chance gives with these rows."""
+
+  measure: Callable[[types.ModelState], Watched]
+  noise: float
+
+
+def forgetting(problem: types.Problem, size: int, key: jax.Array) -> Watch:
+  """A measure of models on fixed rows.
 
   The score is `metrics.forgetting_score` of the one-feature attack on the loss, forget against
   `problem.unseen` (validation, where there is none), with equally many rows of each class on both
   sides: else the class frequencies identify a network that answers with one class. Where the
   two share no class (all images of a class are forgotten) the attack tells the classes apart too.
+  The accuracy is on validation images of the classes that keep retain examples; all of them, where
+  none is of such a class.
 
   Args:
     problem: its forget, unseen and validation data are used.
     size: rows of each set, at most; 2 or more.
     key: draws the rows.
-
-  Returns:
-    A function of a host model state.
 
   Raises:
     ValueError: if `size` is less than 2.
@@ -42,7 +46,7 @@ def forgetting(
     raise errors.InputError(f'size must be 2 or more, got {size}')
   rng = training.epoch_rng(key, 0)
   unseen = problem.validation if problem.unseen is None else problem.unseen
-  sets = [*_matched(problem.forget, unseen), problem.validation]
+  sets = [*_matched(problem.forget, unseen), _that_stays(problem)]
   if len(sets[0]) < 2:
     raise types.DataError(
       'a forgetting score needs two images or more to forget and two unseen ones of their classes, '
@@ -63,7 +67,15 @@ def forgetting(
     accuracy = metrics.accuracy(logits[2], sets[2].labels)
     return Watched(metrics.forgetting_score(attack), accuracy)
 
-  return watch
+  return Watch(watch, metrics.attack_null_spread(len(same), len(same), seed=0).mean)
+
+
+def _that_stays(problem) -> types.Dataset:
+  """The validation images of classes that keep retain examples."""
+  if problem.validation.is_multi_label:
+    return problem.validation
+  rows = np.flatnonzero(np.isin(problem.validation.labels, problem.retain.labels))
+  return problem.validation.take(rows) if len(rows) else problem.validation
 
 
 def _matched(forget, unseen):

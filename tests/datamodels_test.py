@@ -120,6 +120,17 @@ def test_predictions_are_those_of_the_datamodel(tiny_problem):
   assert objectives.accuracy_on(problem, model, problem.retain) > 0.9
 
 
+def test_matching_needs_no_validation_images(tiny_problem):
+  sizes = [len(getattr(tiny_problem, name)) for name in ('retain', 'forget')]
+  outputs = types.SubsetOutputs(_subsets(60, sum(sizes)), np.zeros((60, sum(sizes), 10)))
+  problem = dataclasses.replace(
+    tiny_problem, validation=tiny_problem.validation.take([]), subset_outputs=outputs
+  )
+  assert _matching.predicted_logits(problem, outputs).keys() == {'retain', 'forget'}
+  assert not _matching.predicted_logits(problem, outputs, ('validation',))
+  methods.datamodel_matching(num_epochs=1)(problem, KEY)
+
+
 def test_matching_without_its_models_is_refused(tiny_problem):
   bare = dataclasses.replace(tiny_problem, gold_logits=None, subset_outputs=None)
   with pytest.raises(types.DataError, match=r'problem\.subset_outputs'):

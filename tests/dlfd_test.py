@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dalign_jax import adversarial, data, losses, methods, parallel, training, types
+from dalign_jax import adversarial, data, losses, methods, parallel, training, types, watching
 from dalign_jax.methods import _dlfd
 from tests import tiny
 
@@ -131,6 +131,28 @@ def test_selected_state_is_returned(tiny_problem, threshold):
     best = min(range(len(logs)), key=lambda k: logs[k]['score'])
   chex.assert_trees_all_equal(result, recorder.states[best].train.model)
   assert len(logs) == 5 and (threshold > 0) == bool(passing)
+
+
+def test_thresholds_are_no_smaller_than_what_chance_gives(tiny_problem):
+  few = dataclasses.replace(tiny_problem, forget=tiny_problem.forget.take(np.arange(10)))
+  noise = watching.forgetting(few, 512, KEY).noise
+  assert 0.1 < noise < 0.2 and watching.forgetting(tiny_problem, 512, KEY).noise < noise
+  usual, said, smaller = (Recorder() for _ in range(3))
+  run(few, usual)
+  run(few, said, stop_threshold=noise, save_threshold=noise)
+  run(few, smaller, stop_threshold=0.0, save_threshold=0.0)
+  assert usual.logs == said.logs != smaller.logs
+
+
+def test_a_class_that_goes_whole_does_not_count_in_the_accuracy(tiny_problem):
+  def apply_fn(state, images, *, train):  # recognises the forgotten class alone
+    outputs, stats = tiny.apply_fn(state, images, train=train)
+    return outputs._replace(logits=jnp.zeros_like(outputs.logits).at[:, 3].set(1.0)), stats
+
+  problem = dataclasses.replace(tiny_problem, apply_fn=apply_fn)
+  assert set(problem.forget.labels) == {3} and 3 in problem.validation.labels
+  seen = watching.forgetting(problem, 512, KEY).measure(problem.original)
+  assert seen.validation_accuracy == 0
 
 
 def test_perturbation_is_dropped_for_good_or_taken_up_again(tiny_problem):

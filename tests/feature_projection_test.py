@@ -253,6 +253,20 @@ def test_the_aim_of_a_mixed_request_is_that_of_its_rows(module, tiny_problem):
   assert mixed == pytest.approx(share * alone + (1 - share) * whole)
 
 
+def test_duck_stops_at_a_whole_number_of_images_and_needs_held_out_ones(tiny_problem):
+  rows = np.flatnonzero(tiny_problem.retain.labels == 5)[:3]
+  forget, rest = (
+    tiny_problem.retain.take(r)
+    for r in (rows, np.delete(np.arange(len(tiny_problem.retain)), rows))
+  )
+  few = dataclasses.replace(tiny_problem, forget=forget, retain=rest)
+  assert _duck._reachable(few, 0.97) == 1.0 and _duck._reachable(few, 2 / 3) == pytest.approx(2 / 3)
+  assert _duck._reachable(tiny_problem, 0.01) == 0.01  # a whole class
+  others = few.validation.take(np.flatnonzero(few.validation.labels != 5))
+  with pytest.raises(types.DataError, match='validation images of the classes that stay'):
+    methods.duck(num_epochs=1)(dataclasses.replace(few, validation=others), KEY)
+
+
 def test_duck_needs_another_class_to_pull_to(tiny_problem):
   rows = np.flatnonzero(tiny_problem.retain.labels == 0)
   one = dataclasses.replace(

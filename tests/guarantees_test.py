@@ -172,6 +172,13 @@ class TestLinearHead:
     assert head.residual < 1e-6
     assert np.mean((head.features @ head.weights).argmax(axis=1) == head.labels) > 0.8
 
+  def test_arrays_of_the_caller_stay(self):
+    features, labels = 5.0 * np.eye(4), np.arange(4)
+    head = guarantees.fit_head(features, labels, num_classes=4, rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(features, 5.0 * np.eye(4))
+    features[:], labels[:] = 0, 0
+    assert head.features.max() == 1 and list(head.labels) == [0, 1, 2, 3]
+
   def test_residual_is_below_its_bound_and_far_below_doing_nothing(self, rows):
     rng = np.random.default_rng(0)
     head = guarantees.fit_head(*rows, num_classes=10, rng=rng, regularization=1e-2)
@@ -189,6 +196,10 @@ class TestLinearHead:
     options = {'num_classes': 10, 'regularization': 1e-2}
     head = guarantees.fit_head(features, labels, rng=np.random.default_rng(5), **options)
     removed = guarantees.remove_rows(head, range(20))
+    by_mask = guarantees.remove_rows(head, np.arange(len(features)) < 20)
+    np.testing.assert_array_equal(by_mask.weights, removed.weights)
+    with pytest.raises(errors.InputError, match=r'rows must be integers, or a mask'):
+      guarantees.remove_rows(head, [0.5, 2.0])
     again = guarantees.fit_head(features[20:], labels[20:], rng=np.random.default_rng(5), **options)
     np.testing.assert_array_equal(again.perturbation, removed.perturbation)
     gap = np.linalg.norm(removed.weights - again.weights)

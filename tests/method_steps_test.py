@@ -1,6 +1,7 @@
 """Optimizers and schedules of methods: SGD as in the papers, or another in its place by name."""
 
 import dataclasses
+import functools
 import inspect
 
 import chex
@@ -95,6 +96,22 @@ def test_rules_are_what_optax_computes(tiny_problem):
   for move in adamw:
     updates, state = tx.update(np.ones(1, np.float32), state, params)
     assert move == pytest.approx(float(updates[0]), rel=1e-5)
+
+
+def test_a_single_image_takes_its_share_of_a_step_whatever_the_optimizer(tiny_problem):
+  one = dataclasses.replace(tiny_problem, forget=tiny_problem.forget.take([0]))
+  moved = lambda problem, before: float(
+    np.linalg.norm(problem.params['head']['kernel'] - before.params['head']['kernel'])
+  )
+  for make in (methods.delete, functools.partial(methods.muda, rounds=1, recover_epochs=0)):
+    steps = {}
+    for size in (1, 64):  # a batch is a whole one, or a sixty-fourth of it
+      for optimizer in ('sgd', 'adamw'):
+        problem = dataclasses.replace(one, optimizer=optimizer)
+        result = make(learning_rate=1e-4, batch_size=size)(problem, KEY)
+        steps[optimizer, size] = moved(result, one.original)
+    for optimizer in ('sgd', 'adamw'):
+      assert 0 < steps[optimizer, 64] < 0.05 * steps[optimizer, 1], (make, optimizer)
 
 
 @pytest.mark.parametrize('field', ['optimizer', 'schedule'])

@@ -126,6 +126,22 @@ def test_it_goes_on_below_the_easy_share_and_while_damaged(
   assert whole_class({**model, 'forget': 0.0}) == (retain > 0.9)
 
 
+def test_damage_is_seen_however_few_are_forgotten(mislabelled, monkeypatch):
+  """With one image to forget, one retain image cannot tell that the others are lost."""
+  one = dataclasses.replace(mislabelled[0], forget=mislabelled[0].forget.take([0]))
+  seen = []
+
+  def accuracy(problem, model, dataset):
+    if dataset is problem.forget:
+      return 0.0
+    seen.append(len(dataset))
+    return 1.0 if model is problem.original else 0.97
+
+  monkeypatch.setattr(objectives, 'accuracy_on', accuracy)
+  assert not _tmu._has_arrived(one, 0.0, False)('another model')
+  assert set(seen) == {min(1000, len(one.retain))}
+
+
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [

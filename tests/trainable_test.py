@@ -28,7 +28,13 @@ from tests.methods_compile_test import quick
 KEY = jax.random.key(7)
 
 
-@pytest.mark.parametrize('name', methods.METHODS)
+def test_a_guarantee_for_all_parameters_does_not_go_with_a_part(tiny_problem):
+  part = trainable.restricted(methods.noisy_finetune(), trainable=['^head/'])
+  with pytest.raises(errors.InputError, match='a guarantee for all parameters together'):
+    part(tiny_problem, KEY)
+
+
+@pytest.mark.parametrize('name', sorted(methods.METHODS.keys() - {'noisy_finetune'}))
 def test_what_is_not_named_keeps_its_bits_whatever_the_method(name, tiny_problem):
   make = quick(name)
   if name in ('cf_k', 'eu_k'):  # which count the layers that may change: there is the head alone

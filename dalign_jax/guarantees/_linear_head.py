@@ -93,12 +93,12 @@ def fit_head(
       f'regularization must be positive, got {regularization}', argument='regularization'
     )
   features = np.asarray(features, np.float64)
-  features /= np.maximum(1.0, np.linalg.norm(features, axis=1, keepdims=True))
+  features = features / np.maximum(1.0, np.linalg.norm(features, axis=1, keepdims=True))
   shape = (features.shape[1], num_classes)
   head = RemovableHead(
     weights=np.zeros(shape),
     features=features,
-    labels=np.asarray(labels),
+    labels=np.array(labels),
     perturbation=noise * rng.standard_normal(shape),
     regularization=regularization,
     noise=noise,
@@ -114,7 +114,7 @@ def fit_head(
   return head
 
 
-def remove_rows(head: RemovableHead, rows: Sequence[int]) -> RemovableHead:
+def remove_rows(head: RemovableHead, rows: Sequence[int] | np.ndarray) -> RemovableHead:
   r"""Removes rows by one Newton step, and bounds what the step leaves.
 
   .. math:: d = -H'^{-1} \nabla L'(W), \quad
@@ -134,7 +134,7 @@ def remove_rows(head: RemovableHead, rows: Sequence[int]) -> RemovableHead:
 
   Args:
     head: the head.
-    rows: of `head.features`, without repeats.
+    rows: numbers of rows of `head.features`, or a mask `[N]` of booleans.
 
   Returns:
     The head without the rows. Where its epsilon is too large, fit anew.
@@ -143,7 +143,15 @@ def remove_rows(head: RemovableHead, rows: Sequence[int]) -> RemovableHead:
   the factor 1/2, and adds the bounds of all removals. The bound is of the data at hand, as in the
   paper's experiments, not for the worst data.
   """
-  chosen = np.unique(np.asarray(rows, int))
+  rows = np.asarray(rows)
+  if rows.dtype == bool and rows.shape == head.labels.shape:
+    rows = np.flatnonzero(rows)
+  elif rows.size and not np.issubdtype(rows.dtype, np.integer):
+    raise errors.InputError(
+      f'rows must be integers, or a mask [{len(head.labels)}], got {rows.dtype} {list(rows.shape)}',
+      argument='rows',
+    )
+  chosen = np.unique(rows.astype(int))
   if len(chosen) and not (0 <= chosen[0] and chosen[-1] < len(head.features)):
     raise errors.InputError(
       f'rows must be in [0, {len(head.features)}), got {chosen[0]} to {chosen[-1]}', argument='rows'

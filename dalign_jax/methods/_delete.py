@@ -42,7 +42,7 @@ def delete(
     return training.minimize(
       problem,
       objectives.Weighed(objectives.MeanLoss(problem.apply_fn, 'forget', _without_true_class)),
-      rule,
+      rule.weighed(problem, filled),
       {'forget': problem.forget},
       key,
       num_epochs=num_epochs,

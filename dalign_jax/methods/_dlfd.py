@@ -23,6 +23,7 @@ from dalign_jax import data as data_lib
 FEATURES = ('logits', 'features')
 NORMALIZATIONS = ('frozen', 'clean')
 _SHOWN = 8  # images for a report
+_THRESHOLD = 0.03  # of the forgetting score, to stop and to save
 
 
 def dlfd(
@@ -42,8 +43,8 @@ def dlfd(
   batch_size: int = 32,
   balanced: bool = True,
   normalization: str = 'frozen',
-  stop_threshold: float = 0.03,
-  save_threshold: float = 0.03,
+  stop_threshold: float | None = None,
+  save_threshold: float | None = None,
   perturb_again: bool = True,
   monitor_every: int = 2,
   monitor_size: int = 512,
@@ -85,8 +86,9 @@ def dlfd(
     normalization: of batch norm. Perturbed images always pass with running statistics: statistics
       taken on them make a network that is right on perturbed images alone. 'frozen' leaves the
       original's, 'clean' lets them follow the clean retain images.
-    stop_threshold: forgetting score, in [0, .5].
-    save_threshold: forgetting score, in [0, .5].
+    stop_threshold: forgetting score, in [0, .5]; None for .03, or the mean score that chance gives
+      with so few rows, where that is larger (`metrics.attack_null_spread`).
+    save_threshold: the same.
     perturb_again: take the perturbation up again whenever the score is above `stop_threshold`;
       False drops it for good at the first score below, as the paper has it.
     monitor_every: batches from one monitoring to the next; where a stopped run resumes.
@@ -125,6 +127,10 @@ def dlfd(
     step = training.make_step(loss_fn, tx, devices=devices, gives_step=True)
     data = training.put_data({'retain': problem.retain, 'forget': problem.forget}, devices)
     watch = watching.forgetting(problem, monitor_size, monitor_key)
+    stop, save = (
+      max(_THRESHOLD, watch.noise) if threshold is None else threshold
+      for threshold in (stop_threshold, save_threshold)
+    )
 
     def batches_of(epoch):
       rng = training.epoch_rng(batch_key, epoch)
@@ -153,12 +159,12 @@ def dlfd(
         monitor=problem.monitor,
       )
       model = parallel.fetch(train.model)
-      seen = watch(model)
-      merit = 1 + seen.validation_accuracy if seen.score <= save_threshold else -seen.score
+      seen = watch.measure(model)
+      merit = 1 + seen.validation_accuracy if seen.score <= save else -seen.score
       selected, best = run.selected, parallel.fetch(run.merit)
       if merit > best:
         selected, best = parallel.replicate(model, devices), np.float32(merit)
-      goes_on = num_steps > 0 and (perturbs or perturb_again) and seen.score > stop_threshold
+      goes_on = num_steps > 0 and (perturbs or perturb_again) and seen.score > stop
       run = _Run(train, selected, *parallel.replicate((best, np.bool_(goes_on)), devices))
       return run, {'loss': loss, **seen._asdict(), 'perturbs': perturbs}
 
@@ -222,7 +228,7 @@ def _check(normalization, stop_threshold, save_threshold, monitor_every):
       f'normalization must be one of {", ".join(NORMALIZATIONS)}, got {normalization!r}'
     )
   for name, value in (('stop_threshold', stop_threshold), ('save_threshold', save_threshold)):
-    if not 0 <= value <= 0.5:
+    if value is not None and not 0 <= value <= 0.5:
       raise errors.InputError(f'{name} must be in [0, 0.5], got {value}')
   if monitor_every < 1:
     raise errors.InputError(f'monitor_every must be 1 or more, got {monitor_every}')

@@ -1,6 +1,7 @@
 """DUCK: forget features move to the nearest wrong class."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,11 @@ def duck(
     cross_entropy_weight: lambda_r.
     stop_accuracy: forget accuracy at which to stop, in [0, 1]; None for the mean over forget images
       of .01 where the class goes whole, and of the original's accuracy on validation images of the
-      forget set's classes where it stays.
+      forget set's classes where it stays, then rounded up to a whole number of images.
+
+  Raises:
+    types.DataError: when run, if no other class is there to pull to, or, without `stop_accuracy`,
+      no validation image is of the classes that stay.
 
   References:
     Cotogni, Bonato, Sabetta, Pelosin, Nicolosi: DUCK: Distance-based Unlearning via Centroid
@@ -58,7 +63,7 @@ def duck(
       raise types.DataError('duck pulls images to another class, and the retain set has one alone')
     lengths = np.maximum(np.linalg.norm(means.features, axis=1, keepdims=True), 1e-12)
     constants = (means.features / lengths).astype(np.float32), means.counts > 0
-    aim = _aim(problem) if stop_accuracy is None else stop_accuracy
+    aim = _reachable(problem, _aim(problem)) if stop_accuracy is None else stop_accuracy
     return training.minimize(
       problem,
       _Loss(problem.apply_fn, distance_weight, cross_entropy_weight),
@@ -78,9 +83,19 @@ def _aim(problem) -> float:
   """The accuracy at which to stop: gold's, as far as it can be guessed."""
   stay = np.intersect1d(problem.forget.labels, problem.retain.labels)
   like_forget = np.flatnonzero(np.isin(problem.validation.labels, stay))
-  if not len(like_forget):
-    return _GONE
+  if len(stay) and not len(like_forget):
+    raise types.DataError(
+      'duck stops at the accuracy on validation images of the classes that stay, and there are none'
+    )
   return objectives.gold_accuracy(problem, problem.validation.take(like_forget), of_gone=_GONE)
+
+
+def _reachable(problem, aim) -> float:
+  """The aim, rounded up to a whole number of images where some are of classes that stay."""
+  if not np.isin(problem.forget.labels, problem.retain.labels).any():
+    return aim
+  count = len(problem.forget)
+  return math.ceil(aim * count - 1e-6) / count
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from dalign_jax import data as data_lib
-from dalign_jax import errors, fresh, importance, optim, training, types
+from dalign_jax import errors, fresh, importance, optim, trainable, training, types
 
 
 def msg(
@@ -94,8 +94,7 @@ def _taking_part(problem):
   is_convolution = jax.tree.map(lambda leaf: np.ndim(leaf) == 4, params)
   if any(jax.tree.leaves(is_convolution)):
     return is_convolution
-  head = tuple(problem.head_path)
+  head = '/'.join(problem.head_path) + '/'
   return jax.tree_util.tree_map_with_path(
-    lambda path, leaf: np.ndim(leaf) >= 2 and tuple(k.key for k in path)[: len(head)] != head,
-    params,
+    lambda path, leaf: np.ndim(leaf) >= 2 and not trainable.path_of(path).startswith(head), params
   )

@@ -1,6 +1,6 @@
 """Matching: fine-tuning towards the outputs that gold has, or is predicted to have."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 
 import jax
@@ -55,7 +55,8 @@ def datamodel_matching(
         'datamodel_matching needs problem.subset_outputs, outputs of models trained on subsets'
       )
     targets = predicted_logits(problem, problem.subset_outputs)
-    problem.monitor.on_arrays('datamodel', lambda: targets)
+    held_out = lambda: predicted_logits(problem, problem.subset_outputs, ('validation',))
+    problem.monitor.on_arrays('datamodel', lambda: {**targets, **held_out()})
     return _match(problem, targets, rule, key, num_epochs, batch_size)
 
   return unlearn
@@ -103,8 +104,15 @@ def oracle_matching(
   return unlearn
 
 
-def predicted_logits(problem: types.Problem, subsets: types.SubsetOutputs) -> dict[str, np.ndarray]:
-  """Gold's centred logits on forget, retain and validation examples, as datamodels predict them."""
+def predicted_logits(
+  problem: types.Problem,
+  subsets: types.SubsetOutputs,
+  names: Sequence[str] = ('retain', 'forget'),
+) -> dict[str, np.ndarray]:
+  """Gold's centred logits on sets of these names, as datamodels predict them; no empty ones.
+
+  A set is 'retain', 'forget' or 'validation'; `subsets` is of all three, in this order.
+  """
   sets = {name: getattr(problem, name) for name in ('retain', 'forget', 'validation')}
   sizes = {name: len(dataset) for name, dataset in sets.items()}
   count = sizes['retain'] + sizes['forget']
@@ -120,6 +128,7 @@ def predicted_logits(problem: types.Problem, subsets: types.SubsetOutputs) -> di
   return {
     name: (_centred(objectives.original_logits(problem, dataset)) - part).astype(np.float32)
     for (name, dataset), part in zip(sets.items(), parts, strict=True)
+    if name in names and len(dataset)
   }
 
 

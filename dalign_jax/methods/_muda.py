@@ -156,8 +156,9 @@ def muda(
     recover_steps = math.ceil(recover_epochs * optim.num_steps(len(retain), batch_size, 1))
     if recover_epochs:
       recover_steps = max(recover_steps, _LEAST_RECOVERY * forget_steps)
+    filled = objectives.batch_share(problem.forget, batch_size)
     tx = optim.alternating(
-      forget=forget_rule.of(problem, times * forget_steps),
+      forget=forget_rule.weighed(problem, filled).of(problem, times * forget_steps),
       recover=recover_rule.of(problem, times * recover_steps),
       reset_on_switch=reset_on_switch,
     )
@@ -177,7 +178,6 @@ def muda(
         'stays': stays,
       },
     )
-    filled = objectives.batch_share(problem.forget, batch_size)
     unseen = np.float32(-1), np.float32(np.inf)  # never
     if stop_at == 'validation' and stays.any():
       unseen = _of_unseen(problem)

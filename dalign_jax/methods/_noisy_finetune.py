@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dalign_jax import errors, fresh, guarantees, training, types
+from dalign_jax import errors, fresh, guarantees, trainable, training, types
 
 
 def noisy_finetune(
@@ -70,6 +70,10 @@ def noisy_finetune(
   bounds = {'radius': radius, 'max_norm': max_norm}
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
+    if trainable.is_restricted(problem.original.batch_stats):
+      raise errors.InputError(
+        'noisy_finetune has a guarantee for all parameters together, and some are held here'
+      )
     init_key, noise_key, batch_key, train_key = training.split(key, 4)
     anew = fresh.model(problem.init_fn, init_key, problem.retain)
     keep = lambda new, old: old if guarantees.is_kernel(old) else np.asarray(new)

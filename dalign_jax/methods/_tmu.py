@@ -25,6 +25,7 @@ from dalign_jax import (
 EASY = ('predicted', 'random', 'none', 'oracle')
 TEACHERS = ('uninformed', 'random_label')
 _TOLERANCE = 0.02  # of accuracies at the stop, on forget and on retain examples
+_SAMPLE = 1000  # retain examples at the stop, at least: fewer would not see the damage
 
 
 def tmu(
@@ -147,14 +148,16 @@ def _has_arrived(problem, share, has_easy):
   """
   if not has_easy and share > 0:
     return objectives.is_forgotten(problem, share)
-  tolerance = max(_TOLERANCE, 1 / len(problem.forget)) + 1e-6  # one example, whatever the rounding
-  count = min(len(problem.forget), len(problem.retain))
+  count = min(max(len(problem.forget), _SAMPLE), len(problem.retain))
   sample = problem.retain.take(np.linspace(0, len(problem.retain) - 1, count).astype(int))
+  of_forget, of_retain = (  # one example at least, whatever the rounding
+    max(_TOLERANCE, 1 / number) + 1e-6 for number in (len(problem.forget), count)
+  )
   known = objectives.accuracy_on(problem, problem.original, sample)
 
   def stop_fn(model):
-    is_target = share - tolerance <= objectives.accuracy_on(problem, model, problem.forget) <= share
-    return is_target and objectives.accuracy_on(problem, model, sample) >= known - tolerance
+    is_target = share - of_forget <= objectives.accuracy_on(problem, model, problem.forget) <= share
+    return is_target and objectives.accuracy_on(problem, model, sample) >= known - of_retain
 
   return stop_fn
 
