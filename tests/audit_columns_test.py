@@ -24,6 +24,29 @@ def _grouped_case(gold_logits, own_logits):
   return audit_case.Case(of_model=of_model, difficulty={'entangled': np.arange(90.0)})
 
 
+def test_groups_pay_by_what_stays_and_are_attacked_class_by_class():
+  """Class 2 is forgotten: its test images are right nowhere, and tell nothing of a group."""
+  groups, labels = np.repeat([0, 1], 90).astype(np.int32), (np.arange(180) % 3).astype(np.int32)
+  images, ids = np.zeros((180, 1, 1, 1), np.uint8), np.arange(180).astype(str)
+  test = types.Dataset(images, labels, ids, groups)
+  gone = labels == 2
+  sets = {'retain': test.take(np.flatnonzero(~gone)), 'forget': test.take(np.flatnonzero(gone))}
+  sets['test'], rng = test, np.random.default_rng(0)
+
+  def outputs_on(dataset):  # class 0 for the forgotten class
+    logits = 5.0 * np.eye(3)[dataset.labels % 2] + rng.normal(0, 0.1, (len(dataset), 3))
+    return types.Outputs(logits, logits)
+
+  outputs = {name: outputs_on(dataset) for name, dataset in sets.items()}
+  options = {'original': outputs, 'gold': outputs, 'num_classes': 3}
+  of_model = evaluation.Case(sets=sets, outputs=outputs, **options)
+  case = audit_case.Case(of_model=of_model, difficulty={})
+  values = {m.key: m.compute(case) for m in audit_columns.MEASURES}
+  assert case.of_model.is_forgotten('test').sum() == 60
+  assert values['group_worst_accuracy'] == 1
+  assert values['group_attack'] < 0.8  # by class alone, it would be 1
+
+
 def test_groups_and_strata():
   labels = np.arange(90) % 2
   right = np.stack([1.0 - labels, labels], axis=1)

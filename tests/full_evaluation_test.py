@@ -124,22 +124,39 @@ def test_variances_are_of_each_example_where_models_suffice(job):
   assert not attacks.pools_variance(job)
 
 
-def test_rmia_is_tuned_on_a_pair(job):
-  halves = [np.zeros(SIZES['forget']) for _ in range(2)]
-  for index, half in enumerate(halves):
-    half[job.shadow_forget_rows(index)] = 1
-  pair = [_logits(job, 200 + i, half) for i, half in enumerate(halves)]
-  case = attacks.Case(job, [], [], [], pair)
-  log_p = lambda logits, name: attacks._log_probability(job, logits, name)
-  expected = metrics.tune_offline_a(
-    log_p(pair[0], 'forget'),
-    halves[0] > 0,
-    log_p(pair[1], 'forget')[None],
-    log_p(pair[0], 'validation'),
-    log_p(pair[1], 'validation')[None],
-  )
-  assert case.offline_a == expected
-  assert attacks.Case(job, [], [], []).offline_a == 0.3
+@pytest.mark.parametrize('amount', [2.0, 4.0])
+def test_rmia_is_tuned_where_no_reference_has_seen_an_example(job, amount):
+  """As it is used; with the other half's shadow as reference, a would be 1 and the attack weak."""
+  (rmia,) = (attack for attack in attacks.ATTACKS if attack.key == 'rmia')
+  everything, half = np.ones(SIZES['forget']), attacks.shadow_masks(job, 1)[0].astype(float)
+  shadow = _logits(job, 200, half, amount)
+  references = [_logits(job, 400 + i) for i in range(4)]
+  members = [_logits(job, 100 + i, everything, amount) for i in range(4)]
+  case = attacks.Case(job, members, [], [references] * 4, shadow)
+  fixed = attacks.Case(job, members, [], [references] * 4)
+  fixed.__dict__['offline_a'] = 1.0
+  assert case.offline_a < 1 and attacks.Case(job, [], [], []).offline_a == 0.3
+  assert attacks.run(rmia, case).values['auc'] >= attacks.run(rmia, fixed).values['auc']
+
+
+def test_attacks_without_images_to_compare_are_left_out(job):
+  """A class of which the test set has two images, or none."""
+  for count in (0, 2):
+    keep = np.flatnonzero(job.sets['test'].labels != 0)
+    some = np.flatnonzero(job.sets['test'].labels == 0)[:count]
+    rows = np.flatnonzero(job.sets['forget'].labels == 0)
+    sets = {**job.sets, 'test': job.sets['test'].take(np.concatenate([keep, some]))}
+    few = dataclasses.replace(job, sets={**sets, 'forget': job.sets['forget'].take(rows)})
+    case = attacks.Case(few, [], [], [])
+    assert [a.key for a in attacks.ATTACKS if a.can_run(case)] == ['u_lira']
+
+
+def test_a_bound_on_epsilon_does_not_count_examples_twice(job):
+  rng = np.random.default_rng(0)
+  one = rng.normal(0.5, 1, 60), rng.normal(0, 1, 60)
+  same = attacks.Attack('same', '', '', '', lambda case: [one] * 8)
+  found = attacks.run(same, attacks.Case(job, [], [], []))
+  assert found.values['epsilon'] == metrics.attack_epsilon(*one, seed=0).threshold
 
 
 def test_shadow_halves_are_complementary(job):

@@ -125,3 +125,28 @@ def test_nearest_prototype_equals_a_loop_and_ignores_a_shift():
   assert np.isnan(means[3]).all()
   with pytest.raises(errors.InputError, match='prototypes must have a finite row'):
     metrics.nearest_prototype(features, prototypes * np.nan)
+
+
+def test_a_destroyed_model_knows_nothing_under_any_procedure(tiny_problem):
+  lost = jax.tree.map(lambda x: np.full_like(x, np.nan), tiny_problem.original)
+  problem, forget = tiny_problem, tiny_problem.forget
+  apply_fn, retain = problem.apply_fn, problem.retain
+  curves = {
+    'retain': recovery.retain_only(
+      problem, lost, jax.random.key(2), num_epochs=2, learning_rate=0.1
+    ),
+    'prototypes': recovery.prototype_shots(apply_fn, lost, retain, forget, num_classes=10, seed=0),
+    'head': recovery.head_shots(apply_fn, lost, retain, forget, seed=0),
+    'residual': recovery.residual_knowledge(apply_fn, lost, forget, num_steps=1),
+    'rounding': recovery.rounding(apply_fn, lost, forget),
+    'pruning': recovery.pruning(apply_fn, lost, forget),
+  }
+  for name, curve in curves.items():
+    assert len(curve.accuracies) == len(curve.budgets) and not curve.accuracies.any(), name
+
+
+def test_a_recovery_that_diverges_ends_in_nothing(tiny_problem):
+  curve = recovery.retain_only(
+    tiny_problem, tiny_problem.original, jax.random.key(2), num_epochs=3, learning_rate=1e30
+  )
+  assert curve.accuracies[0] > 0.9 and list(curve.accuracies[1:]) == [0.0, 0.0, 0.0]

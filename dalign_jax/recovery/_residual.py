@@ -5,6 +5,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dalign_jax import errors, losses, metrics, parallel, prediction, training, types
 from dalign_jax.recovery import _curve
@@ -62,7 +63,8 @@ def residual_knowledge(
       fields = {**centres, 'labels': forget.labels, 'now': images}
       images = run(_step(apply_fn), constants, fields)
     logits = run(_logits(apply_fn), model, {'now': images})
-    rates.append(metrics.accuracy(logits, forget.labels))
+    is_finite = np.isfinite(logits).all()  # else the model is destroyed, and knows nothing
+    rates.append(metrics.accuracy(logits, forget.labels) if is_finite else 0.0)
   return _curve.curve(radii, rates)
 
 

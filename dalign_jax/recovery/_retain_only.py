@@ -1,5 +1,6 @@
 """Recovery by fine-tuning on retain data alone."""
 
+import contextlib
 import dataclasses
 
 import jax
@@ -48,7 +49,8 @@ def retain_only(
     augmentation: 'none', 'crop' or 'crop_flip'.
 
   Returns:
-    Budgets 0, 1, ..., `num_epochs` epochs, and the accuracies, `[num_epochs + 1]` each.
+    Budgets 0, 1, ..., `num_epochs` epochs, and the accuracies, `[num_epochs + 1]` each; 0 from
+    where the training diverges.
 
   Raises:
     ValueError: for less than one epoch.
@@ -64,14 +66,18 @@ def retain_only(
     raise errors.InputError(f'num_epochs must be 1 or more, got {num_epochs}')
   measure = lambda now: _curve.accuracy(problem.apply_fn, now, problem.forget, problem.devices)
   watch = _Watch(measure)
-  training.minimize(
-    dataclasses.replace(problem, monitor=watch),
-    training.ClassificationLoss(problem.apply_fn, 'retain', augmentation),
-    optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay),
-    {'retain': problem.retain},
-    key,
-    num_epochs=num_epochs,
-    batch_size=batch_size,
-    start=model,
-  )
-  return _curve.curve(range(num_epochs + 1), [measure(model), *watch.accuracies])
+  with contextlib.suppress(
+    training.NonFiniteLossError
+  ):  # destroyed: it knows nothing from there on
+    training.minimize(
+      dataclasses.replace(problem, monitor=watch),
+      training.ClassificationLoss(problem.apply_fn, 'retain', augmentation),
+      optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay),
+      {'retain': problem.retain},
+      key,
+      num_epochs=num_epochs,
+      batch_size=batch_size,
+      start=model,
+    )
+  lost = [0.0] * (num_epochs - len(watch.accuracies))
+  return _curve.curve(range(num_epochs + 1), [measure(model), *watch.accuracies, *lost])

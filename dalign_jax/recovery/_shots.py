@@ -141,6 +141,8 @@ class _Material:
 
   def measure(self, classify):
     """The curve of a classifier `k -> predictions of the query`."""
+    if not (np.isfinite(self.retain).all() and np.isfinite(self.forget).all()):
+      return _curve.curve(self.shots, [0.0] * len(self.shots))  # a destroyed model knows nothing
     rates = [float(np.mean(classify(k) == self.query_labels)) for k in self.shots]
     return _curve.curve(self.shots, rates)
 

@@ -3,7 +3,7 @@
 Formulas and sources are in the docstrings of `dalign_jax.metrics`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import dataclasses
 import functools
 from typing import NamedTuple
@@ -18,6 +18,7 @@ Logits = dict[str, np.ndarray]  # by set
 Scores = tuple[np.ndarray, np.ndarray]  # of members, of non-members; larger is more likely a member
 RATES = np.logspace(-4, 0, 81)  # false-positive rates of the ROC curves
 _OFFLINE_A = 0.3  # of RMIA, where it is not tuned
+_LEAST = 10  # matched images a side, for an attack on members
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,33 +30,40 @@ class Case:
     members: logits of the group's members.
     shadows: logits of shadows that went through the group's procedure, on forget.
     references: for each member, logits of models that never trained on the forget set.
-    pair: the first two shadows before unlearning, on forget and validation; empty: RMIA is not
-      tuned.
+    shadow: logits of the first shadow before unlearning, on forget and validation; None: RMIA is
+      not tuned.
   """
 
   job: preparation.Job
   members: list[Logits]
   shadows: list[Logits]
   references: list[list[Logits]]
-  pair: Sequence[Logits] = ()
+  shadow: Logits | None = None
 
   @functools.cached_property
   def offline_a(self) -> float:
-    """RMIA's a: the best on the first of the pair, with the second as its reference."""
-    if len(self.pair) < 2:
+    """RMIA's a: the best on the shadow, whose half of forget is known, with the same references.
+
+    No reference may be trained on an example, member or not. Another shadow cannot be one: its half
+    is what the first has not seen.
+    """
+    if self.shadow is None:
       return _OFFLINE_A
-    target, reference = self.pair[:2]
-    labels = self.job.sets['forget'].labels
-    members = np.zeros(len(labels), bool)
-    members[self.job.shadow_forget_rows(0)] = True
-    log_p = lambda logits, name: _log_probability(self.job, logits, name)
+    members = shadow_masks(self.job, 1)[0]
+    log_p = functools.partial(_log_probability, self.job)
+    of_references = lambda name: np.stack([log_p(r, name) for r in self.references[0]])
     return metrics.tune_offline_a(
-      log_p(target, 'forget'),
+      log_p(self.shadow, 'forget'),
       members,
-      log_p(reference, 'forget')[None],
-      log_p(target, 'validation'),
-      log_p(reference, 'validation')[None],
+      of_references('forget'),
+      log_p(self.shadow, 'validation'),
+      of_references('validation'),
     )
+
+  @functools.cached_property
+  def matched_rows(self) -> dict[str, np.ndarray]:
+    """Rows of forget and test images that attacks on members compare."""
+    return one_model.matched_rows(self.job)
 
 
 class Attack(NamedTuple):
@@ -67,6 +75,7 @@ class Attack(NamedTuple):
     title: of its curve.
     meaning: of its AUC.
     scores: the scores of both sides for each model attacked.
+    is_of_members: whether it compares matched forget and test images.
   """
 
   key: str
@@ -74,10 +83,19 @@ class Attack(NamedTuple):
   title: str
   meaning: str
   scores: Callable[[Case], list[Scores]]
+  is_of_members: bool = True
+
+  def can_run(self, case: Case) -> bool:
+    """Whether there are ten images on either side."""
+    return not self.is_of_members or len(case.matched_rows['forget']) >= _LEAST
 
 
 class Result(NamedTuple):
-  """Mean metrics over models, the ROC over all of them at `RATES`, and each model's AUC."""
+  """Mean metrics over models, the ROC over all of them at `RATES`, and each model's AUC.
+
+  The bound on epsilon is a mean over models too: examples recur in each, so that scores of all
+  models together are not independent trials.
+  """
 
   values: dict[str, float]
   curve: np.ndarray
@@ -95,7 +113,7 @@ def run(attack: Attack, case: Case) -> Result:
     'auc': float(np.mean(aucs)),
     'tpr_at_1_percent': together.tpr_at_1_percent,
     'tpr_at_01_percent': together.tpr_at_01_percent,
-    'epsilon': metrics.attack_epsilon(*pooled, seed=seed).threshold,
+    'epsilon': float(np.mean([metrics.attack_epsilon(*p, seed=seed).threshold for p in found])),
   }
   return Result(values, metrics.roc_curve(*pooled, RATES), aucs)
 
@@ -143,9 +161,8 @@ def _of_members(scores: Callable) -> Callable[[Case], list[Scores]]:
   """An attack on each member: forget against test images of the same classes, equally many."""
 
   def run_on_members(case):
-    rows = one_model.matched_rows(case.job)
     pairs = zip(case.members, case.references, strict=True)
-    return [scores(case, member, references, rows) for member, references in pairs]
+    return [scores(case, member, references, case.matched_rows) for member, references in pairs]
 
   return run_on_members
 
@@ -185,6 +202,7 @@ ATTACKS = (
     'U-LiRA',
     'AUC of the likelihood-ratio attack: unlearned, or never trained on? Mean over the shadows.',
     _u_lira,
+    is_of_members=False,
   ),
   Attack(
     'rmia',

@@ -77,15 +77,16 @@ class Case:
 
   @functools.cached_property
   def grouped(self) -> tuple[np.ndarray, np.ndarray] | None:
-    """Test rows of known groups and their groups; None below two groups that are large enough."""
+    """Test rows that stay, of known groups, and their groups; None below two large enough."""
     groups = self.of_model.sets['test'].group
     if groups is None:
       return None
-    names, sizes = np.unique(groups, return_counts=True)
-    names = names[(sizes >= _LEAST_GROUP) & (names >= 0)]
+    known = np.flatnonzero((groups >= 0) & ~self.of_model.is_forgotten('test'))
+    names, sizes = np.unique(groups[known], return_counts=True)
+    names = names[sizes >= _LEAST_GROUP]
     if len(names) < 2:
       return None
-    rows = np.flatnonzero(np.isin(groups, names))
+    rows = known[np.isin(groups[known], names)]
     return rows, groups[rows]
 
   def group_accuracy(self, outputs: evaluation.Outputs) -> metrics.GroupValues | None:
@@ -113,17 +114,27 @@ class Case:
 
   @functools.cached_property
   def group_attack(self) -> metrics.GroupValues | None:
-    """AUC of the attack on the loss inside each group that both sides have enough examples of."""
+    """AUC of the attack on the loss inside each group that both sides have enough examples of.
+
+    Inside a group, both sides have equally many examples of each class.
+    """
     case = self.of_model
-    groups = {name: case.sets[name].group for name in case.matched_rows}
-    if self.grouped is None or any(g is None for g in groups.values()):
+    sets = {name: case.sets[name] for name in case.matched_rows}
+    if self.grouped is None or any(dataset.group is None for dataset in sets.values()):
       return None
+    known = [np.flatnonzero(dataset.group >= 0) for dataset in sets.values()]
+    keys = [
+      np.column_stack([dataset.group, dataset.labels])[rows]
+      for dataset, rows in zip(sets.values(), known, strict=True)
+    ]
+    kinds = np.unique(np.concatenate(keys), axis=0, return_inverse=True)[1].ravel()
+    pair = kinds[: len(keys[0])], kinds[len(keys[0]) :]
+    if not np.intersect1d(*pair).size:
+      return None
+    matched = metrics.match_classes(*pair, seed=case.seed)
     sides = []
-    for name, of_set in groups.items():
-      known = np.flatnonzero(of_set >= 0)
-      sides += [-case.losses[name][known], of_set[known]]
-    counts = [np.unique(of, return_counts=True) for of in sides[1::2]]
-    large = [names[sizes >= _LEAST_ATTACKED] for names, sizes in counts]
-    if not np.intersect1d(*large).size:
+    for (name, dataset), rows, chosen in zip(sets.items(), known, matched, strict=True):
+      sides += [-case.losses[name][rows[chosen]], dataset.group[rows[chosen]]]
+    if np.unique(sides[1], return_counts=True)[1].max() < _LEAST_ATTACKED:
       return None
     return metrics.group_attack(*sides, seed=case.seed, least=_LEAST_ATTACKED)

@@ -24,7 +24,7 @@ from experiments.measure import (
 from experiments.measure import rows as rows_lib
 from experiments.problem import preparation
 
-FORMAT = 7  # to be raised when a measure changes (a new one is noticed): evaluates again
+FORMAT = 8  # to be raised when a measure changes (a new one is noticed): evaluates again
 
 
 def evaluate(job: preparation.Job, labels: list[str]) -> None:
@@ -163,7 +163,7 @@ def _evaluate_group(job, group, logits) -> None:
     gold=[logits(m) for m in gold.members],
     references=[[logits(r) for r in second.members if r.folder != m.folder] for m in group.members],
     state=models.restore(job, group.members[0]),
-    pair=[logits(m, ('forget', 'validation')) for m in original.shadows[:2]],
+    shadow=logits(original.shadows[0], ('forget', 'validation')),
     is_gold=group.kind == 'gold',
   )
   files.write_arrays(group.file(job, '.npz'), result.arrays)

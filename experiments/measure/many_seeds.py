@@ -5,7 +5,7 @@ Formulas and sources are in the docstrings of `dalign_jax.metrics`; docs/evaluat
 read the metrics.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import dataclasses
 import functools
 from typing import NamedTuple
@@ -55,8 +55,9 @@ class Group:
 
   @functools.cached_property
   def attacked(self) -> dict[str, attacks.Result]:
-    """By the attack's key."""
-    return {attack.key: attacks.run(attack, self.case) for attack in attacks.ATTACKS}
+    """By the attack's key; without those that have too few images."""
+    there = [attack for attack in attacks.ATTACKS if attack.can_run(self.case)]
+    return {attack.key: attacks.run(attack, self.case) for attack in there}
 
   def margins(self, name: str) -> list[np.ndarray]:
     """Margins `[K, N]` on a set, of the members and of gold."""
@@ -73,7 +74,7 @@ def measure(
   references: list[list[Logits]],
   state: types.ModelState,
   is_gold: bool,
-  pair: Sequence[Logits] = (),
+  shadow: Logits | None = None,
 ) -> Result:
   """Everything about a group.
 
@@ -88,10 +89,10 @@ def measure(
       set and other than the member.
     state: the first member, whose relearning is timed.
     is_gold: whether the group is the reference itself; distances are left out.
-    pair: the first two shadows before unlearning, which tune RMIA.
+    shadow: the first shadow before unlearning, which tunes RMIA.
   """
   group = Group(
-    case=attacks.Case(job, members, shadows, references, pair),
+    case=attacks.Case(job, members, shadows, references, shadow),
     original=original,
     gold=None if is_gold else gold,
     state=state,
@@ -153,7 +154,12 @@ _distance = functools.partial(_full, digits=2, is_distance=True, group='distribu
 
 def _of_attack(attack: attacks.Attack) -> tuple[evaluation.Measure, ...]:
   """AUC, true-positive rates and bound on epsilon of an attack."""
-  of = lambda name: lambda group: group.attacked[attack.key].values[name]
+
+  def of(name):
+    return lambda group: (
+      group.attacked[attack.key].values[name] if attack.key in group.attacked else None
+    )
+
   key = lambda name: f'{attack.key}_{name}'
   rate = 'Its true-positive rate at {} % false positives, %, over all models together.'
   full = functools.partial(_full, group=attack.head)
@@ -166,8 +172,8 @@ def _of_attack(attack: attacks.Attack) -> tuple[evaluation.Measure, ...]:
     full(
       key('epsilon'),
       f'{attack.head} eps >=',
-      'Lower bound on epsilon at 95 % from its scores over all models together; one half of them '
-      'chose the threshold. Never a guarantee.',
+      'Lower bound on epsilon at 95 % from its scores on a model, one half of which chose the '
+      'threshold; mean over models. Never a guarantee.',
       of('epsilon'),
       digits=2,
     ),
@@ -201,8 +207,8 @@ MEASURES: tuple[evaluation.Measure, ...] = (
   _full(
     'rmia_offline_a',
     '',
-    "RMIA's a, tuned on a pair of shadows.",
-    lambda group: group.case.offline_a,
+    "RMIA's a, tuned on a shadow.",
+    lambda group: group.case.offline_a if 'rmia' in group.attacked else None,
   ),
   _full(
     'relearn_epochs',

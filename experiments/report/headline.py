@@ -72,14 +72,20 @@ def nearest(rows: rows_lib.Results, passed: set[str]) -> str:
 def _floors(rows) -> str:
   """In how many columns each method is as near to gold as another gold."""
   shown = table.columns(rows)
-  keys = {c.key for c in shown} - error_rates.grey(shown, rows)
+  lines = table.lines(rows)
+  told = lambda key: any(cell.gap is not None or cell.at_floor for cell in _cells(key, lines))
+  keys = {c.key for c in shown if told(c.key)} - error_rates.grey(shown, rows)
   counts, of = collections.defaultdict(list), looks.of_rows(rows)
-  for line in table.lines(rows):
+  for line in lines:
     if line.row.kind == 'unlearned':
       number = sum(cell.at_floor for key, cell in line.cells.items() if key in keys)
       counts[number].append(of[line.row.name].label)
   parts = [f'{", ".join(counts[number])} in {number}' for number in sorted(counts, reverse=True)]
   return f'Within the golds in so many of {len(keys)} columns: {"; ".join(parts)}.'
+
+
+def _cells(key, lines):
+  return [line.cells[key] for line in lines if key in line.cells]
 
 
 def _alignment_gap(line) -> float:

@@ -295,5 +295,5 @@ def _of_attacks(job) -> str:
   how = 'one variance for all examples' if pooled else 'a variance of each example'
   return (
     f'U-LiRA fits {how} ({"fewer than" if pooled else "at least"} 16 models on each side); '
-    "RMIA's a is tuned on a pair of shadows."
+    "RMIA's a is tuned on a shadow."
   )

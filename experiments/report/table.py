@@ -105,8 +105,8 @@ def _line(row, rows, shown):
   gold, cells = rows.gold, {}
   for column, noise in shown:
     gap = None if row is gold else _gap(column, row, gold)
-    is_inside = None if gap is None else error_rates.is_inside(column, row, rows)
-    at_floor = gap is not None and (gap <= noise if is_inside is None else is_inside)
+    is_inside = None if row is gold else error_rates.is_inside(column, row, rows)
+    at_floor = gap is not None and gap <= noise if is_inside is None else is_inside
     interval = row.interval(column.key)
     cells[column.key] = Cell(row.values.get(column.key), gap, at_floor, interval)
   for key, basis in _COMPARABLE_BY.items():
