@@ -114,7 +114,8 @@ class Config(settings.Settings):
   )
   num_gold: int = settings.run_setting(
     0,
-    'Gold models: one half is the reference, the other the noise floor; 0: two per seed.',
+    'Gold models: one half is the reference, the other the noise floor; 0: two per seed, or as '
+    'many as shadows where that is more.',
     section='Evaluation',
     valid=valid.Between(0, 10**4),
   )

@@ -151,6 +151,26 @@ def test_successive_halving_stops_what_falls_behind_but_not_the_defaults(tmp_pat
   assert not stopped[0] and not stopped[1] and all(stopped[3:])
 
 
+def test_halving_compares_a_point_with_the_same_point_and_not_with_what_died(tmp_path):
+  tuning = dataclasses.replace(TUNING, num_trials=5)
+  open_ = lambda: study.Study(tmp_path, 'delete', hparams.defaults('delete'), set(), tuning)
+  trials = open_()
+  for score in (5.0, 2.0):  # of one epoch each: judged at the end alone
+    trial = trials.next()
+    assert not trial.falls_behind(score, 1)
+    trial.end({'trial': str(trial.position)}, score)
+  long = trials.next()
+  assert not long.falls_behind(2.5, 0)  # the first at half of its epochs
+  long.falls_behind(1.0, 1)
+  long._lock.close()  # its process dies
+  again = open_().next()
+  assert again.position == 2 and not again.falls_behind(2.5, 0) and not again.falls_behind(1.0, 1)
+  again.end({'trial': '2'}, 1.0)
+  last = trials.next()
+  assert not last.falls_behind(1.5, 1)  # second of 5, 2, 1 and 1.5; third, if 1 counted twice
+  last.end({'trial': '3'}, 1.5)
+
+
 def test_halving_stops_a_run_after_half_of_its_epochs():
   """The second of four epochs is judged; a run of one epoch is not."""
 

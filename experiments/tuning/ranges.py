@@ -38,15 +38,18 @@ class Choice(NamedTuple):
 class Log(NamedTuple):
   """From `low` to `high`, uniform in the logarithm; two significant digits.
 
-  `stands_for` names the hyper-parameter whose value a default of None means.
+  `stands_for` is the value that a default of None means, or begins with; or the name of the
+  hyper-parameter that has it.
   """
 
   low: float
   high: float
-  stands_for: str = ''
+  stands_for: str | float = ''
 
   def including(self, values, name):
-    default = values[self.stands_for] if values[name] is None else values[name]
+    default = values[name]
+    if default is None:
+      default = values[self.stands_for] if isinstance(self.stands_for, str) else self.stands_for
     if default <= 0:  # no logarithm: it begins at the lower end, and runs as it is
       return self, self.low
     return Log(min(self.low, default), max(self.high, default)), default
@@ -189,7 +192,7 @@ RANGES: dict[str, dict[str, Range]] = {
     'ascent_weight': Log(1.0, 100.0),
     'forget_every': Choice((1, 2, 5, 10)),
   },
-  'ssd': {'selection_weight': Log(1.0, 10.0), 'dampening': Log(0.05, 1.0)},
+  'ssd': {'selection_weight': Log(1.0, 10.0, 3.0), 'dampening': Log(0.05, 1.0)},
   'svd_projection': {
     'retain_scale': Choice((10.0, 30.0, 100.0, 300.0, 1000.0)),
     'forget_scale': Choice((1.0, 3.0, 10.0, 30.0, 100.0)),

@@ -25,6 +25,7 @@ _RANDOM_TRIALS = 6  # before TPE has enough to go by
 _HALVING = 2  # after each check, the better half goes on
 _STATES = optuna.trial.TrialState
 _IDENTITY = 'search'  # the study's attribute that says which search it is
+_RULE = 2  # of halving, to be raised when it changes: trials of two rules do not mix
 
 Row = dict[str, str]  # a line of the log
 
@@ -45,17 +46,24 @@ class Trial:
   _lock: IO
 
   def falls_behind(self, score: float, networks: int) -> bool:
-    """Whether successive halving stops the trial.
+    """Whether successive halving stops the trial: others were better at this very point.
 
-    The defaults are never stopped: they are among those that others are compared with.
+    The defaults are never stopped: they are among those that others are compared with. A trial that
+    was never ended, since its process died, is not: it is tried again.
 
     Args:
       score: so far.
       networks: that the trial has been through; 0 for half of the epochs on the first.
     """
-    self._trial.report(score, _HALVING**networks)
-    is_behind = self._trial.should_prune()  # asked of the defaults too: it counts them in
-    return self.position > 0 and is_behind
+    step = networks + 1
+    self._trial.report(score, step)
+    scores = sorted(
+      trial.intermediate_values[step]
+      for trial in self._study.get_trials(deepcopy=False)
+      if step in trial.intermediate_values
+      and (trial.state == _STATES.RUNNING or 'row' in trial.user_attrs)
+    )
+    return self.position > 0 and score > scores[max(1, len(scores) // _HALVING) - 1]
 
   def end(self, row: Row, score: float | None, *, is_stopped: bool = False) -> None:
     """Writes what came out; `score` is None for a trial that failed."""
@@ -142,9 +150,7 @@ class Study:
         storage=optuna.storages.JournalStorage(backend),
         study_name=self._method,
         load_if_exists=True,
-        pruner=optuna.pruners.SuccessiveHalvingPruner(
-          min_resource=1, reduction_factor=_HALVING, min_early_stopping_rate=0
-        ),
+        pruner=optuna.pruners.NopPruner(),  # see `Trial.falls_behind`
       )
       for trial in study.get_trials(deepcopy=False):
         if 'row' in trial.user_attrs:
@@ -155,6 +161,7 @@ class Study:
 
   def _check(self):
     now = {
+      'rule': _RULE,
       'search': self._tuning.search,
       'search_seed': self._tuning.search_seed,
       'num_tuning_seeds': self._tuning.num_tuning_seeds,
