@@ -155,10 +155,10 @@ def test_halving_compares_a_point_with_the_same_point_and_not_with_what_died(tmp
   tuning = dataclasses.replace(TUNING, num_trials=5)
   open_ = lambda: study.Study(tmp_path, 'delete', hparams.defaults('delete'), set(), tuning)
   trials = open_()
-  for score in (5.0, 2.0):  # of one epoch each: judged at the end alone
+  for value in (5.0, 2.0):  # of one epoch each: judged at the end alone
     trial = trials.next()
-    assert not trial.falls_behind(score, 1)
-    trial.end({'trial': str(trial.position)}, score)
+    assert not trial.falls_behind(value, 1)
+    trial.end({'trial': str(trial.position)}, value)
   long = trials.next()
   assert not long.falls_behind(2.5, 0)  # the first at half of its epochs
   long.falls_behind(1.0, 1)
