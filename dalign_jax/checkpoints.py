@@ -158,6 +158,44 @@ def restore_training(directory: str | pathlib.Path, template: Any) -> tuple[int,
     return None
 
 
+def check_state(state: types.ModelState) -> None:
+  """Checks that a network's state comes back from a checkpoint as it went there.
+
+  Raises:
+    errors.InputError: for containers other than dictionaries, with strings as keys, and lists, or
+      for arrays whose dtype JAX changes.
+  """
+  for path, leaf in jax.tree_util.tree_leaves_with_path(tuple(state)):
+    name = jax.tree_util.keystr(path[1:])
+    kinds = [k for k in path[1:] if not _is_plain(k)]
+    if kinds:
+      raise errors.InputError(
+        f'the state must be dictionaries, with strings as keys, and lists of arrays, which '
+        f'checkpoints keep; {name} is inside another container'
+      )
+    dtype = np.asarray(leaf).dtype
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+      raise errors.InputError(
+        f'the state must be of dtypes that JAX keeps, and {name} is {dtype}: give '
+        f'{jax.dtypes.canonicalize_dtype(dtype)}'
+      )
+
+
+def _is_plain(key) -> bool:
+  if isinstance(key, jax.tree_util.DictKey):
+    return isinstance(key.key, str)
+  return isinstance(key, jax.tree_util.SequenceKey)
+
+
+def training_metadata(directory: str | pathlib.Path) -> dict | None:
+  """The metadata of the newest training state whose metadata can be read, or None."""
+  try:
+    found = _newest(directory, None, with_state=False)
+  except CheckpointError:
+    return None
+  return found and found[2]
+
+
 def latest_epoch(directory: str | pathlib.Path) -> int | None:
   """Number of finished epochs of the newest training state, or None."""
   directory = pathlib.Path(directory)

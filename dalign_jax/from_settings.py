@@ -64,10 +64,13 @@ def network(
 
 def _network(settings, image_shape, num_classes):
   if ':' in settings.model:
-    if settings.remat:
-      raise errors.InputError(
-        'is for networks of the library; use jax.checkpoint in your own', argument='remat'
-      )
+    usual = settings_lib.Settings()
+    for name in ('remat', 'norm', 'width_multiplier', 'stem', 'input_statistics'):
+      if getattr(settings, name) != getattr(usual, name):
+        raise errors.InputError(
+          f'is for networks of the library, and {settings.model} is your own; it can do so itself',
+          argument=name,
+        )
     return _own_network(settings.model)(num_classes=num_classes, image_shape=image_shape)
   mean, std = pretrained.STATISTICS[settings.input_statistics]
   return models.build(

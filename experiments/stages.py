@@ -1,5 +1,6 @@
 """The stages of a run, in order; each skips what is done and resumes what was interrupted."""
 
+from collections.abc import Iterable
 import contextlib
 import dataclasses
 import pathlib
@@ -49,8 +50,10 @@ def _run(config):
   folder = folders.problem_folder(config)
   is_shared = set(config.stages) <= {'unlearn', 'evaluate'}  # each model has a lock of its own
   with files.locked_by_writer(folder, is_shared=is_shared):
-    job = prepare(config, folder)
+    job = prepare(config, folder, map(hparams.method_of, hyper_parameters))
     runs = [Run.of(job, name, values) for name, values in hyper_parameters.items()]
+    if 'unlearn' in config.stages and any(methods.SUBSETS in r.sees for r in runs):
+      subset_models.check(job)
     if config.originals_of:
       shared_originals.check(job)
     preparation.fix(job)
@@ -79,30 +82,39 @@ def _run(config):
     parallel.barrier('done')
 
 
-def prepare(config: config_lib.Config, folder: pathlib.Path) -> preparation.Job:
-  """The problem of a configuration; computes first the scores that a request chooses by."""
+def prepare(
+  config: config_lib.Config, folder: pathlib.Path, names: Iterable[str] = ()
+) -> preparation.Job:
+  """The problem of a configuration; computes first the scores that a request chooses by.
+
+  Args:
+    config: of the run.
+    folder: of the problem.
+    names: of the methods that are to forget, which are checked before any score.
+  """
   with errors.blame('forget'):
     kind = data_lib.parse_forget(config.forget).kind
   if kind not in data_lib.SCENARIOS or not data_lib.SCENARIOS[kind].needs_scores:
     return preparation.prepare(config, folder)
+  for name in names:
+    if methods.METHODS[name].class_only:
+      raise _needs_classes(name, config)
   scores = example_scores.SCORES[kind](config)
   job = preparation.prepare(config, folder, scores.values)
-  place = memorisation.folder_of(config)
   if scores.data_hash != job.data_hash:
     raise errors.InputError(
       f'{config.dataset} is not what it was when the scores of its images were made; delete '
-      f'{place}',
+      f'{memorisation.folder_of(config)}',
       argument='dataset',
     )
-  now = preparation.identity(job)
-  there = preparation.identity_there(place, now) if (place / 'problem.json').is_file() else now
-  for name, argument in (('network_hash', 'model'), ('pretrained_hash', 'pretrained')):
-    if there.get(name) != now.get(name):
-      raise errors.InputError(
-        f'it is not what it was when the scores of the images were made; delete {place}',
-        argument=argument,
-      )
+  memorisation.check_network(job)
   return job
+
+
+def _needs_classes(method, config) -> errors.InputError:
+  return errors.InputError(
+    f'{method} forgets whole classes, but --forget={config.forget} does not', argument='methods'
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,10 +143,7 @@ class Run:
   def of(cls, job: preparation.Job, name: str, values: dict) -> 'Run':
     method = hparams.method_of(name)
     if methods.METHODS[method].class_only and not job.forgets_classes:
-      raise errors.InputError(
-        f'{method} forgets whole classes, but --forget={job.config.forget} does not',
-        argument='methods',
-      )
+      raise _needs_classes(method, job.config)
     if not job.config.beyond_range:
       with errors.blame('methods'):
         methods.check_range(method, job.sets['forget'].labels, job.sets['retain'].labels)

@@ -2,6 +2,7 @@
 
 import pathlib
 import shutil
+from typing import NamedTuple
 
 import chex
 import jax
@@ -12,7 +13,7 @@ import orbax.checkpoint as ocp
 import orbax.checkpoint.experimental.v1 as v1
 import pytest
 
-from dalign_jax import checkpoints, training, types
+from dalign_jax import checkpoints, errors, training, types
 from tests import tiny
 
 MODEL = tiny.init_fn(jax.random.key(0))
@@ -201,3 +202,27 @@ def test_numpy_scalars_are_kept_as_arrays(tmp_path):
   checkpoints.save_training(tmp_path, 1, {'step': np.int32(7), 'x': np.ones(2)}, {})
   _, state, _ = checkpoints.restore_training(tmp_path, {'step': np.int32(0), 'x': np.zeros(2)})
   assert state['step'] == 7 and state['step'].dtype == np.int32
+
+
+class _Layer(NamedTuple):
+  kernel: np.ndarray
+
+
+@pytest.mark.parametrize(
+  ('params', 'message'),
+  [
+    ({'hidden': _Layer(np.zeros((2, 2), np.float32))}, 'hidden.* is inside another container'),
+    ({0: np.zeros(2, np.float32)}, 'dictionaries, with strings as keys'),
+    ({'w': np.zeros(2)}, r"\['w'\] is float64: give float32"),
+  ],
+)
+def test_a_state_that_would_come_back_changed_is_refused(params, message):
+  with pytest.raises(errors.InputError, match=message):
+    checkpoints.check_state(types.ModelState(params, {}))
+
+
+def test_a_state_of_dictionaries_and_lists_is_kept(tmp_path):
+  state = types.ModelState({'layers': [{'w': np.ones(2, np.float32)}]}, {})
+  checkpoints.check_state(state)
+  checkpoints.save(tmp_path / 'model', state, {})
+  chex.assert_trees_all_equal(checkpoints.restore(tmp_path / 'model', state)[0], state)

@@ -302,8 +302,10 @@ def test_interrupted_run_is_not_continued_with_other_settings(tmp_path):
   first.on_start(2)
   first.on_epoch(0, lambda: state, {'loss': 1.0})
   assert monitor('--a').restore(state)[0] == 1
-  with pytest.raises(errors.InputError, match="xla_flags: '--a' there, '--b' now"):
-    monitor('--b').restore(state)
+  for other in (state, {'w': state['w'], 'trace': state['w']}):  # of another optimizer, say
+    with pytest.raises(errors.InputError, match="xla_flags: '--a' there, '--b' now"):
+      monitor('--b').restore(other)
+  assert monitor('--a').restore(state)[0] == 1  # nothing was removed
 
 
 def test_interrupted_model_is_not_continued_on_another_number_of_devices(tmp_path):
@@ -590,7 +592,10 @@ def test_another_source_of_a_network_is_another_problem(tmp_path, monkeypatch):
   monkeypatch.syspath_prepend(tmp_path)
   path = tmp_path / 'own_network_of_a_run.py'
   path.write_text(NETWORK.format(comment='first'), encoding='utf-8')
-  config = _config(tmp_path, model='own_network_of_a_run:make', stages=('prepare',), problem='p')
+  options = {'model': 'own_network_of_a_run:make', 'stages': ('prepare',), 'problem': 'p'}
+  with pytest.raises(errors.InputError, match=r'width_multiplier: is for networks of the library'):
+    stages.run(_config(tmp_path, **options, width_multiplier=0.5))
+  config = _config(tmp_path, **options, width_multiplier=1.0)
   stages.run(config)
   stages.run(config)
   path.write_text(NETWORK.format(comment='second'), encoding='utf-8')

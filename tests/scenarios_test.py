@@ -133,6 +133,23 @@ def test_memorised_takes_the_highest_scores_of_the_training_rows():
   np.testing.assert_array_equal(trained, np.union1d(random.retain, random.forget))
 
 
+def test_rows_without_a_score_are_not_chosen():
+  """Of two equal images, one may be dropped where the models of the scores are trained."""
+  scores = -np.random.default_rng(0).random(1797)  # as entanglement: none above 0
+  scores[::7] = np.nan
+  for stratum in ('low', 'middle', 'high'):
+    split = sets.make(_config(forget=f'entangled:0.1:{stratum}'), scores).split
+    assert np.isfinite(scores[split.forget]).all()
+    assert len(split.forget) == round(0.1 * (len(split.forget) + len(split.retain)))
+
+
+def test_a_method_of_classes_is_refused_before_scores_are_made(tmp_path, monkeypatch):
+  monkeypatch.setattr(ensembles, 'make_ensemble', None)
+  config = _config(forget='memorised:0.1', workdir=str(tmp_path), methods=('esc',))
+  with pytest.raises(errors.InputError, match='esc forgets whole classes, but --forget=memorised'):
+    stages.run(config)
+
+
 @pytest.mark.parametrize('kind', ['memorised', 'entangled', 'influential'])
 def test_strata_are_the_ends_and_the_middle_of_a_score(kind):
   scores = np.random.default_rng(0).normal(size=1797)
@@ -234,7 +251,11 @@ def test_memorised_images_are_found_once_for_all_requests(tmp_path, monkeypatch,
   assert set(small) < set(large)
   job = stages.prepare(config, folders.problem_folder(config))
   scores = memorisation.scores(config)
-  assert scores.data_hash == job.data_hash and np.all(np.abs(scores.values) <= 1)
+  known = np.isfinite(scores.values)
+  np.testing.assert_array_equal(
+    np.flatnonzero(known), np.union1d(job.split.retain, job.split.forget)
+  )
+  assert scores.data_hash == job.data_hash and np.all(np.abs(scores.values[known]) <= 1)
   assert checkpoints.exists(memorisation.folder_of(config) / 'memorisation/seed_2/model')
 
 

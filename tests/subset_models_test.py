@@ -105,6 +105,16 @@ def test_other_training_data_are_refused(finished):
     subset_models.outputs(job, job.sets['forget'])
 
 
+def test_other_training_rows_are_refused_before_any_training(finished, tmp_path):
+  """Ids that a random request holds out: the models of subsets have not seen them."""
+  held_out = _job(finished).sets['test'].ids[:5]
+  (tmp_path / 'ids.txt').write_text('\n'.join(held_out), encoding='utf-8')
+  config = dataclasses.replace(finished, forget=f'ids:{tmp_path}/ids.txt', problem='ids')
+  with pytest.raises(errors.InputError, match='are trained on other examples than this problem'):
+    stages.run(config)
+  assert not (folders.problem_folder(config) / 'original').exists()
+
+
 def test_the_models_of_scores_belong_to_no_seed_and_to_one_network(finished, tmp_path, monkeypatch):
   """A search has seeds of its own, and its scores are those of tables."""
   with memorisation.prepared(dataclasses.replace(finished, original_seed=1000, gold_seed=1000), ''):
@@ -119,7 +129,7 @@ def test_the_models_of_scores_belong_to_no_seed_and_to_one_network(finished, tmp
   own = dataclasses.replace(own, forget='memorised:0.1', stages=('prepare',))
   stages.run(own)
   changed.write_text(f'{source}# changed\n', encoding='utf-8')
-  with pytest.raises(errors.InputError, match=r'^model: it is not what it was when the scores'):
+  with pytest.raises(errors.InputError, match=r'^model: it is not what it was when the models of'):
     stages.run(dataclasses.replace(own, problem='another'))
 
 

@@ -219,3 +219,15 @@ def test_keys_are_those_of_jax_whatever_their_number():
     )
   with pytest.raises(errors.InputError, match='from 1 to 8, got 9'):
     training.split(jax.random.key(3), 9)
+
+
+def test_features_and_logits_are_matrices(tiny_problem):
+  def apply_fn(state, images, *, train):
+    outputs, stats = tiny.apply_fn(state, images, train=train)
+    return outputs._replace(features=images), stats  # before pooling
+
+  of_images = dataclasses.replace(tiny_problem, apply_fn=apply_fn)
+  with pytest.raises(
+    errors.InputError, match=r'features \[B, D\], got \[1, 10\] and \[1, 8, 8, 1\]'
+  ):
+    training.check_problem(of_images)

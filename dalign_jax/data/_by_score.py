@@ -16,14 +16,18 @@ def _check(request: _request.Forget) -> tuple[float, str]:
 
 
 def rows(request: _request.Forget, context: _request.Context) -> np.ndarray:
-  """The rows with the highest or lowest scores, or those around the median."""
+  """The rows with the highest or lowest scores, or those around the median.
+
+  Rows without a score, those that its models were not trained on, are not chosen.
+  """
   if context.scores is None:
     raise request.error(f'needs scores: {request.kind}')
   share, stratum = _check(request)
-  order = np.argsort(-context.scores[context.training], kind='stable')
-  count = max(round(share * len(order)), 1)
+  known = context.training[np.isfinite(context.scores[context.training])]
+  order = np.argsort(-context.scores[known], kind='stable')
+  count = min(max(round(share * len(context.training)), 1), len(known))
   first = {'high': 0, 'middle': (len(order) - count) // 2, 'low': len(order) - count}[stratum]
-  return np.sort(context.training[order[first : first + count]])
+  return np.sort(known[order[first : first + count]])
 
 
 def _scenario(kind: str) -> _request.Scenario:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dalign_jax import checkpoints, errors, from_settings, locate, pretrained, seeds, types
 from dalign_jax import data as data_lib
-from dalign_jax import errors, from_settings, locate, pretrained, seeds, types
 from dalign_jax import settings as settings_lib
 from dalign_jax.deletion import earlier, model_source, record_files, record_keys
 from dalign_jax.store import model_folder, problem_folder
@@ -84,6 +84,7 @@ def read(
     _check_start(init_fn, wanted, problem)
   with errors.blame('checkpoint'):
     template = init_fn(seeds.stream(0, 'template'))
+    checkpoints.check_state(template)
     record = chain[-1] if chain else None
     taken = model_source.take(located, template, request.item, record)
     taken = model_source.as_pretrained(taken, init_fn)

@@ -147,15 +147,17 @@ class RunMonitor(types.Monitor):
     return {name: value + now[name] for name, value in self._earlier.items()}  # those known so far
 
   def restore(self, template):
-    found = checkpoints.restore_training(self._folder / 'training', template)
-    finished = found[0] if found else 0
     place = self._folder / 'training'
+    there = checkpoints.training_metadata(place)
+    if there:  # first: another optimizer has another state, which would count as damaged
+      self._check_settings(there['made_with'])
+    found = checkpoints.restore_training(place, template)
+    finished = found[0] if found else 0
     if not found and place.is_dir() and any(place.iterdir()):
       say(f'  {place} has no state that can be read; starting over')
       if parallel.is_main_process():
         shutil.rmtree(place)
     if found:
-      self._check_settings(found[2]['made_with'])
       self._earlier = found[2]['spent']
       self._first = self._epoch = finished
       say(f'  resuming after epoch {finished}')

@@ -76,7 +76,7 @@ def _minimize(
   data = _feeding.put_data(datasets, devices, **(extra or {}))
 
   def epoch_fn(state, epoch):
-    if stop_fn and stop_fn(parallel.fetch(state).model):
+    if stop_fn and parallel.agree(stop_fn(parallel.fetch(state).model)):
       return state, {}
     batches = _epochs.paired_batches(datasets, batch_size, _epochs.epoch_rng(key, epoch))
     constants = parallel.replicate(constants_fn(epoch), devices) if constants_fn else ()
@@ -186,8 +186,13 @@ def check_labels(apply_fn: types.ApplyFn, model: types.ModelState, dataset: type
 
 def _num_outputs(apply_fn, model, dataset) -> int:
   images = jax.ShapeDtypeStruct((1, *dataset.images.shape[1:]), jnp.float32)
-  shapes = jax.eval_shape(functools.partial(apply_fn, train=False), model, images)
-  return shapes[0].logits.shape[1]
+  outputs = jax.eval_shape(functools.partial(apply_fn, train=False), model, images)[0]
+  if len(outputs.logits.shape) != 2 or len(outputs.features.shape) != 2:
+    raise errors.InputError(
+      'the network must give logits [B, C] and features [B, D], got '
+      f'{list(outputs.logits.shape)} and {list(outputs.features.shape)} for one image'
+    )
+  return outputs.logits.shape[1]
 
 
 def _compare(dataset, num_outputs):

@@ -65,7 +65,10 @@ def difficulty(job: preparation.Job) -> dict[str, np.ndarray]:
   scores = {name: values for name, values in found.items() if name != 'digest'}
   memorised = memorisation.kept(job.config)
   if memorised is not None and memorised.data_hash == job.data_hash:
-    scores['memorised'] = memorised.values[job.split.forget]
+    memorisation.check_network(job)
+    of_forget = memorised.values[job.split.forget]
+    if np.isfinite(of_forget).all():
+      scores['memorised'] = of_forget
   return scores
 
 

@@ -22,7 +22,7 @@ _NOT_ASKED = ('forget', 'original_seed', 'gold_seed')  # settings that scores do
 
 
 class Scores(NamedTuple):
-  """Scores `[N]` of all rows (0 for those not trained on), and of what data."""
+  """Scores `[N]` of all rows (not a number for those not trained on), and of what data."""
 
   values: np.ndarray
   data_hash: str
@@ -57,6 +57,21 @@ def is_kept(config: config_lib.Config) -> bool:
 def kept(config: config_lib.Config) -> Scores | None:
   """The memorisation scores, if they have been computed."""
   return _read(folder_of(config) / _FILE) if is_kept(config) else None
+
+
+def check_network(job: preparation.Job) -> None:
+  """Raises InputError where the models of subsets are of another network than a problem's."""
+  place = folder_of(job.config)
+  if not (place / 'problem.json').is_file():
+    return
+  now = preparation.identity(job)
+  there = preparation.identity_there(place, now)
+  for name, argument in (('network_hash', 'model'), ('pretrained_hash', 'pretrained')):
+    if there.get(name) != now.get(name):
+      raise errors.InputError(
+        f'it is not what it was when the models of subsets were made; delete {place}',
+        argument=argument,
+      )
 
 
 def stored(config: config_lib.Config, file: str, title: str, compute: Callable) -> Scores:
@@ -104,6 +119,11 @@ def prepared(config: config_lib.Config, title: str) -> Iterator[preparation.Job]
     config = dataclasses.replace(config, **{name: first})
   with files.locked_by_writer(folder):
     job = preparation.prepare(config, folder)
+    if job.is_multi_label:
+      raise errors.InputError(
+        f'--label_key={job.config.label_key} are several attributes: scores are of classes',
+        argument='forget',
+      )
     preparation.fix(job)
     parallel.barrier(title)
     yield job
@@ -114,7 +134,7 @@ def _make(config, path, title, compute):
     found = compute(job, job.folder)
     if parallel.is_main_process():
       rows = np.concatenate([job.split.retain, job.split.forget])
-      values = np.zeros(sum(len(rows) for rows in vars(job.split).values()), np.float32)
+      values = np.full(sum(len(rows) for rows in vars(job.split).values()), np.nan, np.float32)
       values[rows] = found
       files.write_arrays(path, {'scores': values, 'data_hash': np.array(job.data_hash)})
       progress.say(

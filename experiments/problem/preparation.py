@@ -8,8 +8,18 @@ import re
 import jax
 import numpy as np
 
+from dalign_jax import (
+  checkpoints,
+  digests,
+  errors,
+  from_settings,
+  parallel,
+  pretrained,
+  seeds,
+  training,
+  types,
+)
 from dalign_jax import data as data_lib
-from dalign_jax import digests, errors, from_settings, parallel, pretrained, seeds, types
 from dalign_jax.store import files, hashing, model_folder, problem_folder, progress
 from experiments import config as config_lib
 from experiments.problem import folders, sets
@@ -117,6 +127,9 @@ def prepare(
 def _check(job):
   """Checks that need the data as well as the settings."""
   from_settings.check_batch_size('batch_size', job.recipe.batch_size, job.devices)
+  with errors.blame('model'):
+    checkpoints.check_state(job.template)
+    training.check_labels(job.apply_fn, job.template, job.sets['retain'])
   if job.recipe.label_smoothing and job.is_multi_label:
     raise errors.InputError(
       f'must be 0 for attributes, got {job.recipe.label_smoothing}', argument='label_smoothing'

@@ -25,6 +25,29 @@ def outputs(job: preparation.Job, forget: types.Dataset) -> types.SubsetOutputs:
     errors.InputError: if the models were not trained on these examples: of poisoned data, or of
       requests with other held-out rows.
   """
+  _check_problem(job)
+  path = memorisation.folder_of(job.config) / _FILE
+  if not parallel.agree(path.exists()):
+    _make(job, path)
+  found = files.read_arrays(path, keys=['rows', 'is_trained', 'logits', 'data_hash'])
+  return _of_problem(job, found, np.isin(job.sets['forget'].ids, forget.ids))
+
+
+def check(job: preparation.Job) -> None:
+  """Checks, before any training, what `outputs` needs.
+
+  Raises:
+    errors.InputError: as `outputs`.
+  """
+  _check_problem(job)
+  with memorisation.prepared(job.config, 'subsets') as whole:
+    trained, own = (np.concatenate([j.split.retain, j.split.forget]) for j in (whole, job))
+    is_kept = np.isin(job.split.validation, whole.split.validation).all()
+  if not is_kept or not np.array_equal(np.sort(own), np.sort(trained)):
+    raise _other_examples(job)
+
+
+def _check_problem(job):
   memorisation.check_count(job.config)
   if job.poison is not None or job.watched is not None:
     raise errors.InputError(
@@ -32,11 +55,15 @@ def outputs(job: preparation.Job, forget: types.Dataset) -> types.SubsetOutputs:
       'changes',
       argument='methods',
     )
-  path = memorisation.folder_of(job.config) / _FILE
-  if not parallel.agree(path.exists()):
-    _make(job, path)
-  found = files.read_arrays(path, keys=['rows', 'is_trained', 'logits', 'data_hash'])
-  return _of_problem(job, found, np.isin(job.sets['forget'].ids, forget.ids))
+  memorisation.check_network(job)
+
+
+def _other_examples(job) -> errors.InputError:
+  return errors.InputError(
+    f'the models of subsets in {memorisation.folder_of(job.config)} are trained on other examples '
+    'than this problem has',
+    argument='methods',
+  )
 
 
 def _make(job, path):
@@ -66,11 +93,7 @@ def _of_problem(job, found, is_seen) -> types.SubsetOutputs:
   is_same = sorted(trained) == sorted(found['rows'][:count].tolist())
   is_same &= set(wanted['validation']) <= order.keys()
   if not is_same or str(found['data_hash']) != job.data_hash:
-    raise errors.InputError(
-      f'the models of subsets in {memorisation.folder_of(job.config)} were trained on other '
-      'examples than this problem has',
-      argument='methods',
-    )
+    raise _other_examples(job)
   trained = [*wanted['retain'], *job.split.forget[is_seen].tolist()]
   places = [order[row] for row in (*trained, *wanted['validation'])]
   return types.SubsetOutputs(
