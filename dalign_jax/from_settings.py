@@ -67,10 +67,8 @@ def _network(settings, image_shape, num_classes):
     usual = settings_lib.Settings()
     for name in ('remat', 'norm', 'width_multiplier', 'stem', 'input_statistics'):
       if getattr(settings, name) != getattr(usual, name):
-        raise errors.InputError(
-          f'is for networks of the library, and {settings.model} is your own; it can do so itself',
-          argument=name,
-        )
+        instead = 'use jax.checkpoint in your own' if name == 'remat' else 'your own does so itself'
+        raise errors.InputError(f'is for networks of the library; {instead}', argument=name)
     return _own_network(settings.model)(num_classes=num_classes, image_shape=image_shape)
   mean, std = pretrained.STATISTICS[settings.input_statistics]
   return models.build(

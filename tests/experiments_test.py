@@ -40,6 +40,9 @@ TINY = {
 }
 
 
+QUICK = {'model': 'experiments.networks:mlp', 'width_multiplier': 1.0}  # compiles in a second
+
+
 def _config(workdir, **changes):
   return config_lib.Config(**{**TINY, 'workdir': str(workdir), **changes})
 

@@ -175,6 +175,7 @@ def test_mean_interval_is_students():
 
 FULL = {
   'evaluation': 'full',
+  **experiments_test.QUICK,
   'num_seeds': 2,
   'num_shadows': 6,
   'methods': ('finetune', 'head_only'),

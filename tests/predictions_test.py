@@ -13,7 +13,7 @@ from experiments.measure import predictions
 
 TINY = {
   'dataset': 'digits',
-  'width_multiplier': 0.125,
+  'model': 'experiments.networks:mlp',
   'num_epochs': 3,
   'batch_size': 64,
   'num_seeds': 2,

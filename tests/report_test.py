@@ -44,6 +44,11 @@ def _row(name, kind, **changes):
   )
 
 
+def _warnings(rows):
+  """Of rows that a test has changed: what they had computed before does not count."""
+  return problem_report.warnings(rows_lib.Results(map(dataclasses.replace, rows)))
+
+
 @pytest.fixture
 def rows():
   return [
@@ -172,7 +177,7 @@ def test_destroyed_networks_are_warned_of(rows):
 
 
 def test_methods_that_lose_test_accuracy_are_warned_of(rows):
-  harmed = lambda: [n for n in problem_report.warnings(rows_lib.Results(rows)) if ' harms ' in n]
+  harmed = lambda: [n for n in _warnings(rows) if ' harms ' in n]
   rows[3].seeds[0]['test_accuracy'] = 0.881
   rows[4].seeds[0]['test_accuracy'] = 0.95
   assert not harmed()
@@ -206,13 +211,11 @@ def test_a_void_alignment_is_nearest_to_nothing_and_equal_settings_have_their_na
 
 
 def test_no_effect_and_poor_separation_are_warned_of(rows):
-  notes = problem_report.warnings(rows_lib.Results(rows))
+  notes = _warnings(rows)
   assert [n for n in notes if n.startswith('idle had no effect')]
   assert not [n for n in notes if 'floors apart' in n]
   rows[0].seeds[0].update(dimensional_alignment=0.87, activation_distance=0.21)
-  assert (
-    len([n for n in problem_report.warnings(rows_lib.Results(rows)) if 'floors apart' in n]) == 2
-  )
+  assert len([n for n in _warnings(rows) if 'floors apart' in n]) == 2
 
 
 def _seeds(row, **changes):
@@ -300,15 +303,9 @@ def test_training_that_stopped_before_its_last_epoch_is_drawn(tmp_path):
 
 def test_methods_that_hardly_move_are_warned_of(rows):
   rows[3].seeds[0]['moved'] = 0.5
-  assert not [
-    n for n in problem_report.warnings(rows_lib.Results(rows)) if 'hardly any effect' in n
-  ]
+  assert not [n for n in _warnings(rows) if 'hardly any effect' in n]
   rows[3].seeds[0]['moved'] = 0.1  # gold is 1.2 away
-  assert [
-    n
-    for n in problem_report.warnings(rows_lib.Results(rows))
-    if n.startswith('good had hardly any effect')
-  ]
+  assert [n for n in _warnings(rows) if n.startswith('good had hardly any effect')]
 
 
 def test_standing_counts_columns_at_the_floor(rows):

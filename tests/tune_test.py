@@ -248,15 +248,28 @@ def test_score_is_the_mean_gap_to_the_tuning_gold_in_noise_floors(searched):
   judge = search.prepare_judge(searched, TUNING)
   gold, second = judge.references['gold'], judge.references['second gold']
   floors = judge.references['noise floor']
-  assert set(floors) == set(score.JUDGED)
-  gaps = [abs(second[n] - gold[n]) / floors[n] for n in score.JUDGED]
-  assert second['score'] == pytest.approx(np.mean(gaps))
+  assert set(floors) == {*score.JUDGED, 'da_rank'}
+  gaps = {n: abs(second[n] - gold[n]) / floor for n, floor in floors.items()}
+  gaps['dimensional_alignment'] = max(gaps['dimensional_alignment'], gaps.pop('da_rank'))
+  assert second['score'] == pytest.approx(np.mean(list(gaps.values())))
+  assert floors['retain_accuracy'] >= 0.01 and floors['attack'] >= 0.01 and floors['da_rank'] >= 1
   assert second['score'] < 1.5 < judge.references['original']['score']
   assert floors['activation_distance'] == pytest.approx(second['activation_distance'])
   assert judge.metrics(judge.originals[0]) == judge.references['original']
   assert set(judge.judged.sets) == {'retain', 'forget', 'test'}
   assert judge.judged.sets['test'] is judge.job.sets['validation']
   assert not {1000, 1001} & {0, 100, 101}  # seeds of the table's models
+
+
+def test_a_collapsed_retain_space_does_not_have_golds_alignment(searched, monkeypatch):
+  judge = search.prepare_judge(searched, TUNING)
+  target = judge._seeds[0].target
+  scores = {}
+  for rank in (target['da_rank'], 1.0):
+    monkeypatch.setattr(judge, '_measure', lambda *args, r=rank: {**target, 'da_rank': r})
+    scores[rank] = judge.metrics(judge.originals[0])['score']
+  away = (target['da_rank'] - 1) / judge.floors['da_rank'] / len(score.JUDGED)
+  assert list(scores.values()) == [0.0, pytest.approx(away)] and away > 0
 
 
 def test_finished_trials_are_not_run_again_and_more_can_follow(searched, monkeypatch):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 import dataclasses
+import functools
 import pathlib
 
 import numpy as np
@@ -34,7 +35,7 @@ class Row:
   group_intervals: dict[str, float] = dataclasses.field(default_factory=dict)
   folders: tuple[pathlib.Path, ...] = ()
 
-  @property
+  @functools.cached_property  # a report asks for them thousands of times
   def values(self) -> dict[str, float]:
     """Means over the members that have the scalar, and the group's own scalars."""
     keys = {key: None for seed in self.seeds for key in seed}

@@ -3,9 +3,12 @@
 The rule: the setting with the lowest score wins. The score is the mean gap to gold, in noise
 floors, over forget, retain and validation accuracy, the membership attack, activation distance and
 dimensional alignment. A floor is the mean difference between two of the tuning golds, so that
-another gold scores about 1. Outputs and features both count: a model with the outputs of gold and
-the features of the original does not win. A trial that fails, or whose outputs are not finite,
-loses to every other. Over several originals the score is the mean of theirs.
+another gold scores about 1; it is at least a point of an accuracy or of the attack, since two golds
+can agree to an image, and doing nothing would then win over any loss. Alignment counts with its
+rank: its gap is the larger of both, in floors, so that a collapsed retain space does not win.
+Outputs and features both count: a model with the outputs of gold and the features of the original
+does not win. A trial that fails, or whose outputs are not finite, loses to every other. Over
+several originals the score is the mean of theirs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,14 +31,13 @@ METRICS = {  # in the log -> as measured, where validation images are in place o
   'dimensional_alignment': 'dimensional_alignment',
   'da_rank': 'da_rank',
 }
-_ACCURACIES = {  # judged -> the set that it is of
-  'forget_accuracy': 'forget',
-  'retain_accuracy': 'retain',
-  'validation_accuracy': 'test',
-}
 _DISTANCE = 'activation_distance'  # from gold, whose own is 0
-JUDGED = (*_ACCURACIES, 'attack', _DISTANCE, 'dimensional_alignment')
-_LEAST_FLOOR = 1e-3  # of what has no smallest step
+_ALIGNMENT, _RANK = 'dimensional_alignment', 'da_rank'
+_IN_POINTS = ('forget_accuracy', 'retain_accuracy', 'validation_accuracy', 'attack')
+JUDGED = (*_IN_POINTS, _DISTANCE, _ALIGNMENT)
+RULE = 2  # to be raised when the score changes
+_LEAST_FLOOR = {**dict.fromkeys(_IN_POINTS, 0.01), _RANK: 1.0}
+_SMALLEST = 1e-3  # least floor of all else
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Judge:
     job: the tuning problem, its originals and two golds for each of them trained.
 
   Attributes:
-    floors: of each judged metric, the mean difference between two golds; at least one image.
+    floors: of each judged metric and of the rank, the mean difference between two golds; at least a
+      point, or a direction.
   """
 
   def __init__(self, job: preparation.Job):
@@ -117,21 +120,24 @@ class Judge:
     pairs = list(itertools.combinations(range(len(golds)), 2))
     floors = {
       name: float(np.mean([abs(found[a][name] - found[b][name]) for a, b in pairs]))
-      for name in JUDGED
+      for name in (*JUDGED, _RANK)
       if name in found[0]
     }
     apart = [self._measure(golds[a], originals[0], golds[b], {_DISTANCE}) for a, b in pairs]
     floors[_DISTANCE] = float(np.mean([values[_DISTANCE] for values in apart]))
-    sets = self.judged.sets
-    least = {name: 1 / len(sets[of]) for name, of in _ACCURACIES.items()}
-    least['attack'] = 1 / min(len(sets['forget']), len(sets['test']))
-    return {name: max(value, least.get(name, _LEAST_FLOOR)) for name, value in floors.items()}
+    return {name: max(value, _LEAST_FLOOR.get(name, _SMALLEST)) for name, value in floors.items()}
 
   def _judge(self, outputs, number):
     seed = self._seeds[number]
     values = self._measure(outputs, seed.original, seed.gold)
-    gaps = [abs(values[n] - seed.target[n]) / self.floors[n] for n in self.floors if n in values]
-    return {'score': float(np.mean(gaps)), **values}
+    gaps = {
+      name: abs(values[name] - seed.target[name]) / floor
+      for name, floor in self.floors.items()
+      if name in values
+    }
+    if _RANK in gaps:
+      gaps[_ALIGNMENT] = max(gaps[_ALIGNMENT], gaps.pop(_RANK))
+    return {'score': float(np.mean(list(gaps.values()))), **values}
 
 
 def mean(values: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -20,12 +20,13 @@ from dalign_jax import errors
 from dalign_jax.store import files
 from experiments import config as config_lib
 from experiments.tuning import ranges as ranges_lib
+from experiments.tuning import score as score_lib
 
 _RANDOM_TRIALS = 6  # before TPE has enough to go by
 _HALVING = 2  # after each check, the better half goes on
 _STATES = optuna.trial.TrialState
 _IDENTITY = 'search'  # the study's attribute that says which search it is
-_RULE = 2  # of halving, to be raised when it changes: trials of two rules do not mix
+_RULE = 2  # of halving, to be raised when it changes
 
 Row = dict[str, str]  # a line of the log
 
@@ -161,7 +162,8 @@ class Study:
 
   def _check(self):
     now = {
-      'rule': _RULE,
+      'rule': score_lib.RULE,
+      'halving': _RULE,
       'search': self._tuning.search,
       'search_seed': self._tuning.search_seed,
       'num_tuning_seeds': self._tuning.num_tuning_seeds,
