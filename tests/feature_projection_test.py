@@ -22,7 +22,7 @@ from dalign_jax import (
   task_vectors,
   types,
 )
-from dalign_jax.methods import _duck, _lotus
+from dalign_jax.methods import _duck, _lotus, _masked_small_gradients
 from tests import tiny
 
 KEY = jax.random.key(3)
@@ -181,6 +181,16 @@ def test_duck_moves_forget_features_to_other_classes(tiny_problem):
   result = methods.duck()(tiny_problem, KEY)
   assert nearness(result) > nearness(tiny_problem.original) + 0.05
   assert objectives.accuracy_on(tiny_problem, result, tiny_problem.forget) < 0.5
+
+
+def test_msg_takes_kernels_before_the_head_in_any_containers(tiny_problem):
+  layer = lambda: {'kernel': np.ones((2, 2), np.float32), 'bias': np.ones(2, np.float32)}
+  params = {'layers': [layer(), layer()], 'head': layer()}
+  problem = dataclasses.replace(tiny_problem, original=types.ModelState(params, {}))
+  taking = {'kernel': True, 'bias': False}
+  none = {'kernel': False, 'bias': False}
+  found = _masked_small_gradients._taking_part(problem)
+  assert found == {'layers': [taking, taking], 'head': none}
 
 
 def test_msg_redraws_a_share_and_keeps_biases(tiny_problem):
