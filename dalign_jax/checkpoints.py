@@ -167,10 +167,9 @@ def check_state(state: types.ModelState) -> None:
   """
   for path, leaf in jax.tree_util.tree_leaves_with_path(tuple(state)):
     name = jax.tree_util.keystr(path[1:])
-    kinds = [k for k in path[1:] if not _is_plain(k)]
-    if kinds:
+    if not all(map(_is_plain, path[1:])):
       raise errors.InputError(
-        f'the state must be dictionaries, with strings as keys, and lists of arrays, which '
+        'the state must be dictionaries, with strings as keys, and lists of arrays, which '
         f'checkpoints keep; {name} is inside another container'
       )
     dtype = np.asarray(leaf).dtype

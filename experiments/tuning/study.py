@@ -26,7 +26,7 @@ _RANDOM_TRIALS = 6  # before TPE has enough to go by
 _HALVING = 2  # after each check, the better half goes on
 _STATES = optuna.trial.TrialState
 _IDENTITY = 'search'  # the study's attribute that says which search it is
-_RULE = 2  # of halving, to be raised when it changes
+_HALVING_RULE = 2  # of halving, to be raised when it changes
 
 Row = dict[str, str]  # a line of the log
 
@@ -163,7 +163,7 @@ class Study:
   def _check(self):
     now = {
       'rule': score_lib.RULE,
-      'halving': _RULE,
+      'halving': _HALVING_RULE,
       'search': self._tuning.search,
       'search_seed': self._tuning.search_seed,
       'num_tuning_seeds': self._tuning.num_tuning_seeds,
