@@ -81,6 +81,20 @@ def chain(run, tmp_path_factory):
   return folder
 
 
+def test_of_a_run_originals_alone_are_started_from(run, tmp_path):
+  checkpoint, trained, _ = run
+  gold = checkpoint.parents[2] / 'gold' / 'seed_100' / 'model'
+  shutil.copytree(checkpoint, gold)
+  try:
+    with pytest.raises(errors.InputError, match=r'checkpoint: .* is one of gold/ in .* all of its'):
+      forget(tmp_path / 'out', gold, trained[:5])
+  finally:
+    shutil.rmtree(gold.parents[1])
+  with pytest.raises(errors.InputError, match=r'held_out: .* has held-out samples of its own'):
+    forget(tmp_path / 'out', checkpoint, trained[:5], held_out='npz:others.npz')
+  assert not (tmp_path / 'out').exists()
+
+
 def test_record_says_what_was_done(run, chain):
   _, trained, _ = run
   record = record_files.read(chain / 'first' / 'record.json')

@@ -8,7 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dalign_jax import adversarial, data, losses, methods, parallel, training, types, watching
+from dalign_jax import (
+  adversarial,
+  data,
+  image_rows,
+  losses,
+  methods,
+  parallel,
+  training,
+  types,
+  watching,
+)
 from dalign_jax.methods import _dlfd
 from tests import tiny
 
@@ -264,13 +274,16 @@ def test_bad_hyper_parameters_are_named(hparams, message):
     methods.dlfd(**hparams)
 
 
-def test_a_report_is_shown_what_the_images_became(tiny_problem):
+@pytest.mark.parametrize('kept', [np.asarray, lambda x: image_rows.ImageRows([x])])
+def test_a_report_is_shown_what_the_images_became(tiny_problem, kept):
   class Shown(types.Monitor):
     def on_arrays(self, name, get_arrays):
       self.found = {name: get_arrays()}
 
   shown = Shown()
-  run(tiny_problem, shown, step_size=0.02, num_steps=3, radius=0.05)
+  sets = {n: getattr(tiny_problem, n) for n in ('retain', 'forget')}
+  sets = {n: dataclasses.replace(d, images=kept(d.images)) for n, d in sets.items()}
+  run(dataclasses.replace(tiny_problem, **sets), shown, step_size=0.02, num_steps=3, radius=0.05)
   before, after = (shown.found['perturbed'][k] for k in ('before', 'after'))
   assert before.shape == after.shape == (8, *tiny_problem.retain.images.shape[1:])
   assert 0 < np.abs(after - before).max() <= 0.05 + 1e-6

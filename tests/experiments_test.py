@@ -19,7 +19,7 @@ import numpy as np
 from plotly import offline
 import pytest
 
-from dalign_jax import checkpoints, errors, hparams
+from dalign_jax import checkpoints, errors, flop, hparams
 from dalign_jax.store import files, model_folder, progress
 from experiments import config as config_lib
 from experiments import run, stages, sweep, tune
@@ -309,6 +309,20 @@ def test_interrupted_run_is_not_continued_with_other_settings(tmp_path):
     with pytest.raises(errors.InputError, match="xla_flags: '--a' there, '--b' now"):
       monitor('--b').restore(other)
   assert monitor('--a').restore(state)[0] == 1  # nothing was removed
+
+
+def test_what_a_resumed_run_does_again_is_counted_once(tmp_path, monkeypatch):
+  done = [0.0]
+  monkeypatch.setattr(flop, 'total', lambda: done[0])
+  state = {'w': np.zeros(2, np.float32)}
+  for epoch in range(2):
+    monitor = progress.RunMonitor(tmp_path, progress.Quiet(), lambda: 0.0, {})
+    done[0] += 100  # before the first epoch: a twin, a mask
+    assert (monitor.restore(state) is None) == (epoch == 0)
+    monitor.on_start(2)
+    done[0] += 7
+    monitor.on_epoch(epoch, lambda: state, {'loss': 1.0})
+  assert monitor.seconds()['flop'] == 100 + 7 + 7
 
 
 def test_interrupted_model_is_not_continued_on_another_number_of_devices(tmp_path):

@@ -256,13 +256,18 @@ def test_interrupted_ensemble_is_finished_and_equals_an_uninterrupted_one(tmp_pa
   with pytest.raises(KeyboardInterrupt):
     stages.run(configs[1])
   monkeypatch.setattr(model_folder, 'save', original_save)
-  folders = [tmp_path / n / configs[0].problem_name() / 'original' for n in ('whole', 'stopped')]
+  place = f'{configs[0].problem_name()}/original'
+  folders = [tmp_path / name / place for name in ('whole', 'stopped')]
   assert json.loads((folders[1] / 'ensemble' / 'members.json').read_text()) == [0, 1, 2]
   stages.run(configs[1])
   assert not (folders[1] / 'ensemble').exists()
+  alone = experiments_test._config(tmp_path / 'alone', **{**changes, 'num_seeds': 1})
+  stages.run(alone)
+  cost = checkpoints.restore(tmp_path / 'alone' / place / 'seed_0' / 'model')[1]['flop']
   for seed in range(3):
-    digests = [checkpoints.restore(f / f'seed_{seed}' / 'model')[1]['digest'] for f in folders]
-    assert digests[0] == digests[1]
+    one, other = (checkpoints.restore(f / f'seed_{seed}' / 'model')[1] for f in folders)
+    assert one['digest'] == other['digest']
+    assert one['flop'] == pytest.approx(cost)  # three on four devices: the fourth counts for none
 
 
 def test_relearning_counts_epochs_and_leaves_the_model_alone():

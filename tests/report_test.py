@@ -291,6 +291,8 @@ def test_attacks_that_miss_the_planted_leak_are_warned_of(rows):
     for n in problem_report.warnings(rows_lib.Results([*rows, leak]))
     if n.startswith('U-LiRA does not tell')
   ]
+  other = dataclasses.replace(leak, name='head_only')  # a control that attacks need not find
+  assert not [n for n in _warnings([*rows, other]) if 'too weak' in n]
 
 
 def test_training_that_stopped_before_its_last_epoch_is_drawn(tmp_path):

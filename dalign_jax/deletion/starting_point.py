@@ -69,6 +69,12 @@ def read(
     config, held_out = earlier.configuration(config, chain[-1], request, keys, trusts_records)
     source, found = earlier.sets_by_ids(config, chain[-1], held_out, before, keys)
   elif problem:
+    _check_is_original(place, problem)
+    if request.held_out and trusts_records:
+      raise errors.InputError(
+        f'the run in {problem} has held-out samples of its own; leave the flag out',
+        argument='held_out',
+      )
     config = _of_run(config, problem, request)
     source, found = _by_split(config, problem)
   else:
@@ -122,6 +128,17 @@ def run_folder(place: pathlib.Path) -> pathlib.Path | None:
   """The folder of `experiments.run` that a checkpoint lies in."""
   inside = (p for p in place.resolve().parents if (p / 'problem.json').is_file())
   return next(inside, None)
+
+
+def _check_is_original(place, problem):
+  """Raises for a gold, a shadow or an unlearned model: a part of the run's data it has not seen."""
+  role = place.resolve().relative_to(problem).parts[0]
+  if role != 'original':
+    raise errors.InputError(
+      f'{place} is one of {role}/ in {problem}, and was not trained on all of its data; '
+      'name one of original/',
+      argument='checkpoint',
+    )
 
 
 def _of_run(config, problem, request):

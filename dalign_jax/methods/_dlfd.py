@@ -1,6 +1,7 @@
 """DLFD: training on retain images that were pushed away from the forget set's distribution."""
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -132,6 +133,7 @@ def dlfd(
       for threshold in (stop_threshold, save_threshold)
     )
 
+    @functools.lru_cache(maxsize=1)  # an epoch has many parts
     def batches_of(epoch):
       rng = training.epoch_rng(batch_key, epoch)
       forget = data_lib.epoch_batches(
@@ -285,7 +287,8 @@ def _shown(problem, settings, batches):
     objective = _objective(apply_fn, settings, model, labels, forget_images, weight, None)
     return images, _ascend(objective, images, settings, settings.num_steps)
 
-  before, after = perturb(problem.original, retain.images, retain.labels, forget.images)
+  in_memory = np.asarray(retain.images), retain.labels, np.asarray(forget.images)
+  before, after = perturb(problem.original, *in_memory)
   return {'before': np.asarray(before[:_SHOWN]), 'after': np.asarray(after[:_SHOWN])}
 
 

@@ -38,7 +38,7 @@ class Procedure(NamedTuple):
 
 def last_rate(job: preparation.Job) -> float:
   """The learning rate with which the recipe's last tenth begins."""
-  num_examples = len(job.training_set)
+  num_examples = len(job.sets['retain']) + len(job.sets['forget'])
   _, total = recipe_optim.steps(job.recipe, num_examples)
   return float(recipe_optim.schedule(job.recipe, num_examples)(round(0.9 * total)))
 

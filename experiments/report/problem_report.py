@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
+from dalign_jax import hparams
 from dalign_jax.store import files
+from experiments import config as config_lib
 from experiments.measure import attacks, datamodel_margins, evaluate, many_seeds, predictions
 from experiments.measure import rows as rows_lib
 from experiments.measure import verdict as verdict_lib
@@ -178,7 +180,7 @@ def _way(rows) -> float:
 def _missed_leaks(rows) -> list[str]:
   """Attacks that cannot tell the planted leak from gold: what they say of methods means nothing."""
   notes = []
-  for leak in (row for row in rows if row.kind == 'control'):
+  for leak in (row for row in rows if hparams.method_of(row.name) == config_lib.CONTROL):
     for attack in attacks.ATTACKS:
       key = f'{attack.key}_auc'
       if key in leak.group and key in rows.gold.group:

@@ -114,6 +114,9 @@ def _search(judge, method, values, tuning):
     row = _trial(judge, method, trial, names, tuning)
     rows = _write_log(folder, trials)
     progress.say(f'{method} {trial.position + 1}: {_describe_row(row)} ({len(rows)} ended)')
+  if not trials.rows():
+    progress.say(f'{method}: another process is at work on its trials, and none has ended')
+    return
   rows = _write_log(folder, trials)
   best = min(rows, key=_order, default=None)
   if best is None or best['status'] != 'ok':
@@ -153,6 +156,8 @@ def _trial(judge, method, trial, names, tuning) -> Row:
         break
   except _FallsBehindError as behind:
     status, each = 'stopped after half of the epochs', [behind.metrics]
+  except errors.BusyError:  # what the method needs is being made: the trial is tried again
+    raise
   except Exception as error:  # whatever it is, the search goes on
     status = f'{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}'
     each = [{'score': float('inf')}]
@@ -273,6 +278,8 @@ def _flags(method, rows, best) -> str:
 def _write_together(folder):
   """Log and flags of all methods that were searched so far."""
   found = sorted(folder.glob('*/trials.csv'))
+  if not found:
+    return  # the process that is at work on the trials will
   rows = [row for path in found for row in _rows(path)]
   files.write_text(folder / 'trials.csv', _to_csv(rows))
   flags = sorted(folder.glob('*/tuned.flags'))
