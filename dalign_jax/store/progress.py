@@ -158,9 +158,8 @@ class RunMonitor(types.Monitor):
       if parallel.is_main_process():
         shutil.rmtree(place)
     if found:
-      self._earlier = found[2][
-        'spent'
-      ]  # with what comes before the first epoch, done again just now
+      # What comes before the first epoch is in there, and was done again just now.
+      self._earlier = found[2]['spent']
       self._start, self._flop_start = time.monotonic(), flop.total()
       self._compile_start = self._compile_seconds()
       self._first = self._epoch = finished
