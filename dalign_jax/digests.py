@@ -91,6 +91,17 @@ def unseal(tree: Any, metadata: Any, place: pathlib.Path) -> dict:
   return _compare(place, checks, rest)
 
 
+def is_ours(metadata: Any) -> bool:
+  """Whether metadata are those of a checkpoint of this library, whole or damaged.
+
+  Args:
+    metadata: of an Orbax checkpoint with items of the same names, as JSON was read.
+  """
+  if not isinstance(metadata, dict):
+    return False
+  return 'digest' in metadata or _KEY in metadata or any(map(_is_seal, metadata.values()))
+
+
 def _is_seal(value) -> bool:
   return isinstance(value, dict) and value.keys() == {'state', 'metadata'}
 

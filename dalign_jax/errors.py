@@ -31,6 +31,10 @@ class BusyError(InputError):
   """Another process is at work where this one would write: the same command works later."""
 
 
+class DivergedError(InputError):
+  """A training did not stay finite: other settings, such as a lower learning rate, may do."""
+
+
 @contextlib.contextmanager
 def blame(argument: str) -> Iterator[None]:
   """Names the argument that an error inside the block comes from.

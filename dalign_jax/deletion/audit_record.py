@@ -1,6 +1,6 @@
 """The audit record of a deletion request: its contents, and what a replay must reproduce."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 import dataclasses
 import datetime
 import platform
@@ -228,11 +228,15 @@ def differences(record: dict, replayed: dict) -> list[str]:
 
 
 def _comparable(name: str, value):
-  """A field without what a replay cannot have: steps that other checkpoints have come to since."""
+  """A field without what a replay need not have: later steps beside a checkpoint, other devices.
+
+  The number of devices that was asked for is a setting; that used is in `environment`.
+  """
   if name != 'configuration' or not isinstance(value, dict) or 'taken' not in value:
     return value
   taken = {key: value['taken'][key] for key in ('form', 'part', 'written')}
-  return {**value, 'taken': taken}
+  settings = {key: said for key, said in value['settings'].items() if key != 'num_devices'}
+  return {**value, 'taken': taken, 'settings': settings}
 
 
 def _in_old_words(record: dict, replayed: dict) -> dict:
@@ -254,7 +258,7 @@ def _old_keys(values: dict) -> dict:
   return {name: value for name, value in named.items() if value is not None}
 
 
-def pending(chain: list[dict], names: Iterable[str], key: bytes | None) -> set[str]:
+def pending(chain: list[dict], names: Sequence[str], key: bytes | None) -> set[str]:
   """Those of some ids that earlier requests named and that count as requested, not as forgotten.
 
   Args:
@@ -263,8 +267,9 @@ def pending(chain: list[dict], names: Iterable[str], key: bytes | None) -> set[s
     key: of the commitments.
   """
   found: set[str] = set()
+  by_tag = record_files.by_tags(names, key) if chain else {}
   for record in chain:
-    ids = record_files.named_in(record, names, key)
+    ids = record_files.named_in(record, names, by_tag)
     found = found - ids if verdict.is_forgotten(record) else found | ids
   return found
 

@@ -302,6 +302,8 @@ def problem_of(basis, request, rows, values: dict | None = None, *, of_several: 
       f'must be 0, 1 or 2, got {request.compare_gold}', argument='compare_gold'
     )
   devices = from_settings.devices(config)
+  if request.compare_gold:
+    from_settings.check_batch_size('batch_size', config.batch_size, devices)
   if 'batch_size' in values:
     from_settings.check_batch_size(
       f'hparam={request.method}.batch_size', values['batch_size'], devices
@@ -322,14 +324,25 @@ def problem_of(basis, request, rows, values: dict | None = None, *, of_several: 
 
 
 def golds(problem, config, count: int, streams: int = STREAMS) -> list[types.ModelState]:
-  """Models retrained without the forgotten samples."""
+  """Models retrained without the forgotten samples.
+
+  Args:
+    problem: of the request.
+    config: of it, with the seed.
+    count: number of models.
+    streams: the record's way of making keys.
+
+  Raises:
+    errors.DivergedError: if a training does not stay finite.
+  """
   found = []
   for number in range(count):
     key = _key(config.gold_seed + number, 'request_gold', 0, streams)
     init_key, fit_key = jax.random.split(key)
-    progress.say(f'retrain: model {number + 1} of {count}')
-    found.append(
-      training.fit(
+    title = f'retrain: model {number + 1} of {count}'
+    progress.say(title)
+    try:
+      model = training.fit(
         problem.apply_fn,
         fresh.model(problem.init_fn, init_key, problem.retain),
         problem.retain,
@@ -337,8 +350,21 @@ def golds(problem, config, count: int, streams: int = STREAMS) -> list[types.Mod
         fit_key,
         devices=problem.devices,
       )
-    )
+    except training.NonFiniteLossError as error:
+      raise _diverged(f'{title}: {error}') from None
+    if not evidence.is_finite(problem, model):
+      raise _diverged(f'{title}: its outputs are not finite')
+    found.append(model)
   return found
+
+
+def _diverged(what: str) -> errors.DivergedError:
+  """The error of a gold model; what was unlearned before it is kept."""
+  return errors.DivergedError(
+    f'{what}. The unlearned model is kept, and the command goes on from it with 0; or try a lower '
+    'learning rate',
+    argument='compare_gold',
+  )
 
 
 def _key(seed, role, number, streams):

@@ -10,7 +10,8 @@ import pathlib
 import jax
 import numpy as np
 
-from dalign_jax import checkpoints, types
+from dalign_jax import checkpoints, errors, types
+from dalign_jax.deletion import evidence
 from dalign_jax.store import model_folder, progress
 
 FOLDER = 'dummy'
@@ -63,7 +64,7 @@ def make(
   key: jax.Array,
   record: dict,
 ) -> types.ModelState | None:
-  """The model of a dummy request; None if the method cannot forget these samples.
+  """The model of a dummy request; None if the method cannot forget these samples, or diverges.
 
   Args:
     folder: the hidden folder of the true request; the model is removed with it.
@@ -82,7 +83,10 @@ def make(
     model_folder.make_model(
       folder / FOLDER, 'model', compute, record, title, devices=problem.devices
     )
-  except types.DataError as error:
+    model = checkpoints.restore(folder / FOLDER / 'model', problem.original)[0]
+    if not evidence.is_finite(problem, model):
+      raise errors.DivergedError('its outputs are not finite')
+  except (types.DataError, errors.DivergedError) as error:
     progress.say(f'{title}: not possible, so the verdict is a quick one: {error}')
     return None
-  return checkpoints.restore(folder / FOLDER / 'model', problem.original)[0]
+  return model

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -9,8 +10,11 @@ from dalign_jax import data as data_lib
 from dalign_jax import errors, from_settings, types
 from dalign_jax import settings as settings_lib
 from dalign_jax.deletion import audit_record, commitments, record_files, record_keys, untrusted
+from dalign_jax.store import progress
 
 ROLES = ('train', 'validation', 'test')
+_PLACES = ('dataset', 'pretrained')  # settings that say where things are
+_OF_TRAINING = {'gold_seed', *(f.name for f in dataclasses.fields(types.Recipe))}
 _WITHOUT_PATH = tuple(kind for kind, reader in data_lib.SOURCES.items() if not reader.path)
 
 
@@ -22,6 +26,8 @@ def configuration(
   trusts_records: bool,
 ) -> tuple[settings_lib.Settings, str]:
   """The configuration of an earlier request, and its held-out data; seeds are this one's.
+
+  What is trained anew follows the recipe of the earlier request, where no flag says another.
 
   Args:
     config: of this request.
@@ -38,7 +44,51 @@ def configuration(
   settings['pretrained'] = pretrained_at(settings['pretrained'], config.pretrained, places)
   said = record['configuration']['held_out']
   held_out = place_of('held_out', said, request.held_out, places)
-  return dataclasses.replace(config, **settings), held_out
+  config = with_data_dir(config, places)
+  return with_fixed(config, settings, f'request {record["number"]}'), held_out
+
+
+def with_fixed(
+  config: settings_lib.Settings, fixed: dict[str, Any], by: str
+) -> settings_lib.Settings:
+  """The settings of a request on a model that fixes most of them; says which are other than usual.
+
+  A flag that has its default value counts as not given.
+
+  Args:
+    config: as the flags have it.
+    fixed: settings by name; data and pretrained weights among them are where they are now.
+    by: what fixed them, for people.
+
+  Raises:
+    errors.InputError: if a flag contradicts one; those of the recipe and the seed of gold models,
+      which a new training alone reads, do not.
+  """
+  usual = {f.name: f.default for f in dataclasses.fields(settings_lib.Settings)}
+  given = {name: getattr(config, name) for name in fixed if name not in _PLACES}
+  given = {n: v for n, v in given.items() if v not in (usual[n], fixed[n])}
+  for name, value in given.items():
+    if name not in _OF_TRAINING:
+      raise errors.InputError(
+        f'{by} has {fixed[name]!r}, which the model is of; got {value!r}: leave the flag out',
+        argument=name,
+      )
+  taken = {
+    name: value for name, value in fixed.items() if name not in _PLACES and name not in given
+  }
+  for what, values in ((f'settings of {by}', taken), ('other than there', given)):
+    words = [f'{name}={value}' for name, value in values.items() if value != usual[name]]
+    if words:
+      progress.say(f'{what}: {", ".join(words)}')
+  return dataclasses.replace(config, **{**fixed, **given})
+
+
+def with_data_dir(config: settings_lib.Settings, places: dict) -> settings_lib.Settings:
+  """The settings with the folder of TFDS that the private folder names, where no flag does."""
+  kept = places.get('data_dir')
+  if config.data_dir or not isinstance(kept, str):
+    return config
+  return dataclasses.replace(config, data_dir=kept)
 
 
 def place_of(name: str, said: str, given: str, places: dict) -> str:
@@ -56,8 +106,8 @@ def place_of(name: str, said: str, given: str, places: dict) -> str:
   if given or not said:
     return given
   kept = places.get(name)
-  if isinstance(kept, str) and kept.partition(':')[0] in data_lib.SOURCES:
-    return kept
+  if isinstance(kept, str) and (kept == said or kept.partition(':')[0] in data_lib.SOURCES):
+    return kept  # a name of TFDS is said by the record whole
   if said in _WITHOUT_PATH:
     return said
   raise errors.InputError(

@@ -46,7 +46,8 @@ def _lost(measured) -> list[str]:
   found = []
   for name, kept in measured['kept'].items():
     share = lost_share(kept['before'], kept['after'], measured['chance'])
-    if share > _RULE['lost_share']:
+    fall = round(kept['before'] - kept['after'], 6)
+    if share > _RULE['lost_share'] and fall >= _RULE['lost_least']:
       found.append(
         f'Accuracy on {name} fell from {_percent(kept["before"])} to {_percent(kept["after"])}: '
         f'{_percent(share)} of what was above chance, and {_percent(_RULE["lost_share"])} is the '

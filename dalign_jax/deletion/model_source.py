@@ -1,5 +1,6 @@
 """The model that a request starts from, wherever it lies and in whatever form."""
 
+import json
 import pathlib
 from typing import Any, NamedTuple
 
@@ -57,7 +58,7 @@ def take(
     errors.InputError: if it cannot be read or does not fit, or several parts of it could be meant.
   """
   progress.say(f'checkpoint: {found}')
-  if _is_own(found):
+  if _is_own(found, record):
     taken = Taken(_own(found, template), found)
   else:
     fitted = foreign.fit(foreign.read(found), template, item)
@@ -104,8 +105,18 @@ def written(folder: pathlib.Path, template: types.ModelState) -> dict[str, str]:
   return {path.name: digests.of_model(_fit_at(path, template).model) for path in there}
 
 
-def _is_own(found: locate.Checkpoint) -> bool:
-  return found.path.name == 'state' and (found.path.parent / 'metadata').is_dir()
+def _is_own(found: locate.Checkpoint, record: dict | None) -> bool:
+  """Whether a checkpoint is one of this library; others may have items of the same names."""
+  metadata = found.path.parent / 'metadata'
+  if found.path.name != 'state' or not metadata.is_dir():
+    return False
+  if record or any((place / 'problem.json').is_file() for place in found.path.parents):
+    return True
+  try:
+    said = json.loads((metadata / 'metadata').read_text(encoding='utf-8'))
+  except (OSError, ValueError, RecursionError):
+    return True  # and damaged
+  return digests.is_ours(said)
 
 
 def _own(found, template) -> types.ModelState:

@@ -55,7 +55,7 @@ def write(
   order = sorted(rows.tolist(), key=lambda row: str(train.ids[row]))
   for number, row in enumerate(order, start=1):
     found = make(record, basis.key, train, row, before, after)
-    record_keys.write_private(place / FOLDER / f'{number:05d}.json', found)
+    record_keys.write_private(place / FOLDER / f'{number:05d}.json', found, is_new=True)
 
 
 def make(

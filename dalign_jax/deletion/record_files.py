@@ -4,7 +4,7 @@ Nothing is opened outside of the folder of the request, and nothing is used befo
 checked.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 import datetime
 import hashlib
 import json
@@ -214,12 +214,24 @@ def _redacted(record, key) -> dict:
   return {**kept, 'redacted': True, 'model': record['model'], 'request': request}
 
 
-def named_in(record: dict, names: Iterable[str], key: bytes | None) -> set[str]:
-  """Those of some ids that a record names, or whose tags it has."""
-  if 'ids' in record['request']:
-    return set(names).intersection(record['request']['ids'])
-  there = set(record['request']['commitments'])
-  return {name for name in names if key is not None and commitments.tag(key, name) in there}
+def by_tags(names: Iterable[str], key: bytes | None) -> dict[str, str]:
+  """Ids by their tags; empty without a key."""
+  names = list(names)
+  return {} if key is None else dict(zip(commitments.tags(key, names), names, strict=True))
+
+
+def named_in(record: dict, names: Iterable[str], by_tag: Mapping[str, str]) -> set[str]:
+  """Those of some ids that a record names, or whose tags it has.
+
+  Args:
+    record: of a request.
+    names: the ids.
+    by_tag: the same by `by_tags`, once for many records.
+  """
+  request = record['request']
+  if 'ids' in request:
+    return set(names).intersection(request['ids'])
+  return {by_tag[tag] for tag in request['commitments'] if tag in by_tag}
 
 
 def write(folder: pathlib.Path, record: dict, history: list[dict], private_key: Any) -> None:

@@ -23,28 +23,29 @@ WORK_FILE = '.work.json'  # of a request that is not finished
 _FORMAT = 'dalign_jax record key 1'
 
 
-def folder(named: str, out: pathlib.Path, earlier: pathlib.Path | None) -> pathlib.Path:
+def folder(named: str, out: pathlib.Path | None, earlier: pathlib.Path | None) -> pathlib.Path:
   """The private folder of a request.
 
   Args:
     named: by `--keys`; empty for the default, `record_keys` beside the earlier request where it is
       there, beside `out` otherwise.
-    out: the folder of the request.
+    out: the folder of the request, None where nothing is written.
     earlier: that of the request before, None without one.
 
   Raises:
     errors.InputError: if it would lie in the folder of a request, or hold it.
   """
+  mine = out and out.absolute()
   beside = [p.absolute().parent / NAME for p in (earlier, out) if p is not None]
-  found = next((p for p in beside if p.is_dir()), beside[-1])
-  found = pathlib.Path(named).expanduser().absolute() if named else found
-  inside = [p for p in (found, *found.parents) if p == out.absolute() or _is_request(p)]
+  found = next((p for p in beside if p.is_dir()), (beside or [pathlib.Path(NAME)])[-1])
+  found = (pathlib.Path(named).expanduser() if named else found).absolute()
+  inside = [p for p in (found, *found.parents) if p == mine or _is_request(p)]
   if inside:
     raise errors.InputError(
       f'{found} lies in {inside[0]}, which is given away; name a folder outside of it',
       argument='keys',
     )
-  if found == out.absolute().parent:
+  if mine and found == mine.parent:
     raise errors.InputError(
       f'{found} holds the folder of the request; name one beside it, such as {found / NAME}',
       argument='keys',
@@ -208,12 +209,18 @@ def write_places(
   write_private(place / PLACES_FILE, found)
 
 
-def write_private(path: pathlib.Path, value: Any) -> None:
-  """Writes JSON that nobody else may read, whole or not at all."""
+def write_private(path: pathlib.Path, value: Any, *, is_new: bool = False) -> None:
+  """Writes JSON that nobody else may read, whole or not at all.
+
+  Args:
+    path: of the file; folders on the way are made.
+    value: what JSON can hold.
+    is_new: whether no command can have been killed here before.
+  """
   for parent in reversed(path.parents):
     if not parent.exists():
       parent.mkdir(mode=0o700, exist_ok=True)
-  for left in path.parent.glob(f'.{path.name}.*'):  # of a command that was killed
+  for left in () if is_new else path.parent.glob(f'.{path.name}.*'):  # of a command that was killed
     left.unlink()
   temporary = path.with_name(f'.{path.name}.{os.getpid()}')
   try:

@@ -84,7 +84,7 @@ def _replay(folder, record, config, places, may_differ) -> list[str]:
   keys, kept = _private(record, places)
   given = places.get('pretrained') or ''
   start = earlier.pretrained_at(config.pretrained, given, kept)
-  config = dataclasses.replace(config, pretrained=start)
+  config = earlier.with_data_dir(dataclasses.replace(config, pretrained=start), kept)
   request = _request(record, places, kept)
   basis = starting_point.read(request, config, keys, trusts_records=False)
   _check_before(basis, record)
@@ -191,7 +191,7 @@ def _check_left(folder, record, config, places):
   except errors.InputError as error:
     progress.say(f'samples: not compared with the data: --{error}')
     return
-  config = dataclasses.replace(config, dataset=data)
+  config = earlier.with_data_dir(dataclasses.replace(config, dataset=data), kept)
   earlier.sets_by_ids(config, record, held_out, folder, keys)
   progress.say('samples: the remaining ones are those of the record')
 

@@ -100,10 +100,11 @@ def ids_of(
     asked = request_file.joined([request_file.read(path, id_column, known) for path in paths])
   for note in asked.notes:
     progress.say(note)
+  by_tag = record_files.by_tags(asked.ids, basis.key)
   for number, record in enumerate(basis.chain, start=1):
     if not verdict.is_forgotten(record):
       continue  # it may be asked for again
-    gone = record_files.named_in(record, asked.ids, basis.key)
+    gone = record_files.named_in(record, asked.ids, by_tag)
     why = f'are forgotten already, by request {number} of {record["created"][:10]}'
     if gone and set(asked.ids) <= set(gone):
       _refuse(asked.ids, gone, why)

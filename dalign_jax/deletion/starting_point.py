@@ -57,7 +57,8 @@ def read(
     )
   chain = record_files.read_chain(place)
   before = record_files.request_folder(place)
-  keys = keys or record_keys.folder(request.keys, pathlib.Path(request.out), before)
+  out = pathlib.Path(request.out) if request.out else None
+  keys = keys or record_keys.folder(request.keys, out, before)
   key = record_keys.read(keys)
   problem = run_folder(place)
   inside = place / 'model'
@@ -157,7 +158,7 @@ def _of_run(config, problem, request):
     'dataset': request.data or settings['dataset'],
     'pretrained': config.pretrained or settings.get('pretrained', ''),
   }
-  return dataclasses.replace(config, **{**settings, **places})
+  return earlier.with_fixed(config, {**settings, **places}, f'the run in {problem}')
 
 
 def _check_start(init_fn, wanted, place):

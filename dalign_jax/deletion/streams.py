@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dalign_jax import checkpoints, errors, evaluation
+from dalign_jax import checkpoints, errors, evaluation, from_settings
 from dalign_jax import settings as settings_lib
 from dalign_jax.deletion import (
   audit_record,
@@ -65,6 +65,9 @@ def run(
   with files.lock(out):
     _check_plan(out, plan, request)
     first = starting_point.read(request, config)
+    if gold_at:
+      devices = from_settings.devices(first.config)
+      from_settings.check_batch_size('batch_size', first.config.batch_size, devices)
     _check_files(groups[_done(out) :], first, request)
     rows = files.read_json(out / ROWS) if (out / ROWS).is_file() else []
     done = 0
@@ -227,7 +230,11 @@ def _so_far(first, request, folder, with_gold) -> dict[str, Any]:
   rows = np.flatnonzero(~np.isin(first.sets['train'].ids, kept))
   problem, _ = carry_out.problem_of(first, request, rows, of_several=True)
   start = time.monotonic() - timing.compile_seconds()
-  golds = carry_out.golds(problem, first.config, 2 if with_gold else 0)
+  try:
+    golds = carry_out.golds(problem, first.config, 2 if with_gold else 0)
+  except errors.DivergedError as error:  # the request is done: its row goes without
+    progress.say(f'no gold in row {folder.name}: {error}')
+    golds = []
   seconds = (time.monotonic() - timing.compile_seconds() - start) / 2
   model, _ = checkpoints.restore(folder / 'model', first.model)
   found = evaluation.compare(

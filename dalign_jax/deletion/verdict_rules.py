@@ -44,6 +44,13 @@ RULES = (
     'two trainings of one recipe differ by a few points at most; a tenth is damage that users see',
   ),
   Rule(
+    'lost_least',
+    0.02,
+    'nothing is destroyed by a smaller fall of accuracy than this, whatever share it is',
+    'where nearly all samples are of one class, little accuracy is above chance, and a few answers '
+    'are a large share of it',
+  ),
+  Rule(
     'significance',
     0.05,
     'samples stand out from held-out ones of the same classes, or moved more than under a dummy '

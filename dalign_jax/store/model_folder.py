@@ -39,8 +39,8 @@ def make_model(
     tensorboard: write event files.
 
   Raises:
-    errors.InputError: if a model is there that was made with another record, or the loss became
-      NaN.
+    errors.InputError: if a model is there that was made with another record.
+    errors.DivergedError: if the loss became NaN.
     errors.BusyError: if another process is at work in the folder.
   """
   made_with = {**record, **environment(devices)}
@@ -86,7 +86,7 @@ def watch(
     except training.NonFiniteLossError as error:
       last = checkpoints.latest_epoch(folder / 'training')
       kept = f'the state after epoch {last} is kept' if last else 'no epoch was finished'
-      raise errors.InputError(
+      raise errors.DivergedError(
         f'{title}: {error}; {kept} in {folder}. Try a lower learning rate.'
       ) from None
     return result, monitor.seconds(), monitor
