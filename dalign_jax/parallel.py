@@ -212,14 +212,19 @@ def shard(batch: np.ndarray, devices: Devices = None) -> np.ndarray:
   return np.stack(_mine(np.split(batch, total, axis=-1), devices))
 
 
+def padded_members(num_members: int, devices: Devices = None) -> int:
+  """The number of members that are computed: `num_members`, or the next multiple of the devices."""
+  total = num_devices(devices)
+  return -(-num_members // total) * total
+
+
 def shard_members(values: np.ndarray, devices: Devices = None) -> np.ndarray:
   """Divides the members `[K, ...]` of an ensemble: `[local devices, K / devices, ...]`.
 
   Where K is no multiple of the devices, the last member is repeated.
   """
-  total = num_devices(devices)
-  rows = np.minimum(np.arange(-(-len(values) // total) * total), len(values) - 1)
-  return np.asarray(values)[np.stack(_mine(np.split(rows, total), devices))]
+  rows = np.minimum(np.arange(padded_members(len(values), devices)), len(values) - 1)
+  return np.asarray(values)[np.stack(_mine(np.split(rows, num_devices(devices)), devices))]
 
 
 def place_members(tree: types.PyTree, devices: Devices = None) -> types.PyTree:

@@ -64,8 +64,7 @@ def _run(config):
     if 'train_gold' in config.stages:
       train_gold(job)
     if 'unlearn' in config.stages:
-      for r in runs:
-        unlearn(job, r)
+      unlearn_all(job, runs)
     if 'evaluate' in config.stages and parallel.is_main_process():
       from experiments.measure import evaluate  # slow to import, and bad input needs none of it
 
@@ -222,6 +221,19 @@ def _train(job, role, folders, dataset, subsets):
       devices=job.devices,
       tensorboard=job.config.tensorboard,
     )
+
+
+def unlearn_all(job: preparation.Job, runs: Iterable[Run]) -> None:
+  """Runs methods one after the other; models that several of them need are made before."""
+  missing = [
+    run
+    for run in runs
+    if not all(checkpoints.exists(run.folders[i] / 'unlearned') for i in job.members)
+  ]
+  if any(methods.SUBSETS in run.sees for run in missing):
+    subset_models.make(job)
+  for run in runs:
+    unlearn(job, run)
 
 
 def unlearn(job: preparation.Job, run: Run) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dalign_jax import evaluation, types
+from dalign_jax import evaluation, metrics, types
 from experiments.measure import audit_case, audit_columns
 
 
@@ -60,3 +60,14 @@ def test_groups_and_strata():
   np.testing.assert_allclose(accuracies, [1 / 3, 1, 1])
   assert values['entangled_high_distance'] == 0 < values['entangled_low_distance']
   assert values['memorised_low_accuracy'] is None
+
+
+def test_a_probe_by_group_is_trained_on_no_more_rows_than_the_other_probe(monkeypatch):
+  monkeypatch.setattr('dalign_jax.evaluation._case._PROBED', 30)
+  sizes, probe = [], metrics.probe_correct
+  monkeypatch.setattr(
+    metrics, 'probe_correct', lambda x, *more: sizes.append(len(x)) or probe(x, *more)
+  )
+  labels = np.arange(90) % 2
+  case = _grouped_case(*[np.stack([1.0 - labels, labels], axis=1)] * 2)
+  assert case.group_probe is not None and sizes == [30]

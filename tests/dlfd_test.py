@@ -11,6 +11,7 @@ import pytest
 from dalign_jax import (
   adversarial,
   data,
+  flop,
   image_rows,
   losses,
   methods,
@@ -178,6 +179,19 @@ def test_perturbation_is_dropped_for_good_or_taken_up_again(tiny_problem):
   assert all(log['perturbs'] for log in never.logs)
   run(tiny_problem, plain, num_steps=0)
   assert not any(log['perturbs'] for log in plain.logs)
+
+
+def test_every_step_of_the_perturbation_is_counted_as_cost(tiny_problem):
+  cost = {}
+  for num_steps in range(4):
+    before = flop.total()
+    run(tiny_problem, num_steps=num_steps, stop_threshold=0.0)
+    cost[num_steps] = flop.total() - before
+  assert cost[3] - cost[2] == cost[2] - cost[1] > 0
+  assert cost[1] > cost[0] > 0
+  before = flop.total()
+  run(tiny_problem, num_steps=3, stop_threshold=0.5, perturb_again=False)  # one part in five
+  assert cost[0] < flop.total() - before < cost[1]
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(tiny_problem):

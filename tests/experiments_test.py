@@ -24,6 +24,7 @@ from dalign_jax.store import files, model_folder, progress
 from experiments import config as config_lib
 from experiments import run, stages, sweep, tune
 from experiments.benchmarks import without_gold
+from experiments.measure import seed_groups
 from experiments.problem import folders
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -92,6 +93,15 @@ def _files(folder):
 def _rows(folder):
   lines = (folder / 'report.csv').read_text(encoding='utf-8').splitlines()
   return {row['model']: row for row in csv.DictReader(lines)}
+
+
+def test_a_method_that_was_asked_for_stays_one(finished):
+  """`head_only` is a control only where nobody asked for it."""
+  config, folder = finished
+  job = stages.prepare(dataclasses.replace(config, methods=('muda',), hparam=()), folder)
+  kinds = {group.name: group.kind for group in seed_groups.runs(job)}
+  assert kinds['head_only'] == 'unlearned'
+  assert seed_groups.of_run(job, 'head_only', 'head_only', seed=7).kind == 'control'
 
 
 def test_job_leaves_what_it_promises(finished):

@@ -21,7 +21,8 @@ def test_strata_cover_all_and_ignore_monotone_changes():
     metrics.strata(scores, 'top')
 
 
-def test_entanglement_distances_equal_a_loop():
+def test_entanglement_distances_equal_a_loop(monkeypatch):
+  monkeypatch.setattr('dalign_jax.metrics._strata._BLOCK', 2)
   rng = np.random.default_rng(0)
   forget, retain = rng.normal(size=(6, 3)), rng.normal(size=(20, 3))
   labels, others = np.arange(6) % 2, np.arange(20) % 2

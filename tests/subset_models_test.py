@@ -58,6 +58,13 @@ def test_report_has_predicted_margins_and_calls_gold_an_oracle(finished):
   assert 'oracle_matching' in text.partition('An oracle knows')[2]
 
 
+def test_no_method_is_charged_for_the_models_of_subsets(finished):
+  runs = folders.problem_folder(finished) / 'runs'
+  record = lambda name: checkpoints.read_record(runs / name / 'seed_0' / 'unlearned')
+  mine, other = record('datamodel_matching'), record('oracle_matching')
+  assert mine['flop'] == other['flop'] > 0  # the same steps towards other targets
+
+
 def test_rows_are_those_of_the_problem(finished):
   job = _job(finished)
   found = subset_models.outputs(job, job.sets['forget'])

@@ -379,3 +379,23 @@ def test_trials_under_other_settings_are_of_another_search(tmp_path):
   ):
     with pytest.raises(errors.InputError, match=r'trials of another search \(settings: None'):
       of(search._settings(config_lib.Config(**changes)))
+
+
+def test_a_search_waits_for_the_models_that_another_process_trains(monkeypatch, capsys):
+  calls, slept = [], []
+
+  def busy_twice():
+    calls.append(1)
+    if len(calls) < 3:
+      raise errors.BusyError('another process is at work')
+
+  monkeypatch.setattr(search.time, 'sleep', slept.append)
+  search._when_free(busy_twice)
+  assert len(calls) == 3 and slept == [search._WAIT_SECONDS] * 2
+  assert capsys.readouterr().out.count('waiting: another process is at work') == 1
+  with pytest.raises(errors.InputError, match='wrong'):
+    search._when_free(lambda: _raise(errors.InputError('wrong')))
+
+
+def _raise(error):
+  raise error

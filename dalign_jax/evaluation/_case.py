@@ -145,7 +145,7 @@ class Case:
       return None
     parts = [(self.features(n), self.sets[n].labels) for n in ('retain', 'forget')]
     features, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
-    rows = np.random.default_rng(self.seed).permutation(len(labels))[:_PROBED]
+    rows = self.probed_rows(len(labels))
     tested = self.sets['test'].labels
     forgotten = sorted(set(self.forgotten_classes) & set(tested.tolist()))
     return metrics.linear_probe(
@@ -155,6 +155,10 @@ class Case:
       tested,
       forget_classes=forgotten or None,
     )
+
+  def probed_rows(self, count: int) -> np.ndarray:
+    """Those of so many examples that a linear probe is trained on."""
+    return np.random.default_rng(self.seed).permutation(count)[:_PROBED]
 
   @functools.cached_property
   def clusters(self) -> metrics.ClusteringScores | None:

@@ -124,8 +124,11 @@ def dlfd(
     total = num_epochs * steps_per_epoch
     tx = rule.of(problem, total)
     apply_fn, augment = problem.apply_fn, problem.recipe.augmentation
-    loss_fn = _Loss(apply_fn, augment, settings, normalization, total)
-    step = training.make_step(loss_fn, tx, devices=devices, gives_step=True)
+    loss_of = functools.partial(_Loss, apply_fn, augment, settings, normalization, total)
+    steps = {
+      perturbs: training.make_step(loss_of(perturbs), tx, devices=devices, gives_step=True)
+      for perturbs in (True, False)
+    }
     data = training.put_data({'retain': problem.retain, 'forget': problem.forget}, devices)
     watch = watching.forgetting(problem, monitor_size, monitor_key)
     stop, save = (
@@ -152,12 +155,11 @@ def dlfd(
       batches = {n: b[first : first + monitor_every] for n, b in batches_of(epoch).items()}
       perturbs = bool(parallel.fetch(run.perturbs))
       train, loss = training.run_steps(
-        step,
+        steps[perturbs],
         run.train,
         data,
         batches,
         batch_key,
-        constants=parallel.replicate(np.int32(num_steps if perturbs else 0), devices),
         monitor=problem.monitor,
       )
       model = parallel.fetch(train.model)
@@ -265,13 +267,13 @@ def _objective(
   return objective
 
 
-def _ascend(objective, images, settings, num_steps):
+def _ascend(objective, images, settings):
   return adversarial.pgd(
     objective,
     images,
     epsilon=settings.radius,
     step_size=settings.step_size,
-    num_steps=num_steps,
+    num_steps=settings.num_steps,
   )
 
 
@@ -285,7 +287,7 @@ def _shown(problem, settings, batches):
     images, forget_images = training.to_float(images), training.to_float(forget_images)
     apply_fn, weight = problem.apply_fn, settings.ce_weight / 2  # as in the middle of the run
     objective = _objective(apply_fn, settings, model, labels, forget_images, weight, None)
-    return images, _ascend(objective, images, settings, settings.num_steps)
+    return images, _ascend(objective, images, settings)
 
   in_memory = np.asarray(retain.images), retain.labels, np.asarray(forget.images)
   before, after = perturb(problem.original, *in_memory)
@@ -294,27 +296,31 @@ def _shown(problem, settings, batches):
 
 @dataclasses.dataclass(frozen=True)
 class _Loss:
-  """Cross-entropy on perturbed retain images; `num_steps` is 0 once the perturbation is dropped."""
+  """Cross-entropy on retain images, perturbed as long as the perturbation is not dropped."""
 
   apply_fn: types.ApplyFn
   augmentation: str
   settings: _Settings
   normalization: str
   total_steps: int
+  perturbs: bool
 
-  def __call__(self, params, batch_stats, batch, num_steps, key, *, step):
+  def __call__(self, params, batch_stats, batch, constants, key, *, step):
+    del constants
     retain, model = batch['retain'], types.ModelState(params, batch_stats)
     images = augmentation.augment(retain['images'], key, self.augmentation)
-    objective = _objective(
-      self.apply_fn,
-      self.settings,
-      jax.lax.stop_gradient(model),
-      retain['labels'],
-      batch['forget']['images'],
-      self.settings.ce_weight * step / self.total_steps,
-    )
-    perturbed = _ascend(objective, images, self.settings, num_steps)
-    outputs, _ = training.forward(self.apply_fn, model, perturbed, key, keep_statistics=True)
+    seen = images
+    if self.perturbs:
+      objective = _objective(
+        self.apply_fn,
+        self.settings,
+        jax.lax.stop_gradient(model),
+        retain['labels'],
+        batch['forget']['images'],
+        self.settings.ce_weight * step / self.total_steps,
+      )
+      seen = _ascend(objective, images, self.settings)
+    outputs, _ = training.forward(self.apply_fn, model, seen, key, keep_statistics=True)
     if self.normalization == 'clean':
       fixed = jax.lax.stop_gradient(model)
       _, batch_stats = training.forward(self.apply_fn, fixed, images, key)

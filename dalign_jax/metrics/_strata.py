@@ -1,11 +1,13 @@
 """Difficulty as an axis: strata of a forget set by a score of each example."""
 
 import numpy as np
+from scipy import spatial
 
 from dalign_jax import errors
 from dalign_jax.metrics import _checks
 
 STRATA = ('low', 'middle', 'high')
+_BLOCK = 256  # rows whose distances are in memory at a time
 
 
 def strata(scores: np.ndarray, which: str) -> np.ndarray:
@@ -82,7 +84,7 @@ def entanglement_distances(
     )
   distances = np.empty(len(forget))
   for label in np.unique(forget_labels):
-    same = retain[retain_labels == label]
-    for row in np.flatnonzero(forget_labels == label):
-      distances[row] = np.linalg.norm(same - forget[row], axis=1).mean()
+    same, rows = retain[retain_labels == label], np.flatnonzero(forget_labels == label)
+    for some in np.array_split(rows, -(-len(rows) // _BLOCK)):
+      distances[some] = spatial.distance.cdist(forget[some], same).mean(axis=1)
   return distances

@@ -10,7 +10,7 @@ from dalign_jax.store import files, progress
 from experiments.measure import audit_case, audit_columns, models, seed_groups
 from experiments.problem import memorisation, preparation
 
-FORMAT = 2  # to be raised when a column changes (a new one is noticed)
+FORMAT = 3  # to be raised when a column changes (a new one is noticed)
 _FILE = 'audit.json'
 
 

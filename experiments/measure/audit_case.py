@@ -104,9 +104,10 @@ class Case:
     if self.grouped is None or not case.has_features:
       return None
     rows, groups = self.grouped
+    probed = case.probed_rows(len(case.sets['retain'].labels))
     correct = metrics.probe_correct(
-      case.features('retain'),
-      case.sets['retain'].labels,
+      case.features('retain')[probed],
+      case.sets['retain'].labels[probed],
       case.features('test')[rows],
       case.sets['test'].labels[rows],
     )

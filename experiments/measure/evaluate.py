@@ -56,7 +56,7 @@ def evaluate(job: preparation.Job, labels: list[str]) -> None:
   if job.config.has_recovery:
     audit.evaluate(job, sorted(chosen, key=lambda item: item[1]), outputs)
     recovery.evaluate(job, [g.members[i] for g, i in chosen if i < recovery.MOST_SEEDS])
-  logits = functools.cache(functools.partial(models.logits, job))
+  logits = _logits_of(job, found)
   whole = found if job.config.is_full and is_whole else []
   wide = [g for g in whole if not _is_group_fresh(job, g)]
   with progress.bar('evaluate groups') as shown:
@@ -153,6 +153,14 @@ def _evaluate_member(job, group, number, outputs) -> None:
   )
 
 
+def _logits_of(job, groups):
+  """A function that gives a model's logits, and keeps those of originals and golds alone."""
+  once = functools.partial(models.logits, job)
+  kept = functools.cache(once)
+  standing = {model for group in groups[:3] for model in (*group.members, *group.shadows)}
+  return lambda model, *names: (kept if model in standing else once)(model, *names)
+
+
 def _evaluate_group(job, group, logits) -> None:
   original, gold, second = seed_groups.standing(job)
   result = many_seeds.measure(
@@ -208,6 +216,8 @@ def _is_fresh(job, group, number) -> bool:
   model = group.members[number]
   there = _read(model.folder / 'evaluation.json')
   if there is None or there['settings'] != _settings(job, model, number):
+    return False
+  if there.get('kind') != group.kind:  # a control that somebody asks for now
     return False
   if not job.is_multi_label and not verdict.is_kept(model.folder):
     return False

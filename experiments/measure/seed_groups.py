@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 
 from dalign_jax import hparams
+from dalign_jax.store import files
 from experiments import config as config_lib
 from experiments.problem import preparation
 
@@ -69,8 +70,19 @@ def runs(job: preparation.Job) -> list[Group]:
 def of_run(job: preparation.Job, label: str, name: str, seed: int | None = None) -> Group:
   """The results of a method, by default those of this run's `--unlearn_seed`."""
   models = lambda folders: [Model(f, f / 'unlearned') for f in folders]
-  controls = {config_lib.CONTROL} | ({config_lib.HIDING} - set(job.config.methods))
-  kind = 'control' if hparams.method_of(label) in controls else 'unlearned'
   members = models(job.run_folders(label, seed))
+  method = hparams.method_of(label)
+  is_asked = method in job.config.methods or _was_asked(members[0].folder)
+  is_control = method == config_lib.CONTROL or (method == config_lib.HIDING and not is_asked)
+  kind = 'control' if is_control else 'unlearned'
   key = f'{label}-seed_{job.config.unlearn_seed if seed is None else seed}'
   return Group(name, kind, key, members, models(job.run_shadow_folders(label, seed)))
+
+
+def _was_asked(folder: pathlib.Path) -> bool:
+  """Whether a run was evaluated as one that somebody asked for."""
+  try:
+    found = files.read_json(folder / 'evaluation.json', keys=['kind'])
+  except (FileNotFoundError, files.DamagedError):
+    return False  # it will be measured
+  return found['kind'] == 'unlearned'

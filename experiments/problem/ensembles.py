@@ -55,10 +55,8 @@ def make_ensemble(
     members, spent, _ = model_folder.watch(folder, compute, made_with, title)
     if parallel.is_main_process():
       each = {name: value / len(group) for name, value in spent.items()}
-      num_devices = parallel.num_devices(job.devices)
-      trained = -(-len(group) // num_devices) * num_devices  # the last one fills up the devices
       if 'flop' in spent:
-        each['flop'] = spent['flop'] / trained
+        each['flop'] = spent['flop'] / parallel.padded_members(len(group), job.devices)
       for seed, model in zip(group, members, strict=True):
         if checkpoints.exists(folders[seed] / 'model'):
           continue  # by this group, which was stopped while it saved

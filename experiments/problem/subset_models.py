@@ -25,12 +25,28 @@ def outputs(job: preparation.Job, forget: types.Dataset) -> types.SubsetOutputs:
     errors.InputError: if the models were not trained on these examples: of poisoned data, or of
       requests with other held-out rows.
   """
-  _check_problem(job)
-  path = memorisation.folder_of(job.config) / _FILE
-  if not parallel.agree(path.exists()):
-    _make(job, path)
+  make(job)
+  path = _path(job)
   found = files.read_arrays(path, keys=['rows', 'is_trained', 'logits', 'data_hash'])
   return _of_problem(job, found, np.isin(job.sets['forget'].ids, forget.ids))
+
+
+def make(job: preparation.Job) -> None:
+  """Trains the models of subsets and keeps their outputs, unless they are there.
+
+  Before a method runs, which would be charged for it.
+
+  Raises:
+    errors.InputError: as `outputs`.
+    errors.BusyError: if another process makes them.
+  """
+  _check_problem(job)
+  if not parallel.agree(_path(job).exists()):
+    _make(job, _path(job))
+
+
+def _path(job):
+  return memorisation.folder_of(job.config) / _FILE
 
 
 def check(job: preparation.Job) -> None:

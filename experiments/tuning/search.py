@@ -7,11 +7,12 @@ goes on, and the same command in a second process takes part in it. The log says
 other beats in both score and seconds (`front`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import csv
 import dataclasses
 import io
 import pathlib
+import time
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ _HEADS = (*_NAMES, 'front', 'score', 'scores', *score.METRICS, *_TIMES, 'hparam'
 # Every setting is a program of its own. jax.pmap keeps what it compiled until the process ends, 3
 # to 6 MiB a setting for the smallest network; with shard_map it goes when our caches drop it.
 _MAPPING = 'shard_map'
+_WAIT_SECONDS = 5.0  # after which it is tried again
 
 Row = dict[str, str]  # a line of the log
 
@@ -46,8 +48,9 @@ def run(config: config_lib.Config, tuning: config_lib.Tuning) -> None:
   resolved = hparams.resolve(config.methods, config.hparam)
   judge = prepare_judge(config, tuning)
   job, folder = judge.job, judge.job.folder
-  for method, values in resolved.items():
-    stages.Run.of(job, method, values)  # raises user errors before any trial
+  runs = [stages.Run.of(job, *item) for item in resolved.items()]  # raises before any trial
+  if any(methods.SUBSETS in r.sees for r in runs):
+    _when_free(lambda: subset_models.make(job))
   for name, values in judge.references.items():
     progress.say(f'{name}: {_describe(values)}')
   for method, values in resolved.items():
@@ -75,8 +78,21 @@ def prepare_judge(config: config_lib.Config, tuning: config_lib.Tuning) -> score
     evaluation='standard',
   )
   trained = ('prepare', 'train_original', 'train_gold')
-  stages.run(dataclasses.replace(config, methods=(), stages=trained))
+  _when_free(lambda: stages.run(dataclasses.replace(config, methods=(), stages=trained)))
   return score.Judge(stages.prepare(config, folder))
+
+
+def _when_free(call: Callable[[], None]) -> None:
+  """Does what another process of the search may be doing: waits for it, and finds it done."""
+  is_said = False
+  while True:
+    try:
+      return call()
+    except errors.BusyError as busy:
+      if not is_said:
+        progress.say(f'waiting: {busy}')
+      is_said = True
+      time.sleep(_WAIT_SECONDS)
 
 
 def _check(config, tuning):
@@ -156,8 +172,6 @@ def _trial(judge, method, trial, names, tuning) -> Row:
         break
   except _FallsBehindError as behind:
     status, each = 'stopped after half of the epochs', [behind.metrics]
-  except errors.BusyError:  # what the method needs is being made: the trial is tried again
-    raise
   except Exception as error:  # whatever it is, the search goes on
     status = f'{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}'
     each = [{'score': float('inf')}]
