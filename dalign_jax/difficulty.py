@@ -136,7 +136,7 @@ def instability(
 def measure(
   apply_fn: types.ApplyFn,
   model: types.ModelState,
-  curriculum: types.ModelState,
+  curriculum: types.ModelState | None,
   examples: types.Dataset,
   kept: types.Dataset,
   *,
@@ -148,7 +148,7 @@ def measure(
   Args:
     apply_fn: the network.
     model: was trained on `examples` and `kept`.
-    curriculum: trained from scratch for a short time on the same.
+    curriculum: trained from scratch for a short time on the same; None where it is not asked for.
     examples: the examples to predict.
     kept: what stays in training.
     names: of `FEATURES`, in the order of the columns.

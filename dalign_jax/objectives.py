@@ -70,16 +70,24 @@ def batch_share(dataset: types.Dataset, batch_size: int) -> np.float32:
 
 @dataclasses.dataclass(frozen=True)
 class PooledLoss:
-  """Mean `losses.label_loss` on rows of several sets in one batch, which share its statistics."""
+  """Mean `losses.label_loss` on rows of several sets in one batch, which share its statistics.
+
+  Attributes:
+    apply_fn: the network.
+    names: of the sets.
+    augmentation: of all images; see `augmentation.augment`.
+  """
 
   apply_fn: types.ApplyFn
   names: tuple[str, ...]
+  augmentation: str = 'none'
 
   def __call__(self, params, batch_stats, batch, constants, key):
     del constants
     images, labels = (
       jnp.concatenate([batch[name][field] for name in self.names]) for field in ('images', 'labels')
     )
+    images = augmentation.augment(images, key, self.augmentation)
     model = types.ModelState(params, batch_stats)
     outputs, batch_stats = training.forward(self.apply_fn, model, images, key)
     return jnp.mean(losses.label_loss(labels, outputs.logits)), batch_stats

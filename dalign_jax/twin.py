@@ -18,6 +18,7 @@ from dalign_jax import difficulty, errors, fresh, objectives, optim, training, t
 
 PREDICTORS = ('logistic', 'mlp')
 _FOLDS = 5
+_SAMPLE = 1000  # rows, at most, for a mean: of features in the reference, of answers at the stop
 _LEAST = _FOLDS  # examples of either label that a predictor needs
 
 
@@ -51,21 +52,22 @@ def predict(
   *,
   predictor: str = 'logistic',
   features: Sequence[str] = difficulty.FEATURES,
-  max_epochs: int = 20,
-  learning_rate: float = 0.01,
+  twin_epochs: int = 20,
+  twin_learning_rate: float | None = None,
   curriculum_epochs: int = 2,
 ) -> Prediction:
   """Predicts on which forget examples gold would be right.
 
   Args:
     problem: its validation set is V; it must not have been trained on.
-    key: of the twin's and the curriculum networks' training; the latter two share their start.
+    key: of the twin's and the curriculum network's training.
     predictor: 'logistic' regression or 'mlp' (32 and 16 hidden units, calibrated).
     features: of `difficulty.FEATURES`.
-    max_epochs: the twin's epochs, at most; it stops when V's accuracy is that of the forget set
-      under the original.
-    learning_rate: of the twin's SGD.
-    curriculum_epochs: of the networks from scratch.
+    twin_epochs: passes of the twin over V, at most, beside as many other training rows; it stops
+      when V's accuracy is that of the forget set under the original.
+    twin_learning_rate: of the twin's SGD; None for a fifth of the recipe's, or .01 where its
+      optimizer is another.
+    curriculum_epochs: of the network from scratch.
 
   Returns:
     The prediction. Of the held-out examples of the forgotten classes it calls as many easy as the
@@ -83,7 +85,9 @@ def predict(
     https://arxiv.org/abs/2501.08615
 
   Deviation: the paper fine-tunes on extra data; the rule by which the twin's training stops, margin
-  and instability among the features, and the threshold are ours. So is the standardisation: the
+  and instability among the features, and the threshold are ours. One network from scratch has seen
+  V and all training data and serves both sides: both are in the same position there. So is the
+  standardisation ours: the
   twin knows V less deeply than the original knows what it was trained on from the start, so each
   side is measured against random examples in the same position, V itself and retain examples that
   are left out of the neighbours. V's statistics for both sides call far too much easy.
@@ -95,12 +99,12 @@ def predict(
   _check_counts(held_out_easy)
   trained = types.concatenate(problem.retain, problem.forget)
   twin_key, curriculum_key, reference_key = training.split(key, 3)
-  twin = _twin(problem, trained, twin_key, max_epochs, learning_rate)
-  curricula = [
-    _curriculum(problem, dataset, curriculum_key, curriculum_epochs)
-    for dataset in (types.concatenate(trained, held_out), trained)
-  ]
-  held_out_features, forget_features = _measure(problem, twin, curricula, features, reference_key)
+  twin = _twin(problem, trained, twin_key, twin_epochs, twin_learning_rate)
+  curriculum = None
+  if 'curriculum' in features:
+    everything = types.concatenate(trained, held_out)
+    curriculum = _curriculum(problem, everything, curriculum_key, curriculum_epochs)
+  held_out_features, forget_features = _measure(problem, twin, curriculum, features, reference_key)
   chance, held_out_chance = _learn(predictor, held_out_features, held_out_easy, forget_features)
   chance = np.where(np.isin(problem.forget.labels, problem.retain.labels), chance, 0.0)
   share = held_out_easy[is_of_class].mean()
@@ -148,20 +152,31 @@ def _check_counts(is_easy):
 
 
 def _twin(problem, trained, key, max_epochs, learning_rate) -> types.ModelState:
-  """The original trained on with V, until it knows V as well as it knows the forget set."""
-  held_out = problem.validation
-  target = objectives.accuracy_on(problem, problem.original, problem.forget)
-  recipe = problem.recipe
+  """The original trained on with V, until it knows V as well as it knows the forget set.
+
+  A batch holds as many rows of V as of all else: a pass over V need not be one over everything.
+  """
+  recipe, held_out = problem.recipe, _spread(problem.validation, _SAMPLE)
+  if learning_rate is None:
+    learning_rate = recipe.learning_rate / 5 if recipe.optimizer == 'sgd' else 0.01
+  forget = _spread(problem.forget, _SAMPLE)
+  target = objectives.accuracy_on(problem, problem.original, forget)
   return training.minimize(
     dataclasses.replace(problem, monitor=types.StepsOnly(problem.monitor)),
-    training.ClassificationLoss(problem.apply_fn, 'train', recipe.augmentation),
+    objectives.PooledLoss(problem.apply_fn, ('held_out', 'train'), recipe.augmentation),
     optim.sgd(learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay),
-    {'train': types.concatenate(trained, held_out)},
+    {'held_out': problem.validation, 'train': trained},
     key,
     num_epochs=max_epochs,
     batch_size=recipe.batch_size,
     stop_fn=lambda model: objectives.accuracy_on(problem, model, held_out) >= target,
   )
+
+
+def _spread(dataset, most) -> types.Dataset:
+  """At most so many examples, evenly spread."""
+  count = min(most, len(dataset))
+  return dataset.take(np.linspace(0, len(dataset) - 1, count).astype(np.int64))
 
 
 def _curriculum(problem, dataset, key, num_epochs) -> types.ModelState:
@@ -172,18 +187,16 @@ def _curriculum(problem, dataset, key, num_epochs) -> types.ModelState:
   return training.fit(problem.apply_fn, model, dataset, recipe, fit_key, devices=problem.devices)
 
 
-def _measure(problem, twin, curricula, names, key) -> tuple[np.ndarray, np.ndarray]:
+def _measure(problem, twin, curriculum, names, key) -> tuple[np.ndarray, np.ndarray]:
   """Features of V under the twin and of the forget set under the original, each standardised."""
   measure = functools.partial(
     difficulty.measure, problem.apply_fn, names=names, devices=problem.devices
   )
   trained = types.concatenate(problem.retain, problem.forget)
-  held_out = measure(twin, curricula[0], problem.validation, trained)
-  reference, kept = _draw(problem.retain, len(problem.validation), key)
-  forget, others = (
-    measure(problem.original, curricula[1], dataset, kept)
-    for dataset in (problem.forget, reference)
-  )
+  held_out = measure(twin, curriculum, problem.validation, trained)
+  reference, kept = _draw(problem.retain, min(_SAMPLE, len(problem.validation)), key)
+  both = measure(problem.original, curriculum, types.concatenate(problem.forget, reference), kept)
+  forget, others = np.split(both, [len(problem.forget)])
   return _standardize(held_out, held_out), _standardize(forget, others)
 
 

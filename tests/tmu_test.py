@@ -1,13 +1,14 @@
 """TMU: the division is what is forgotten by, gold is not seen, and controls are controls."""
 
 import dataclasses
+import functools
 
 import chex
 import jax
 import numpy as np
 import pytest
 
-from dalign_jax import methods, objectives, types
+from dalign_jax import methods, objectives, twin, types
 from dalign_jax.methods import _tmu
 from tests import noisy
 
@@ -79,7 +80,8 @@ def test_prediction_is_followed_and_told(mislabelled):
 def test_controls_share_the_predicted_share(mislabelled):
   problem, _ = mislabelled
   keys = tuple(jax.random.split(KEY))
-  divide = lambda easy: _tmu._division(problem, easy, 'logistic', ('margin',), keys)
+  predict = functools.partial(twin.predict, features=('margin',))
+  divide = lambda easy: _tmu._division(problem, easy, predict, keys)
   (predicted, share), (drawn, drawn_share), (none, none_share) = map(
     divide, ('predicted', 'random', 'none')
   )

@@ -130,7 +130,7 @@ def test_as_many_forget_examples_are_called_easy_as_held_out_ones(mislabelled):
 
 
 def test_classes_that_leave_whole_are_never_easy(tiny_problem):
-  found = twin.predict(tiny_problem, KEY, max_epochs=1, features=('margin',))
+  found = twin.predict(tiny_problem, KEY, twin_epochs=1, features=('margin',))
   assert not found.easy.any() and not found.chance.any()
   assert found.names.tolist() == ['margin']
 

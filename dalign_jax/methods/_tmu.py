@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -42,6 +43,9 @@ def tmu(
   momentum: float = 0.9,
   weight_decay: float = 5e-4,
   batch_size: int = 64,
+  twin_epochs: int = 20,
+  twin_learning_rate: float | None = None,
+  curriculum_epochs: int = 2,
 ) -> types.UnlearnFn:
   r"""Keeps the forget examples that gold would get right, and forgets the others.
 
@@ -74,6 +78,9 @@ def tmu(
     momentum: of SGD.
     weight_decay: L2 coefficient.
     batch_size: global batch of forget and of retain rows.
+    twin_epochs: passes over the validation set by which the twin learns it, at most.
+    twin_learning_rate: of these; None for a fifth of the recipe's.
+    curriculum_epochs: passes over all data of the network from scratch.
 
   Raises:
     ValueError: for an unknown choice; when run, for 'oracle' without `gold_logits`.
@@ -93,10 +100,18 @@ def tmu(
   names = difficulty.FEATURES if features == 'all' else tuple(features.split('+'))
   twin.check(predictor, names)
   rule = optim.Rule(learning_rate, momentum=momentum, weight_decay=weight_decay)
+  predict = functools.partial(
+    twin.predict,
+    predictor=predictor,
+    features=names,
+    twin_epochs=twin_epochs,
+    twin_learning_rate=twin_learning_rate,
+    curriculum_epochs=curriculum_epochs,
+  )
 
   def unlearn(problem: types.Problem, key: jax.Array) -> types.ModelState:
     twin_key, easy_key, teacher_key, train_key = training.split(key, 4)
-    is_easy, share = _division(problem, easy, predictor, names, (twin_key, easy_key))
+    is_easy, share = _division(problem, easy, predict, (twin_key, easy_key))
     network = fresh.model(problem.init_fn, teacher_key, problem.retain)
     uninformed = objectives.logits_of(problem, network, problem.forget)
     return training.minimize(
@@ -122,7 +137,7 @@ def tmu(
   return unlearn
 
 
-def _division(problem, easy, predictor, names, keys) -> tuple[np.ndarray, float]:
+def _division(problem, easy, predict, keys) -> tuple[np.ndarray, float]:
   """Mask of the easy forget examples `[N]`, and the share of them at which to stop."""
   if easy == 'oracle':
     if problem.known_to_gold is None:
@@ -131,7 +146,7 @@ def _division(problem, easy, predictor, names, keys) -> tuple[np.ndarray, float]
       )
     return problem.known_to_gold, float(np.mean(problem.known_to_gold))
   twin_key, easy_key = keys
-  found = twin.predict(problem, twin_key, predictor=predictor, features=names)
+  found = predict(problem, twin_key)
   problem.monitor.on_arrays('prediction', found._asdict)
   divisions = {
     'predicted': found.easy,

@@ -12,6 +12,7 @@ VALID: dict[str, valid.Valid] = {
     (
       *('learning_rate', 'forget_learning_rate', 'recover_learning_rate'),
       *('impair_learning_rate', 'repair_learning_rate', 'step_size', 'noise_step_size'),
+      'twin_learning_rate',
     ),
     valid.RATE,
   ),
@@ -19,6 +20,7 @@ VALID: dict[str, valid.Valid] = {
     (
       *('num_epochs', 'forget_epochs', 'recover_epochs', 'impair_epochs', 'repair_epochs'),
       *('rounds', 'num_steps', 'forget_steps', 'noise_steps', 'num_iterations', 'encoder_epochs'),
+      *('twin_epochs', 'curriculum_epochs'),
     ),
     valid.COUNT_OR_ZERO,
   ),

@@ -68,7 +68,7 @@ def of(name: str) -> dict[str, Range]:
 
 
 _EPOCHS = Choice((1, 2, 3, 5, 10))
-_LONG = Choice((3, 5, 10))
+_LONG = Choice((1, 3, 5, 10))
 _RETAIN_RATE = Log(1e-3, 0.3)  # of passes over retain data
 _ASCENT_RATE = Log(1e-6, 0.1)  # from no effect to ruin, wherever a network's threshold lies
 
