@@ -49,6 +49,11 @@ def values(fields: Iterable[dataclasses.Field], read: flags.FlagValues = FLAGS) 
   return {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
 
 
+def given(fields: Iterable[dataclasses.Field]) -> set[str]:
+  """Names of the flags that somebody gave, in a flag file too, whatever their values."""
+  return {field.name for field in fields if FLAGS[field.name].present}
+
+
 def start_platform(config: settings_lib.Settings) -> None:
   """Makes the settings that must precede the start of JAX."""
   accelerators = ('jax_cuda12_plugin', 'jax_cuda13_plugin', 'jax_rocm7_plugin', 'libtpu')

@@ -48,11 +48,12 @@ def forget(arguments: list[str]) -> None:
   command.start_platform(settings)
   from dalign_jax.deletion import carry_out, verdict  # import JAX: after the platform's settings
 
+  given = command.given(_SETTINGS)
   try:
     if stream.requests:
-      _forget_all(stream, request, settings)
+      _forget_all(stream, request, settings, given)
       return
-    record = carry_out.forget(request, settings)
+    record = carry_out.forget(request, settings, given=given)
   except verdict.NotForgottenError as error:
     print(f'error: --{error}', file=sys.stderr)
     sys.exit(error.code)
@@ -60,11 +61,11 @@ def forget(arguments: list[str]) -> None:
   print(f'record: {request.out}/record.json, {record["hash"][:16]}')
 
 
-def _forget_all(stream, request, settings) -> None:
+def _forget_all(stream, request, settings, given) -> None:
   """Carries a folder of requests out and says where the report is."""
   from dalign_jax.deletion import stream_report, streams
 
-  rows = streams.run(stream, request, settings)
+  rows = streams.run(stream, request, settings, given=given)
   print('\n'.join(stream_report.advice(rows)))
   print(f'report: {request.out}/report.md')
 

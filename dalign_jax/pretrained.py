@@ -101,7 +101,11 @@ def _replace_head(arrays, template, notes) -> bool:
   head = template.params.get('head') if isinstance(template.params, dict) else None
   if not isinstance(head, dict) or set(head) != {'kernel', 'bias'}:
     return False
-  places = {name: [p for p in arrays if '/'.join(p).endswith(name)] for name in _HEAD}
+  names = {foreign.canonical(path): path for path in arrays}
+  places = {
+    part: [path for name, path in names.items() if f'/{name}'.endswith(f'/{part}')]
+    for part in _HEAD
+  }
   kernels = places['head/kernel']
   classes = head['bias'].shape[0]
   if kernels and all(arrays[p].shape[-1] == classes for p in kernels):
@@ -111,16 +115,25 @@ def _replace_head(arrays, template, notes) -> bool:
   there = f'that for {arrays[kernels[0]].shape[-1]} is left out' if kernels else 'the file has none'
   notes.append(f'a new head for {classes} classes; {there}')
   for name in ('kernel', 'bias'):
-    for path in places[f'head/{name}'] or [('params', 'head', name)]:
+    for path in places[f'head/{name}'] or [(*_root(names, template), 'head', name)]:
       arrays[path] = np.asarray(head[name])
   return True
+
+
+def _root(names, template) -> tuple[str, ...]:
+  """Where the parameters of a file lie, by the first of them that is not the head's."""
+  for part in foreign.names_of(template.params):
+    found = [name for name in names if f'/{name}'.endswith(f'/{part}')]
+    if found and not part.startswith('head/'):
+      return tuple(min(found, key=len).removesuffix(part).strip('/').split('/'))
+  return ('params',)
 
 
 def _resize_positions(arrays, template, image_shape, notes) -> None:
   """Interpolates position embeddings of a transformer of this library to the image's patches."""
   places = [path for path in arrays if path[-1].endswith(_POSITION)]
   kernel = template.params.get('patch_embedding', {}).get('kernel') if places else None
-  if kernel is None:
+  if kernel is None or _POSITION not in template.params:
     return
   side = math.isqrt(kernel.shape[0] // image_shape[-1])
   grid = (image_shape[0] // side, image_shape[1] // side)

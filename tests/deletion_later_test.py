@@ -63,6 +63,18 @@ def test_a_flag_that_contradicts_the_model_is_refused(place):
   assert not (folder / 'second').exists()
 
 
+def test_a_flag_that_was_given_counts_at_its_default_too(capsys):
+  usual = settings_lib.Settings()
+  fixed = {'num_epochs': 50, 'model': 'resnet8', 'gold_seed': 7, 'dataset': 'a', 'pretrained': ''}
+  found = earlier.with_fixed(usual, fixed, 'request 1', {'num_epochs'})
+  assert (found.num_epochs, found.model, found.gold_seed) == (usual.num_epochs, 'resnet8', 7)
+  assert f'other than there: num_epochs={usual.num_epochs}' in capsys.readouterr().out
+  with pytest.raises(errors.InputError, match=r"^model: request 1 has 'resnet8', .* got 'cnn'"):
+    earlier.with_fixed(usual, fixed, 'request 1', {'model'})
+  found = earlier.with_fixed(usual, fixed, 'request 1')
+  assert (found.num_epochs, found.model) == (50, 'resnet8')
+
+
 def test_the_number_of_devices_is_no_part_of_what_a_replay_compares(place):
   folder, _ = place
   deletion_place.forget(folder)
@@ -168,21 +180,16 @@ def test_a_dummy_request_that_diverges_leaves_a_quick_verdict(how, tiny_problem,
   assert 'not possible, so the verdict is a quick one' in capsys.readouterr().out
 
 
-def test_one_answer_is_no_damage_where_nearly_all_samples_are_of_one_class():
-  kept = lambda after: {
-    'kept': {'held-out samples': {'before': 0.97, 'after': after}},
-    'chance': 0.95,
-    'parameters_moved': {'after': 1.0},
-    'exact': True,
-    'parts': {},
-    'attack': None,
-    'moved': {'after': 1.0},
-    'fell': {'p': 1.0},
-    'count': 9,
-    'mode': 'quick',
-  }
-  assert judgement.judge(kept(0.965))[0] == 'forgot'
-  assert judgement.judge(kept(0.94))[0] == 'destroyed'
+def test_damage_is_more_than_a_few_answers_however_much_is_one_class():
+  def word(after, count):
+    kept = {'held-out samples': {'before': 0.97, 'after': after, 'count': count}}
+    found = {'kept': kept, 'chance': 0.95, 'parameters_moved': {'after': 1.0}, 'exact': True}
+    found |= {'parts': {}, 'attack': None, 'moved': {'after': 1.0}, 'fell': {'p': 1.0}}
+    return judgement.judge(found | {'count': 9, 'mode': 'quick'})[0]
+
+  assert word(0.965, 200) == 'forgot'  # one answer, a quarter of what is above chance
+  assert word(0.951, 1000) == 'destroyed'  # nineteen: it names the commonest class
+  assert word(0.5, 200) == 'destroyed'
 
 
 def test_a_checkpoint_of_another_program_with_items_of_our_names_is_read(place):

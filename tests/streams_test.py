@@ -62,11 +62,11 @@ def test_a_stopped_stream_goes_on_and_leaves_a_report(place, tmp_path, monkeypat
   request = _request(place, tmp_path / 'out')
   forget, made = carry_out.forget, []
 
-  def stop_at_the_third(one, *arguments):
+  def stop_at_the_third(one, *arguments, **more):
     if len(made) == 2:
       raise KeyboardInterrupt
     made.append(one.out)
-    return forget(one, *arguments)
+    return forget(one, *arguments, **more)
 
   with monkeypatch.context() as patch:
     patch.setattr(carry_out, 'forget', stop_at_the_third)
@@ -96,7 +96,7 @@ def test_a_stream_that_is_at_work_keeps_its_plan(place, tmp_path, monkeypatch):
   (other / '1.txt').write_text('someone', encoding='utf-8')
   plans = []
 
-  def meanwhile(*arguments):
+  def meanwhile(*arguments, **more):
     plans.append((out / streams.PLAN).read_bytes())
     with pytest.raises(errors.BusyError):
       streams.run(settings_lib.Stream(requests=str(other)), _request(place, out), SHARED)

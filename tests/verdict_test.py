@@ -41,7 +41,7 @@ FORGOT = {
   'moved': {'after': 0.5, 'dummy': 0.1, 'p': 0.001},
   'fell': {'after': 0.7, 'other': 1.0, 'p': 0.001},
   'parameters_moved': {'after': 0.1, 'dummy': 0.1},
-  'kept': {'the samples kept': {'before': 1.0, 'after': 0.99}},
+  'kept': {'the samples kept': {'before': 1.0, 'after': 0.99, 'count': 200}},
   'chance': 0.1,
 }
 STILL = {'moved': {'after': 0.11, 'dummy': 0.1, 'p': 0.2}, 'fell': {'after': 1, 'other': 1, 'p': 1}}
@@ -97,11 +97,11 @@ CASES = {  # what differs from FORGOT -> the word
     {'parts': {'samples': PART | {'p': {'before': 0.5, 'after': 0.001}}}},
     'worse',
   ),
-  'retain lost': ({'kept': {'kept': {'before': 1.0, 'after': 0.9}}}, 'destroyed'),
-  'retain kept': ({'kept': {'kept': {'before': 1.0, 'after': 0.92}}}, 'forgot'),
+  'retain lost': ({'kept': {'kept': {'before': 1.0, 'after': 0.9, 'count': 200}}}, 'destroyed'),
+  'retain kept': ({'kept': {'kept': {'before': 1.0, 'after': 0.92, 'count': 200}}}, 'forgot'),
   'exact': ({'exact': True, **QUIET, **STILL}, 'forgot'),
   'exact, and retain lost': (
-    {'exact': True, 'kept': {'k': {'before': 1, 'after': 0}}},
+    {'exact': True, 'kept': {'k': {'before': 1, 'after': 0, 'count': 200}}},
     'destroyed',
   ),
   'parameters are the same': (
@@ -162,11 +162,12 @@ def test_only_what_forgot_is_signed_unless_accepted():
 def test_command_ends_with_the_code_of_the_verdict(monkeypatch, capsys):
   changes, word = CASES['inside the dummy']
 
-  def forget(request, settings):
+  def forget(request, settings, given):
     raise verdict.NotForgottenError(verdict.make({**FORGOT, **changes}))
 
   monkeypatch.setattr(carry_out, 'forget', forget)
   monkeypatch.setattr(console.command, 'values', lambda fields: {})
+  monkeypatch.setattr(console.command, 'given', lambda fields: set())
   monkeypatch.setattr(console.command, 'start_platform', lambda settings: None)
   with pytest.raises(SystemExit) as stop:
     console.forget([])

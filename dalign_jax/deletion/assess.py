@@ -57,6 +57,10 @@ def verdict_of(
     metrics,
     exact=exact,
     seed=basis.config.evaluation_seed,
+    counts={
+      'retain_accuracy': len(basis.sets['train']) - len(problem.forget),
+      'test_accuracy': len(basis.sets['test']),
+    },
   )
   found = verdict.make(measured)
   files.write_json(path, {'made_with': made_with, 'verdict': found})

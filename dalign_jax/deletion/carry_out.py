@@ -1,5 +1,6 @@
 """Deletion requests: the check of the ids, the unlearning, and the written files."""
 
+from collections.abc import Collection
 import dataclasses
 import os
 import pathlib
@@ -58,7 +59,13 @@ class Outcome(NamedTuple):
   verdict: dict | None = None
 
 
-def forget(request: settings_lib.Request, config, paths: tuple[str, ...] = ()) -> dict:
+def forget(
+  request: settings_lib.Request,
+  config: settings_lib.Settings,
+  paths: tuple[str, ...] = (),
+  *,
+  given: Collection[str] | None = None,
+) -> dict:
   """Carries a request out and writes the checkpoint and its record; returns the record.
 
   Everything is made in a hidden folder next to `--out` and renamed at the end: a killed run leaves
@@ -68,6 +75,7 @@ def forget(request: settings_lib.Request, config, paths: tuple[str, ...] = ()) -
     request: the flags.
     config: those shared with `experiments.run`.
     paths: files of ids that are one request together; empty for `request.ids`.
+    given: names of the settings that somebody gave; None for those that are not at their defaults.
 
   Raises:
     errors.InputError: in one line, before any work where that can be.
@@ -82,7 +90,7 @@ def forget(request: settings_lib.Request, config, paths: tuple[str, ...] = ()) -
   _signer(request)  # refused before any work if there is none
   earlier = record_files.request_folder(pathlib.Path(request.checkpoint).expanduser())
   keys = record_keys.folder(request.keys, out, earlier)
-  basis = starting_point.read(request, config, keys)
+  basis = starting_point.read(request, config, keys, given=given)
   wanted = request_rows.read(request, basis, paths)
   problem, method_hparams = problem_of(basis, request, wanted.rows)
   refusals.check_model(problem)

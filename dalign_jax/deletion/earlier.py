@@ -1,5 +1,6 @@
 """An earlier request as a starting point: its configuration, and the samples after it."""
 
+from collections.abc import Collection
 import dataclasses
 import pathlib
 from typing import Any
@@ -14,7 +15,7 @@ from dalign_jax.store import progress
 
 ROLES = ('train', 'validation', 'test')
 _PLACES = ('dataset', 'pretrained')  # settings that say where things are
-_OF_TRAINING = {'gold_seed', *(f.name for f in dataclasses.fields(types.Recipe))}
+OF_TRAINING = {'gold_seed', *(f.name for f in dataclasses.fields(types.Recipe))}
 _WITHOUT_PATH = tuple(kind for kind, reader in data_lib.SOURCES.items() if not reader.path)
 
 
@@ -24,6 +25,7 @@ def configuration(
   request: settings_lib.Request,
   keys: pathlib.Path,
   trusts_records: bool,
+  given: Collection[str] | None = None,
 ) -> tuple[settings_lib.Settings, str]:
   """The configuration of an earlier request, and its held-out data; seeds are this one's.
 
@@ -35,6 +37,7 @@ def configuration(
     request: the flags of this one.
     keys: the private folder.
     trusts_records: whether paths in a record of format 1 may be read.
+    given: of `with_fixed`.
   """
   settings = audit_record.config_of(record).problem_settings()
   places = record_keys.places(keys, record)
@@ -45,42 +48,42 @@ def configuration(
   said = record['configuration']['held_out']
   held_out = place_of('held_out', said, request.held_out, places)
   config = with_data_dir(config, places)
-  return with_fixed(config, settings, f'request {record["number"]}'), held_out
+  return with_fixed(config, settings, f'request {record["number"]}', given), held_out
 
 
 def with_fixed(
-  config: settings_lib.Settings, fixed: dict[str, Any], by: str
+  config: settings_lib.Settings,
+  fixed: dict[str, Any],
+  by: str,
+  given: Collection[str] | None = None,
 ) -> settings_lib.Settings:
   """The settings of a request on a model that fixes most of them; says which are other than usual.
-
-  A flag that has its default value counts as not given.
 
   Args:
     config: as the flags have it.
     fixed: settings by name; data and pretrained weights among them are where they are now.
     by: what fixed them, for people.
+    given: names of the settings that somebody gave; None for those that are not at their defaults.
 
   Raises:
     errors.InputError: if a flag contradicts one; those of the recipe and the seed of gold models,
       which a new training alone reads, do not.
   """
   usual = {f.name: f.default for f in dataclasses.fields(settings_lib.Settings)}
-  given = {name: getattr(config, name) for name in fixed if name not in _PLACES}
-  given = {n: v for n, v in given.items() if v not in (usual[n], fixed[n])}
-  for name, value in given.items():
-    if name not in _OF_TRAINING:
+  now = {name: getattr(config, name) for name in fixed if name not in _PLACES}
+  is_given = lambda name: now[name] != usual[name] if given is None else name in given
+  changed = {n: v for n, v in now.items() if v != fixed[n] and is_given(n)}
+  for name, value in changed.items():
+    if name not in OF_TRAINING:
       raise errors.InputError(
         f'{by} has {fixed[name]!r}, which the model is of; got {value!r}: leave the flag out',
         argument=name,
       )
-  taken = {
-    name: value for name, value in fixed.items() if name not in _PLACES and name not in given
-  }
-  for what, values in ((f'settings of {by}', taken), ('other than there', given)):
-    words = [f'{name}={value}' for name, value in values.items() if value != usual[name]]
-    if words:
-      progress.say(f'{what}: {", ".join(words)}')
-  return dataclasses.replace(config, **{**fixed, **given})
+  taken = {n: fixed[n] for n in now if n not in changed and fixed[n] != usual[n]}
+  for what, values in ((f'settings of {by}', taken), ('other than there', changed)):
+    if values:
+      progress.say(f'{what}: {", ".join(f"{name}={value}" for name, value in values.items())}')
+  return dataclasses.replace(config, **{**fixed, **changed})
 
 
 def with_data_dir(config: settings_lib.Settings, places: dict) -> settings_lib.Settings:

@@ -22,6 +22,7 @@ def measure(
   *,
   exact: bool,
   seed: int,
+  counts: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
   """The numbers that `judgement.judge` compares with its rules.
 
@@ -33,6 +34,8 @@ def measure(
     metrics: of `evaluation.compare`.
     exact: whether the method trains anew without the samples.
     seed: of the permutation tests.
+    counts: of samples kept and of held-out ones, as the record says them: `retain_accuracy` and
+      `test_accuracy` are over so many; None for those of `problem` and `test`.
 
   Returns:
     Numbers by name, as JSON has them. `parts` are the samples whose classes are kept and those
@@ -48,6 +51,7 @@ def measure(
     for name in ('after', 'dummy')
     if name in outputs
   }
+  counts = counts or {'retain_accuracy': len(problem.retain), 'test_accuracy': len(test)}
   is_dummy = 'dummy' in models
   other = 'dummy' if is_dummy else 'before'
   found = {
@@ -55,7 +59,7 @@ def measure(
     'exact': exact,
     'count': len(problem.forget),
     'parts': _parts(problem, test, right, held_right),
-    **from_metrics(metrics),
+    **from_metrics(metrics, counts),
     'moved': _movement(moved, seed),
     'fell': {
       'after': float(np.mean(right['after'])),
@@ -68,9 +72,11 @@ def measure(
   return _rounded(found)
 
 
-def from_metrics(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-  """The part of `measure` that follows from a record's metrics: `attack` and `kept`."""
-  return _rounded({'attack': _attack(metrics), 'kept': _kept(metrics)})
+def from_metrics(
+  metrics: Mapping[str, Mapping[str, float]], counts: Mapping[str, int]
+) -> dict[str, Any]:
+  """The part of `measure` that follows from a record's metrics and counts: `attack` and `kept`."""
+  return _rounded({'attack': _attack(metrics), 'kept': _kept(metrics, counts)})
 
 
 def fisher_p(right: int, count: int, held_right: int, held_count: int) -> float:
@@ -239,14 +245,14 @@ def _attack(metrics) -> dict[str, float] | None:
   return {'before': before['attack'], 'after': after['attack'], 'floor': after['attack_floor']}
 
 
-def _kept(metrics) -> dict[str, dict[str, float]]:
+def _kept(metrics, counts) -> dict[str, dict[str, float]]:
   before, after = metrics['original'], metrics['unlearned']
   names = {
     'the samples kept': 'retain_accuracy',
     'held-out samples of the classes kept': 'test_accuracy',
   }
   return {
-    name: {'before': before[key], 'after': after[key]}
+    name: {'before': before[key], 'after': after[key], 'count': counts[key]}
     for name, key in names.items()
     if key in before and key in after
   }

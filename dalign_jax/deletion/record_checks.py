@@ -175,7 +175,12 @@ def _check_measured(record, measured):
   name = lambda field: f'verdict.measured.{field}'
   _equal(name('exact'), measured['exact'], record['method']['name'] == 'retrain')
   _equal(name('count'), measured['count'], record['request']['count'])
-  for field, wanted in evidence.from_metrics(record['metrics']).items():
+  before = {role: said['count_before'] for role, said in record['samples'].items()}
+  counts = {
+    'retain_accuracy': before['train'] - record['request']['count'],
+    'test_accuracy': before['test'],
+  }
+  for field, wanted in evidence.from_metrics(record['metrics'], counts).items():
     _equal(name(field), measured[field], wanted)
   is_full = measured['exact'] or 'dummy' in measured['moved']
   _equal(name('mode'), measured['mode'], 'full' if is_full else 'quick')

@@ -123,7 +123,7 @@ _MEASURED: dict[str, Any] = {  # by `evidence.measure`
   'moved': {'after': DISTANCE, 'dummy': Maybe(DISTANCE), 'p': Maybe(SHARE)},
   'fell': {'after': SHARE, 'other': SHARE, 'p': SHARE},
   'parameters_moved': {'after': DISTANCE, 'dummy': Maybe(DISTANCE)},
-  'kept': Table({'before': SHARE, 'after': SHARE}),
+  'kept': Table({'before': SHARE, 'after': SHARE, 'count': POSITIVE}),
   'chance': SHARE,
 }
 

@@ -86,7 +86,9 @@ def _replay(folder, record, config, places, may_differ) -> list[str]:
   start = earlier.pretrained_at(config.pretrained, given, kept)
   config = earlier.with_data_dir(dataclasses.replace(config, pretrained=start), kept)
   request = _request(record, places, kept)
-  basis = starting_point.read(request, config, keys, trusts_records=False)
+  basis = starting_point.read(
+    request, config, keys, trusts_records=False, given=earlier.OF_TRAINING
+  )
   _check_before(basis, record)
   wanted = _wanted(record, request, basis, places, kept)
   hparams = record_checks.hparams_of(record)

@@ -1,5 +1,6 @@
 """Starting point of a deletion request: a model, its training data, and earlier requests."""
 
+from collections.abc import Collection
 import dataclasses
 import pathlib
 from typing import NamedTuple
@@ -36,6 +37,7 @@ def read(
   keys: pathlib.Path | None = None,
   *,
   trusts_records: bool = True,
+  given: Collection[str] | None = None,
 ) -> StartingPoint:
   """Finds the model, its data and the earlier requests.
 
@@ -46,6 +48,7 @@ def read(
     keys: the private folder of the chain; None for `--keys`, or where it lies by default.
     trusts_records: whether paths that a record of format 1 names may be read; not where it comes
       from somebody else.
+    given: names of the settings that somebody gave, of `earlier.with_fixed`.
 
   Raises:
     errors.InputError: naming what is missing, or has changed since.
@@ -67,7 +70,9 @@ def read(
     located = locate.find(folder, request.item)
   held_out = request.held_out
   if before:
-    config, held_out = earlier.configuration(config, chain[-1], request, keys, trusts_records)
+    config, held_out = earlier.configuration(
+      config, chain[-1], request, keys, trusts_records, given
+    )
     source, found = earlier.sets_by_ids(config, chain[-1], held_out, before, keys)
   elif problem:
     _check_is_original(place, problem)
@@ -76,7 +81,7 @@ def read(
         f'the run in {problem} has held-out samples of its own; leave the flag out',
         argument='held_out',
       )
-    config = _of_run(config, problem, request)
+    config = _of_run(config, problem, request, given)
     source, found = _by_split(config, problem)
   else:
     source = training_source(request, config)
@@ -142,7 +147,7 @@ def _check_is_original(place, problem):
     )
 
 
-def _of_run(config, problem, request):
+def _of_run(config, problem, request, given):
   """The configuration of a run, with the data where they are now."""
   identity = problem_folder.read_identity(problem)
   scenario = data_lib.SCENARIOS.get(identity.get('forget', '').partition(':')[0])
@@ -158,7 +163,7 @@ def _of_run(config, problem, request):
     'dataset': request.data or settings['dataset'],
     'pretrained': config.pretrained or settings.get('pretrained', ''),
   }
-  return earlier.with_fixed(config, {**settings, **places}, f'the run in {problem}')
+  return earlier.with_fixed(config, {**settings, **places}, f'the run in {problem}', given)
 
 
 def _check_start(init_fn, wanted, place):

@@ -1,6 +1,6 @@
 """Streams of deletion requests: many files, one after another or in batches, with a report."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 import dataclasses
 import hashlib
 import pathlib
@@ -32,7 +32,11 @@ _SHOWN = {  # key of a metric after a request -> of the row
 
 
 def run(
-  stream: settings_lib.Stream, request: settings_lib.Request, config: settings_lib.Settings
+  stream: settings_lib.Stream,
+  request: settings_lib.Request,
+  config: settings_lib.Settings,
+  *,
+  given: Collection[str] | None = None,
 ) -> list[dict[str, Any]]:
   """Carries all requests of a folder out; the same command goes on where it was stopped.
 
@@ -44,6 +48,7 @@ def run(
     stream: the folder of requests, the size of a batch, where gold models are trained.
     request: the flags of each request; `ids` is empty.
     config: those shared with `experiments.run`.
+    given: as of `carry_out.forget`.
 
   Returns:
     The rows of the report.
@@ -64,7 +69,7 @@ def run(
   progress.say(f'{len(paths)} requests in {len(groups)} parts, from {paths[0].name} on')
   with files.lock(out):
     _check_plan(out, plan, request)
-    first = starting_point.read(request, config)
+    first = starting_point.read(request, config, given=given)
     if gold_at:
       devices = from_settings.devices(first.config)
       from_settings.check_batch_size('batch_size', first.config.batch_size, devices)
@@ -80,7 +85,7 @@ def run(
         one = dataclasses.replace(
           request, checkpoint=before, out=str(folder), item=request.item if number == 1 else ''
         )
-        carry_out.forget(one, config, tuple(map(str, group)))
+        carry_out.forget(one, config, tuple(map(str, group)), given=given)
       if len(rows) < number:
         seconds = time.monotonic() - start
         with_gold = any(done - len(group) < point <= done for point in gold_at)

@@ -44,11 +44,11 @@ RULES = (
     'two trainings of one recipe differ by a few points at most; a tenth is damage that users see',
   ),
   Rule(
-    'lost_least',
-    0.02,
-    'nothing is destroyed by a smaller fall of accuracy than this, whatever share it is',
-    'where nearly all samples are of one class, little accuracy is above chance, and a few answers '
-    'are a large share of it',
+    'lost_errors',
+    2.0,
+    'nothing is destroyed by a fall of accuracy of at most so many standard errors',
+    'where nearly all samples are of one class, a wrong answer is a large share of what is above '
+    'chance; two standard errors are passed by chance in 2 % of falls',
   ),
   Rule(
     'significance',

@@ -60,8 +60,8 @@ def fit(stored: _files.Stored, template: types.ModelState, item: str = '') -> Fi
     >>> found.model.params, found.paths
     ({'kernel': array([1., 1.])}, (('params.kernel',),))
   """
-  by_name = {_canonical(path): path for path in stored.arrays}
-  wanted = {kind: _wanted(getattr(template, kind)) for kind in template._fields}
+  by_name = {canonical(path): path for path in stored.arrays}
+  wanted = {kind: names_of(getattr(template, kind)) for kind in template._fields}
   root = _params_root(stored, by_name, wanted['params'], item)
   roots = {'params': root}
   if wanted['batch_stats']:
@@ -81,13 +81,15 @@ def fit(stored: _files.Stored, template: types.ModelState, item: str = '') -> Fi
   return Fitted(types.ModelState(*trees), tuple(paths), note, stored.layout)
 
 
-def _canonical(path: Iterable[str]) -> str:
+def canonical(path: Iterable[str]) -> str:
+  """The name of an array, whatever separates its parts: `a/b` of `a.b` and `['a']['b']`."""
   return _SEPARATORS.sub('/', '/'.join(path)).strip('/')
 
 
-def _wanted(tree) -> dict[str, np.ndarray]:
+def names_of(tree: types.PyTree) -> dict[str, np.ndarray]:
+  """The arrays of a pytree by their canonical names."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return {_canonical(map(_files._part, path)): leaf for path, leaf in leaves}
+  return {canonical(map(_files._part, path)): leaf for path, leaf in leaves}
 
 
 def _roots(names: Iterable[str], wanted: Mapping[str, np.ndarray]) -> dict[str, int]:

@@ -42,7 +42,7 @@ from dalign_jax.metrics._features import (
   spectrum,
   subspace_overlap,
 )
-from dalign_jax.metrics._gold_band import held_out_alarms, outside_golds
+from dalign_jax.metrics._gold_band import held_out_alarms, held_out_choices, outside_golds
 from dalign_jax.metrics._groups import (
   GroupValues,
   by_group,
@@ -143,6 +143,7 @@ __all__ = [
   'group_attack',
   'group_gaps',
   'held_out_alarms',
+  'held_out_choices',
   'holm',
   'js_divergence',
   'klom',

@@ -1,5 +1,6 @@
 """Is a column's value one that a retrained model could have? A band around golds."""
 
+import functools
 import itertools
 import math
 
@@ -13,7 +14,12 @@ _MOST_CHOICES = 500  # of golds that are held out
 
 
 def outside_golds(
-  values: np.ndarray, golds: np.ndarray, *, is_distance: bool = False, alpha: float = 0.05
+  values: np.ndarray,
+  golds: np.ndarray,
+  *,
+  is_distance: bool = False,
+  alpha: float = 0.05,
+  resolution: float = 0.0,
 ) -> bool:
   r"""Whether a method's mean lies outside the band in which the mean of as many golds would lie.
 
@@ -25,6 +31,8 @@ def outside_golds(
     is_distance: the values are distances to gold: only larger ones are outside, with
       :math:`t_{1 - \alpha, G - 1}`.
     alpha: share of golds outside, where they are normal and independent.
+    resolution: a gap up to this is no gap, though all golds may have the same value: one answer in
+      an accuracy, one direction in a rank.
 
   Returns:
     True where the method is outside.
@@ -48,22 +56,28 @@ def outside_golds(
   quantile = special.stdtrit(len(golds) - 1, 1 - alpha / (1 if is_distance else 2))
   width = quantile * golds.std(ddof=1) * np.sqrt(1 / len(values) + 1 / len(golds))
   gap = values.mean() - golds.mean()
-  return bool((gap if is_distance else abs(gap)) > width + 1e-12)
+  return bool((gap if is_distance else abs(gap)) > max(width, resolution) + 1e-12)
 
 
 def held_out_alarms(
-  golds: np.ndarray, num_held_out: int, *, is_distance: bool = False, alpha: float = 0.05
+  golds: np.ndarray,
+  num_held_out: int,
+  *,
+  is_distance: bool = False,
+  alpha: float = 0.05,
+  resolution: float = 0.0,
 ) -> float:
   """Share of held-out golds that `outside_golds` rejects: the false-alarm rate of a column.
 
-  Every choice of golds plays the method against the golds that remain (500 evenly spread choices
-  where there are more).
+  Every choice of golds plays the method against the golds that remain (500 random choices where
+  there are more).
 
   Args:
     golds: `[G]` of a column.
     num_held_out: K, how many models a method has.
     is_distance: as in `outside_golds`.
     alpha: as in `outside_golds`.
+    resolution: as in `outside_golds`.
 
   Returns:
     The share, in [0, 1].
@@ -79,11 +93,39 @@ def held_out_alarms(
   golds = _checks.as_array('golds', golds, ('G',))
   _checks.at_least('num_held_out', num_held_out, 1)
   _checks.at_least('number of golds that remain', len(golds) - num_held_out, 2)
-  total = math.comb(len(golds), num_held_out)
-  step = -(-total // _MOST_CHOICES)
-  choices = itertools.islice(itertools.combinations(range(len(golds)), num_held_out), 0, None, step)
+  is_outside = functools.partial(
+    outside_golds, is_distance=is_distance, alpha=alpha, resolution=resolution
+  )
   found = [
-    outside_golds(golds[[*chosen]], np.delete(golds, chosen), is_distance=is_distance, alpha=alpha)
-    for chosen in choices
+    is_outside(golds[chosen], np.delete(golds, chosen))
+    for chosen in held_out_choices(len(golds), num_held_out, most=_MOST_CHOICES)
   ]
   return float(np.mean(found))
+
+
+def held_out_choices(num_golds: int, num_held_out: int, *, most: int) -> list[list[int]]:
+  """Choices of golds to hold out: all of them, or random ones where there are more than `most`.
+
+  Args:
+    num_golds: G.
+    num_held_out: K, at most G.
+    most: number of choices.
+
+  Returns:
+    Ascending numbers of golds, no choice twice. The same for equal arguments.
+
+  Example:
+    >>> held_out_choices(3, 2, most=9)
+    [[0, 1], [0, 2], [1, 2]]
+    >>> len(held_out_choices(100, 16, most=9))
+    9
+  """
+  _checks.at_least('num_held_out', num_held_out, 1)
+  _checks.at_least('number of golds', num_golds, num_held_out)
+  if math.comb(num_golds, num_held_out) <= most:
+    return [list(chosen) for chosen in itertools.combinations(range(num_golds), num_held_out)]
+  rng = np.random.default_rng(0)
+  found: dict[tuple[int, ...], None] = {}
+  while len(found) < most:
+    found[tuple(np.sort(rng.permutation(num_golds)[:num_held_out]).tolist())] = None
+  return [list(chosen) for chosen in found]

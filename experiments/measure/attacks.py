@@ -107,7 +107,7 @@ def run(attack: Attack, case: Case) -> Result:
   found, seed = attack.scores(case), case.job.config.evaluation_seed
   each = [metrics.attack_metrics(*pair, seed=seed, num_bootstrap=1) for pair in found]
   pooled = [np.concatenate(side) for side in zip(*found, strict=True)]
-  together = metrics.attack_metrics(*pooled, seed=seed)
+  together = metrics.attack_metrics(*pooled, seed=seed, num_bootstrap=1)
   aucs = [result.auc for result in each]
   values = {
     'auc': float(np.mean(aucs)),

@@ -14,6 +14,7 @@ from experiments.measure import models, seed_groups
 from experiments.measure import recovery_procedures as procedures
 from experiments.problem import preparation
 
+FORMAT = 2  # to be raised when a procedure changes: its curves are made again
 MOST_SEEDS = 3  # models of a group that procedures are run on
 _FILE = 'recovery.json'
 
@@ -65,6 +66,7 @@ def _run(job, model, procedure, settings) -> float:
 
 def _settings(job, model) -> dict:
   return {
+    'format': FORMAT,
     'model': models.digest(job, model.checkpoint),
     'evaluation_seed': job.config.evaluation_seed,
   }

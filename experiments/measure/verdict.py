@@ -6,8 +6,7 @@ originals are told from golds, so only methods are corrected for (by Holm), not 
 Held-out golds go through the same audit: where they fail it too often, an output decides nothing.
 """
 
-from collections.abc import Mapping, Sequence
-import itertools
+from collections.abc import Collection, Mapping, Sequence
 import math
 import pathlib
 from typing import NamedTuple
@@ -25,10 +24,11 @@ TESTED = {
   'features': "share of each forget feature inside the retain features' principal eigenspace",
   'held_out': 'margins of the test examples of retained classes and subclasses',
 }
-LIKE, NEARER, BETWEEN, NOT_NEARER = (
+LIKE, NEARER, BETWEEN, HARMFUL, NOT_NEARER = (
   'like gold',
   'nearer to gold, with too few models to tell it from gold',
   'nearer to gold, but unlike it',
+  'harms what it should keep',
   'not shown to be nearer to gold',
 )
 MOST_ALARMS = 0.2  # of held-out golds: an output that fails more decides nothing
@@ -100,12 +100,14 @@ def is_kept(folder: pathlib.Path) -> bool:
   return (folder / FILE).exists()
 
 
-def judge(rows: rows_lib.Results, *, seed: int) -> Verdict:
+def judge(rows: rows_lib.Results, *, seed: int, harmful: Collection[str] = frozenset()) -> Verdict:
   """Tests every method and control against golds and originals.
 
   Args:
     rows: of the table, with the folders of all members.
     seed: of the relabellings.
+    harmful: names of those that lost what they should keep, or whose outputs are not finite: they
+      pass no test, since forget examples alone do not show it, and few models may not either.
   """
   golds = _stack([f for row in (rows.gold, *rows.second_golds) for f in row.folders])
   originals = _stack(rows.original.folders)
@@ -132,7 +134,7 @@ def judge(rows: rows_lib.Results, *, seed: int) -> Verdict:
   )
   if not any(t.decides for t in tested):
     return Verdict(tested, (), _why(tested))
-  return Verdict(tested, _judgements(judged, methods, golds, originals, tested, seed), '')
+  return Verdict(tested, _judgements(judged, methods, golds, originals, tested, seed, harmful), '')
 
 
 def _judged(rows) -> list[rows_lib.Row]:
@@ -149,7 +151,7 @@ def _why(tested) -> str:
   return f'held-out gold models fail the same audit ({failed}): more seeds or fewer methods'
 
 
-def _judgements(judged, methods, golds, originals, tested, seed) -> tuple[Judgement, ...]:
+def _judgements(judged, methods, golds, originals, tested, seed, harmful) -> tuple[Judgement, ...]:
   near, far, smallest = {}, {}, 0.0
   for name, own in judged.items():
     tests = {k: metrics.unlike_gold(own[k], golds[k], seed=seed) for k in TESTED}
@@ -165,9 +167,9 @@ def _judgements(judged, methods, golds, originals, tested, seed) -> tuple[Judgem
   for name in judged:  # a control is corrected like the first of as many methods
     p = near_p.get(name, min(1.0, passing[name] * max(len(methods), 1)))
     unlike = {k: far_p.get((name, k), min(1.0, far[name][k] * family)) for k in TESTED}
-    words = _words(p, unlike, can_tell=smallest * family < ALPHA)
+    words = HARMFUL if name in harmful else _words(p, unlike, smallest * family < ALPHA)
     undecided = [t.key.replace('_', ' ') for t in tested if t.is_told and not t.decides]
-    if words != NOT_NEARER and undecided:
+    if words not in (NOT_NEARER, HARMFUL) and undecided:
       words += f', undecided in {", ".join(undecided)}'
     found.append(Judgement(name, near[name], unlike, p, words))
   return tuple(found)
@@ -184,7 +186,7 @@ def _holm(family: dict) -> dict:
   return dict(zip(family, metrics.holm(np.array([*family.values()])).tolist(), strict=True))
 
 
-def _words(nearer_p, unlike, *, can_tell):
+def _words(nearer_p, unlike, can_tell):
   if nearer_p >= ALPHA:
     return NOT_NEARER
   if min(unlike.values()) < ALPHA:
@@ -200,11 +202,9 @@ def _false_alarms(golds, originals, is_told, family, seed) -> float | None:
   held_out = len(originals)
   if len(golds) - held_out < 3:
     return None
-  choices = itertools.combinations(range(len(golds)), held_out)
-  step = -(-math.comb(len(golds), held_out) // _MOST_AUDITS)
   fails = []
-  for chosen in itertools.islice(choices, 0, None, step):
-    own, others = golds[[*chosen]], np.delete(golds, chosen, axis=0)
+  for chosen in metrics.held_out_choices(len(golds), held_out, most=_MOST_AUDITS):
+    own, others = golds[chosen], np.delete(golds, chosen, axis=0)
     p = metrics.unlike_gold(own, others, seed=seed).p_value
     fail = p * family * len(TESTED) < ALPHA
     if is_told:

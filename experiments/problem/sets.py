@@ -102,12 +102,14 @@ def _with_groups_of(source, test):
 
 
 def _check_test_people(config, source, split, test):
-  """Raises if people who must be held out whole are in the test split as well."""
+  """Raises if people who are forgotten, or must be held out whole, are in the test split too."""
   if source.dataset.group is None or test.dataset.group is None:
     return
   names = lambda s, rows: {s.group_names[k] for k in np.unique(s.dataset.group[rows])}
   tested = names(test, np.arange(len(test.dataset)))
   parts = {'unseen': np.union1d(split.unseen, split.unseen_validation)}
+  if data_lib.parse_forget(config.forget).kind in ('group', 'people'):
+    parts['forget'] = split.forget
   if config.split_by_group:
     parts['split_by_group'] = np.union1d(split.retain, split.forget)
   for flag, rows in parts.items():

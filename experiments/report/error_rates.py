@@ -1,5 +1,7 @@
 """Error rates of columns: the band that golds lie in, and how often it rejects held-out golds."""
 
+from typing import Any
+
 import numpy as np
 
 from dalign_jax import metrics
@@ -10,7 +12,8 @@ MOST_ALARMS = 0.2  # a column that rejects more held-out golds says nothing
 WORDS = (
   'Golds: mean and standard deviation over the gold models. False alarms: share of held-out golds, '
   'as many as a method has models, that lie outside the 95 % band of the others, as a method would '
-  'be called. "=" marks a value inside the band of all golds. Columns above '
+  'be called. "=" marks a value inside the band of all golds, or no further '
+  'from their mean than one unit of the last digit shown. Columns above '
   f'{100 * MOST_ALARMS:.0f} % are grey: with these numbers of models they reject retrained models.'
 )
 _LEAST_VALUES, _LEAST_DISTANCES = 4, 3  # golds behind a band
@@ -34,7 +37,7 @@ def is_inside(column: columns_lib.Column, row: rows_lib.Row, rows: rows_lib.Resu
   golds, values = band(column, rows), row.of_seeds(column.key)
   if golds is None or not values:
     return None
-  return not metrics.outside_golds(np.array(values), golds, is_distance=column.is_distance)
+  return not metrics.outside_golds(np.array(values), golds, **_options(column))
 
 
 def false_alarms(column: columns_lib.Column, rows: rows_lib.Results) -> float | None:
@@ -43,7 +46,15 @@ def false_alarms(column: columns_lib.Column, rows: rows_lib.Results) -> float | 
   if golds is None:
     return None
   held_out = min(len(rows.original.seeds), len(golds) - 2)
-  return metrics.held_out_alarms(golds, held_out, is_distance=column.is_distance)
+  return metrics.held_out_alarms(golds, held_out, **_options(column))
+
+
+def _options(column) -> dict[str, Any]:
+  """How golds are compared: a gap below the last digit that the table shows is none."""
+  return {
+    'is_distance': column.is_distance,
+    'resolution': 10.0**-column.digits / column.scale,
+  }
 
 
 def grey(shown: list[columns_lib.Column], rows: rows_lib.Results) -> set[str]:

@@ -11,9 +11,10 @@ WORDS = (
   'original; small is good; "-" where originals are not told from gold. All: the largest of them '
   'over the outputs that decide, corrected for the number of methods by Holm. Unlike: corrected p '
   'of the test that it has the distribution of gold; small is bad. A method passes if "all" is '
-  'below 0.05. Held-out golds, as many as a method has models, go through the same audit: an '
-  'output in which more than 20 % fail decides nothing. Error rates by simulation: '
-  'docs/verdict_error_rates.md.'
+  'below 0.05 and it does no harm: test accuracy more than two points below gold and outside the '
+  'golds, or outputs that are not finite. Held-out golds, as many as a method has models, go '
+  'through the same audit: an output in which more than 20 % fail decides nothing. Error rates by '
+  'simulation: docs/verdict_error_rates.md.'
 )
 
 
@@ -23,7 +24,8 @@ def words(rows: rows_lib.Results, verdict: verdict_lib.Verdict) -> str:
     return 'No method has been run yet.'
   if verdict.reason:
     return f'Nothing can be ranked here: {verdict.reason}.'
-  passed = {j.name for j in verdict.judgements if not j.words.startswith(verdict_lib.NOT_NEARER)}
+  failed = (verdict_lib.NOT_NEARER, verdict_lib.HARMFUL)
+  passed = {j.name for j in verdict.judgements if not j.words.startswith(failed)}
   parts = [_classes(rows, verdict), _held_out(verdict), nearest(rows, passed), _floors(rows)]
   return ' '.join(part for part in parts if part)
 
@@ -34,7 +36,8 @@ def _classes(rows, verdict) -> str:
   for judgement in verdict.judgements:
     if judgement.name in names:
       found[judgement.words].append(of[judgement.name].label)
-  order = (verdict_lib.LIKE, verdict_lib.NEARER, verdict_lib.BETWEEN, verdict_lib.NOT_NEARER)
+  order = (verdict_lib.LIKE, verdict_lib.NEARER, verdict_lib.BETWEEN)
+  order += (verdict_lib.HARMFUL, verdict_lib.NOT_NEARER)
   place = lambda text: next(i for i, w in enumerate(order) if text.startswith(w))
   parts = [f'{w}: {", ".join(found[w])}' for w in sorted(found, key=lambda w: (place(w), len(w)))]
   text = '; '.join(parts)

@@ -30,8 +30,9 @@ _LEAST_MOVE = 0.1  # of the way from original to gold: below it, a method did ne
 READING = (
   'Compare every number with that of gold, the model retrained without the '
   'forget set: nearer to gold is better; higher or lower is not. "=" marks a value that '
-  'another gold could have: inside the 95 % band of golds, or, with fewer than four golds, no '
-  'further from gold than a second gold. Avg Gap: mean absolute gap to gold over forget, '
+  'another gold could have: inside the 95 % band of golds, or, with fewer than four golds and for '
+  'what is measured of all models together (distributions, attacks), no further from gold than a '
+  'second gold. Avg Gap: mean absolute gap to gold over forget, '
   'retain and test accuracy and the attack, in points. ToW: product of one minus the three '
   'accuracy gaps, 1 is gold. '
   'Seconds without compilation; "of gold" is the share of the time that training gold took. '
@@ -65,7 +66,7 @@ def write(job: preparation.Job) -> None:
 def write_rows(job: preparation.Job, rows: rows_lib.Results) -> None:
   """Writes the reports of these rows; see `write`."""
   notes = warnings(rows)
-  verdict = verdict_lib.judge(rows, seed=job.config.evaluation_seed)
+  verdict = verdict_lib.judge(rows, seed=job.config.evaluation_seed, harmful=harmful(rows))
   sections, first = _sections(job, rows, verdict), headline.words(rows, verdict)
   text = markdown_tables(rows, sections)
   title = f'Unlearning {job.config.forget} from {job.config.model} on {job.config.dataset}'
@@ -123,6 +124,12 @@ def _sections(job, rows, verdict) -> list[Section]:
   return [section for section in sections if section[1]]
 
 
+def harmful(rows: rows_lib.Results) -> set[str]:
+  """Names of models that lost what they should keep, or are destroyed."""
+  lost = {line.row.name for line in table.lines(rows) if table.harm(line, rows)}
+  return lost | {row.name for row in rows if _in_how_many(row, 'finite') is not None}
+
+
 def warnings(rows: rows_lib.Results) -> list[str]:
   """Warnings that a reader needs before trusting the table."""
   notes = []
@@ -135,6 +142,12 @@ def warnings(rows: rows_lib.Results) -> list[str]:
         f'original and gold are only {apart:.1f} floors apart in {column.head} (three are needed '
         'to rank methods by it); train longer, without augmentation or with a wider network'
       )
+  together = rows.gold.record.get('trained_together', 1)
+  if together > 1:
+    notes.append(
+      f'gold models were trained {together} at a time: their seconds are shares of that, so that "of '
+      'gold" may say more of the machine than of methods; compare passes'
+    )
   notes += _missed_leaks(rows)
   for line in table.lines(rows):
     if line.row.kind == 'unlearned' and (loss := table.harm(line, rows)):

@@ -42,6 +42,8 @@ def gather(scenario: sweep_cells.Scenario) -> Part:
       rows.append(dataclasses.replace(row, name=wanted[row.folder]))
     elif row.kind != 'unlearned':
       rows.append(row)
+    elif row.name in scenario.config.controls:  # another run has asked for it as a method
+      rows.append(dataclasses.replace(row, kind='control'))
   return Part(scenario, record._replace(rows=rows_lib.Results(rows)))
 
 

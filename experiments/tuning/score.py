@@ -130,6 +130,8 @@ class Judge:
   def _judge(self, outputs, number):
     seed = self._seeds[number]
     values = self._measure(outputs, seed.original, seed.gold)
+    if not self.floors.keys() <= values.keys():  # of features that are all zero there is no DA
+      values = {**values, 'score': float('inf')}
     gaps = {
       name: abs(values[name] - seed.target[name]) / floor
       for name, floor in self.floors.items()
@@ -141,5 +143,6 @@ class Judge:
 
 
 def mean(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
-  """The mean of each metric over the originals."""
-  return {name: float(np.mean([each[name] for each in values])) for name in values[0]}
+  """The mean over the originals of each metric that all of them have."""
+  names = [name for name in values[0] if all(name in each for each in values)]
+  return {name: float(np.mean([each[name] for each in values])) for name in names}

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from dalign_jax import errors, from_settings, hparams, methods, parallel, seeds, types
+from dalign_jax import errors, from_settings, hparams, methods, parallel, seeds, training, types
 from dalign_jax.store import files, progress, timing
 from experiments import config as config_lib
 from experiments import stages
@@ -32,6 +32,7 @@ _HEADS = (*_NAMES, 'front', 'score', 'scores', *score.METRICS, *_TIMES, 'hparam'
 # Every setting is a program of its own. jax.pmap keeps what it compiled until the process ends, 3
 # to 6 MiB a setting for the smallest network; with shard_map it goes when our caches drop it.
 _MAPPING = 'shard_map'
+_NOT_FINITE = 'outputs are not finite'
 _WAIT_SECONDS = 5.0  # after which it is tried again
 
 Row = dict[str, str]  # a line of the log
@@ -50,6 +51,7 @@ def run(config: config_lib.Config, tuning: config_lib.Tuning) -> None:
   job, folder = judge.job, judge.job.folder
   runs = [stages.Run.of(job, *item) for item in resolved.items()]  # raises before any trial
   if any(methods.SUBSETS in r.sees for r in runs):
+    subset_models.check(job)
     _when_free(lambda: subset_models.make(job))
   for name, values in judge.references.items():
     progress.say(f'{name}: {_describe(values)}')
@@ -165,13 +167,15 @@ def _trial(judge, method, trial, names, tuning) -> Row:
       each.append(_measured(judge, method, trial.values, number, tuning, watch, halfway))
       score_ = score.mean(each)['score']
       if not np.isfinite(score_):
-        status = 'outputs are not finite'
+        status = _NOT_FINITE
         break
       if trial.falls_behind(score_, number + 1) and number + 1 < networks:
         status = f'stopped after {number + 1} of {networks} originals'
         break
   except _FallsBehindError as behind:
     status, each = 'stopped after half of the epochs', [behind.metrics]
+  except training.NonFiniteLossError:
+    status, each = _NOT_FINITE, [{'score': float('inf')}]
   except Exception as error:  # whatever it is, the search goes on
     status = f'{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}'
     each = [{'score': float('inf')}]
@@ -179,8 +183,9 @@ def _trial(judge, method, trial, names, tuning) -> Row:
   row |= {'status': status, **values, 'scores': ' '.join(f'{f["score"]:.4f}' for f in each)}
   row |= {name: f'{getattr(watch, name) / len(each):.3f}' for name in _TIMES}
   row = {head: str(row.get(head, '')) for head in _HEADS}
-  failed = status != 'ok' and not status.startswith('stopped')
-  trial.end(row, None if failed else values['score'], is_stopped=status.startswith('stopped'))
+  stopped = status.startswith('stopped') or status == _NOT_FINITE  # what the sampler learns from
+  failed = status != 'ok' and not stopped
+  trial.end(row, None if failed else values['score'], is_stopped=stopped)
   return row
 
 
