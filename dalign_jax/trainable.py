@@ -104,6 +104,8 @@ def _part_of(params, patterns, rank) -> types.PyTree:
     return is_named and is_kernel and np.ndim(leaf) > 1
 
   part = jax.tree_util.tree_map_with_path(may, params)
+  if rank:
+    _check_axes(params, part)
   if not any(jax.tree.leaves(part)):
     paths = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     shown = ', '.join(paths[:8]) + (', ...' if len(paths) > 8 else '')
@@ -113,6 +115,19 @@ def _part_of(params, patterns, rank) -> types.PyTree:
       argument='trainable',
     )
   return part
+
+
+def _check_axes(params, part):
+  """Raises for kernels in the order of PyTorch: their last axis is no fan out."""
+  leaves = jax.tree_util.tree_leaves_with_path(params)
+  for (path, leaf), may in zip(leaves, jax.tree.leaves(part), strict=True):
+    name = path_of(path)
+    if may and name.rsplit('/', 1)[-1] == 'weight' and np.ndim(leaf) > 2:
+      raise errors.InputError(
+        f'{name} {list(np.shape(leaf))} has its output channels first: an adapter of it would be '
+        'of full rank; leave it out by --trainable, or use kernels as Flax has them',
+        argument='lora_rank',
+      )
 
 
 def _enter(model, original, part, rank) -> types.ModelState:

@@ -336,6 +336,20 @@ class Eager(nnx.Module):
     return self.head(images)
 
 
+class Switched(nn.Module):
+  """Draws where a switch of another name is on."""
+
+  @nn.compact
+  def __call__(self, images, enable_dropout=False):
+    return nn.Dropout(0.5, deterministic=not enable_dropout)(images)
+
+
+def test_a_switch_of_another_name_is_not_left_at_its_default():
+  with pytest.raises(errors.InputError, match='cannot tell what to pass for enable_dropout'):
+    adapters.from_linen(Switched())
+  adapters.from_linen(Switched(), call=lambda m, x, train: m(x, enable_dropout=train))
+
+
 PARAMS = types.ModelState({'head': {'kernel': jnp.eye(2), 'bias': jnp.zeros(2)}}, {})
 
 

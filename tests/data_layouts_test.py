@@ -138,6 +138,7 @@ def test_tables(tmp_path, monkeypatch):
   assert source.dataset.ids.tolist() == ['p/0.png', 'p/1.png']
   assert source.group_names == ('ann0', 'ann1') and source.splits == ('Train', 'val')
   assert source.left_out == (('rows without a label', 1, 'p/2.png'),)
+  assert 'rows by the column split: Train 3, val 1' in source.taken.lines()
   assert len(data.load('csv:~/a.csv', split='validation').dataset) == 1
   with pytest.raises(errors.InputError, match=r"label_key: a.csv has no column 'age'; it"):
     data.load('csv:~/a.csv', label_key='age')

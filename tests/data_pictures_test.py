@@ -155,3 +155,20 @@ def test_a_picture_of_too_many_pixels_is_refused_by_its_header(root):
   (root / 'cat' / 'bomb.png').write_bytes(content)
   with pytest.raises(errors.InputError, match=r'bomb.png has more than 89,478,485 pixels'):
     _rows(root)
+
+
+def test_what_a_decoder_raises_is_a_damaged_picture(root, monkeypatch):
+  def fail(self):
+    raise RuntimeError('decoding failed')
+
+  monkeypatch.setattr(PIL.PngImagePlugin.PngImageFile, 'load', fail)
+  with pytest.raises(errors.InputError, match=r'is damaged \(decoding failed\)'):
+    data.load(f'folder:{root}')
+
+
+def test_caches_go_with_what_pillow_can_read(root, tmp_path, monkeypatch):
+  kept = tmp_path / '.cache'
+  for version in ('1', '2'):
+    monkeypatch.setattr(_pictures, 'decoders', lambda version=version: [version])
+    data.load(f'folder:{root}', cache_dir=kept)
+  assert len(list(kept.iterdir())) == 2

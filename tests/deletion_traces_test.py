@@ -283,3 +283,14 @@ def test_caches_of_the_same_data_go_however_they_were_named(tmp_path, monkeypatc
       str(cache), name, data_lib.content_hash(now), now.take(np.array([0]))
     )
     assert found == (2, []) and not list(cache.iterdir())
+
+
+def test_caches_of_one_file_go_however_it_was_named(tmp_path, monkeypatch):
+  cache, pixels = tmp_path / 'cache', np.random.default_rng(0).integers(0, 255, (6, 8, 8, 1))
+  np.savez(tmp_path / 'a.npz', images=pixels.astype(np.uint8), labels=np.arange(6) % 2)
+  monkeypatch.chdir(tmp_path)
+  data_lib.load('npz:a.npz', image_size=4, cache_dir=cache)
+  name = f'npz:{tmp_path}/a.npz'
+  now = data_lib.load(name).dataset
+  found = traces.drop_caches(str(cache), name, data_lib.content_hash(now), now.take(np.array([0])))
+  assert found == (1, []) and not list(cache.iterdir())

@@ -251,3 +251,24 @@ def test_update_features_by_hand():
   np.testing.assert_allclose(moved[0], [loss(-1) - loss(1), -2, math.sqrt(2), 2 * math.sqrt(3)])
   with pytest.raises(errors.InputError, match='features_before must have 2 rows, got 1'):
     metrics.update_features(logits, logits, features[:1], features[:1], labels)
+
+
+def test_choices_of_many_golds_are_drawn_and_not_walked_through():
+  """Of 100 golds, 16 can be chosen in 10^18 ways."""
+  found = metrics.held_out_choices(100, 16, most=50)
+  assert len({tuple(chosen) for chosen in found}) == 50
+  assert all(len(set(chosen)) == 16 and sorted(chosen) == chosen for chosen in found)
+  assert max(map(max, found)) < 100
+  assert found == metrics.held_out_choices(100, 16, most=50)
+  assert len(metrics.held_out_choices(9, 3, most=84)) == 84
+  golds = np.random.default_rng(0).normal(size=100)
+  assert metrics.held_out_alarms(golds, 16) < 0.2
+
+
+def test_golds_that_agree_leave_a_band_of_one_step():
+  golds, near, far = np.zeros(6), np.full(3, 0.0005), np.full(3, 0.002)
+  assert metrics.outside_golds(near, golds)
+  assert not metrics.outside_golds(near, golds, resolution=0.001)
+  assert metrics.outside_golds(far, golds, resolution=0.001)
+  assert metrics.held_out_alarms(np.array([0, 0, 0, 0, 1.0]), 1, resolution=1.0) == 0
+  assert metrics.held_out_alarms(np.array([0, 0, 0, 0, 1.0]), 1) > 0

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import chex
+from flax.traverse_util import flatten_dict
 import jax
 import numpy as np
 import PIL.Image
@@ -253,3 +254,20 @@ def test_weights_that_changed_are_not_those_of_the_problem(tmp_path):
   _file(tmp_path, transformer(seed=1))
   with pytest.raises(errors.InputError, match=r'holds another problem \(pretrained_hash: '):
     stages.run(config)
+
+
+@pytest.mark.parametrize('prefix', ['params.', ''])
+def test_names_with_dots_keep_their_head(prefix, tmp_path):
+  model = _init_fn()(jax.random.key(7))
+  flat = flatten_dict(model.params, sep='.')
+  arrays = {prefix + name: np.asarray(x) for name, x in flat.items()}
+  start = pretrained.start(_init_fn(), _file(tmp_path, arrays), SHAPE)
+  chex.assert_trees_all_equal(start(jax.random.key(0)).params, model.params)
+  assert not start.has_new_head
+  other = pretrained.start(_init_fn(CLASSES + 1), _file(tmp_path, arrays), SHAPE)
+  assert other.has_new_head and f'that for {CLASSES} is left out' in other.notes[-1]
+  bare = {name: x for name, x in arrays.items() if 'head' not in name}
+  found = pretrained.start(_init_fn(), _file(tmp_path, bare), SHAPE)
+  assert found.notes[-1] == f'a new head for {CLASSES} classes; the file has none'
+  kept = found(jax.random.key(0)).params
+  chex.assert_trees_all_equal({**kept, 'head': 0}, {**model.params, 'head': 0})

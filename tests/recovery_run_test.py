@@ -158,6 +158,25 @@ def test_golds_pass_and_controls_fail(finished):
   assert len({len(cells) for cells in grid}) == 1 and grid[-1][0] == 'held-out golds that fail'
 
 
+def test_harm_rules_a_method_out_however_near_its_forget_examples_are(finished):
+  _, rows = finished
+  golds = dataclasses.replace(
+    _row(rows, 'head_only'), name='x', kind='unlearned', folders=rows.second_golds[0].folders
+  )
+  lost = {'test_accuracy': rows.gold.values['test_accuracy'] - 0.3}
+  seeds = tuple({**one, **lost} for one in golds.seeds)
+  broken = tuple({**one, 'finite': 0.0} for one in golds.seeds)
+  for own, words in ((golds.seeds, None), (seeds, verdict.HARMFUL), (broken, verdict.HARMFUL)):
+    both = type(rows)([*rows, dataclasses.replace(golds, seeds=own)])
+    harmful = problem_report.harmful(both)
+    assert ('x' in harmful) == (words is not None)
+    found = verdict.judge(both, seed=0, harmful=harmful)
+    judged = next(j for j in found.judgements if j.name == 'x').words
+    assert judged == words if words else judged in (verdict.LIKE, verdict.NEARER)
+    line = headline.words(both, found)
+    assert ('arms what it should keep: x' in line) == (words is not None)
+
+
 def test_too_few_models_or_equal_ones_rank_nothing(finished):
   _, rows = finished
   one = [dataclasses.replace(row, folders=row.folders[:1]) for row in rows]

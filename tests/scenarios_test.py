@@ -284,3 +284,28 @@ def test_bad_requests_are_refused_before_any_work(case, tmp_path):
   with pytest.raises(errors.InputError, match=message):
     stages.run(_config(workdir=str(tmp_path), **changes))
   assert not list(tmp_path.rglob('model'))
+
+
+@pytest.mark.parametrize('forget', ['group:ann', 'people:1'])
+def test_a_forgotten_person_in_a_test_split_is_refused(forget, tmp_path):
+  rng = np.random.default_rng(0)
+  for split, people in (('train', ('ann', 'ann', 'bob', 'bob')), ('test', ('ann', 'bob'))):
+    count = 8 * len(people)
+    np.savez(
+      tmp_path / f'{split}.npz',
+      images=rng.integers(0, 256, (count, 4, 4, 1), np.uint8),
+      labels=np.arange(count) % 2,
+      group=np.repeat(people, 8),
+    )
+  train, test = (data_lib.load(f'npz:{tmp_path}/{split}.npz') for split in ('train', 'test'))
+  split = data_lib.split_dataset(
+    train.dataset,
+    validation_fraction=0.2,
+    test_fraction=0.0,
+    forget=forget,
+    seed=0,
+    group_names=train.group_names,
+  )
+  config = _config(forget=forget, test_split='test')
+  with pytest.raises(errors.InputError, match='forget: 1 people are in --test_split=test too'):
+    sets._check_test_people(config, train, split, test)

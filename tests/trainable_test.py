@@ -105,6 +105,15 @@ def test_tokens_and_embeddings_are_no_kernels_unless_they_are_named(named, tiny_
   }
 
 
+def test_kernels_with_their_outputs_first_have_no_adapter(tiny_problem):
+  params = {'conv': {'weight': np.zeros((8, 4, 3, 3), np.float32)}, 'head': {'w': np.eye(4)}}
+  problem = dataclasses.replace(
+    tiny_problem, original=tiny_problem.original._replace(params=params)
+  )
+  with pytest.raises(errors.InputError, match=r'lora_rank: conv/weight \[8, 4, 3, 3\] has its out'):
+    trainable.restricted(lambda problem, key: problem.original, lora_rank=4)(problem, KEY)
+
+
 def test_what_cannot_be_meant_is_refused(tiny_problem):
   with pytest.raises(errors.InputError, match=re.escape("'(' is no regular expression")):
     trainable.restricted(quick('finetune'), trainable=['('])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 import inspect
+import re
 
 from dalign_jax import errors
 
@@ -12,6 +13,9 @@ IN_TRAINING = {
   'deterministic': False,
   'use_running_average': False,
 }
+
+
+_MODE = re.compile('train|drop|determin|eval|infer')  # names of switches that are not known
 
 
 def of_call(function: Callable, *, needs_flag: bool) -> tuple[dict[str, bool], bool]:
@@ -33,7 +37,11 @@ def of_call(function: Callable, *, needs_flag: bool) -> tuple[dict[str, bool], b
   takes_rngs = named.pop('rngs', None) is not None
   flags = among(named)
   others = {name: p for name, p in named.items() if name not in flags}
-  unclear = [name for name, p in others.items() if p.default is p.empty]
+  unclear = [
+    name
+    for name, p in others.items()
+    if p.default is p.empty or (isinstance(p.default, bool) and _MODE.search(name))
+  ]
   if needs_flag and not flags:
     unclear = list(others)
   if unclear:

@@ -1,5 +1,6 @@
 """A CSV table that names picture files and their labels."""
 
+import collections
 import csv
 import io
 import pathlib
@@ -30,7 +31,11 @@ def table(request: _base.Request) -> _base.Opened:
   splits: tuple[str, ...] = ('train',)
   split = 'train'
   gathered, rows = _files.Gathered(), []
+  notes: list[str] = []
   if split_key:
+    counts = collections.Counter(line[split_key] for line in lines)
+    told = ', '.join(f'{name or "(empty)"} {count}' for name, count in counts.items())
+    notes.append(f'rows by the column split: {told}')
     splits = tuple(dict.fromkeys(line[split_key] for line in lines))
     split = _words.find_split(request, splits)
     role = _words.role(split)
@@ -59,11 +64,11 @@ def table(request: _base.Request) -> _base.Opened:
   said = f'{split} (the column split)' if split_key else f'{split} (no column split)'
 
   def read(progress):
-    more = {'class_names': names, 'splits': splits, 'split': said}
+    more = {'class_names': names, 'splits': splits, 'split': said, 'notes': notes}
     return _pictures.source(request, rows, progress, left_out=gathered.left_out(), **more)
 
   files = [path, *(file for _, file, _, _ in rows)]
-  return _base.Opened(_files.fingerprint(path.parent, files), read)
+  return _base.Opened(_files.fingerprint(path, files, notes=notes), read)
 
 
 def _file_key(request) -> str:

@@ -33,8 +33,7 @@ def mufac(request: _base.Request) -> _base.Opened:
   root = _files.existing_folder(request)
   rows, notes = [], []
   for part, (name, folder, expected) in MUFAC_LISTS.items():
-    with _open(request, root / name) as file:
-      listed = list(csv.DictReader(file))
+    listed = list(csv.DictReader(_lines(request, root / name)))
     for row in listed:
       if not {'image_path', 'age_class'} <= row.keys() or row['age_class'] not in AGES:
         raise errors.InputError(
@@ -56,6 +55,11 @@ def mucac(request: _base.Request) -> _base.Opened:
   find = lambda name: root / name if (root / name).exists() else masks / name
   identity_file, attribute_file = find('CelebA-HQ-identity.txt'), find('CelebA-HQ-attribute.txt')
   people, labels = _pairs(request, identity_file), _attributes(request, attribute_file, names)
+  wrong = [value for value in people.values() if not value.isdecimal()]
+  if wrong:
+    raise errors.InputError(
+      f'{request.name}: {identity_file} must number the people, found {wrong[0]!r}'
+    )
   notes = [
     *_count_note('CelebA-HQ-identity.txt lists', len(people), MUCAC_IMAGES),
     *_count_note('people are', len(set(people.values())), MUCAC_PEOPLE),
@@ -110,8 +114,7 @@ def lfw(request: _base.Request) -> _base.Opened:
   lists = [root / 'female_names.txt', root / 'male_names.txt']
   listed: dict[str, int] = {}
   for label, path in enumerate(lists):
-    with _open(request, path) as file:
-      listed |= {line.split()[0]: label for line in file if line.strip()}
+    listed |= {line.split()[0]: label for line in _lines(request, path)}
   known = [(i, f, listed[f.name], p) for i, f, p in images if f.name in listed]
   unknown = [name for name, file, _ in images if file.name not in listed]
   left_out = [*gathered.left_out(), *_base.note_unknown('gender', len(images), unknown)]
@@ -147,17 +150,18 @@ def official_parts(name: str, source: _base.Source) -> dict[str, np.ndarray] | N
   return None
 
 
-def _open(request, path):
+def _lines(request, path) -> list[str]:
+  """The lines of a list that are not empty."""
   try:
-    return open(path, encoding='utf-8-sig', newline='')
-  except OSError as error:
+    lines = path.read_text(encoding='utf-8-sig').splitlines()
+  except (OSError, UnicodeDecodeError) as error:
     raise errors.InputError(f'{request.name}: cannot read {path} ({error})') from error
+  return [line for line in lines if line.strip()]
 
 
 def _pairs(request, path) -> dict[str, str]:
   """A file of lines `file value`."""
-  with _open(request, path) as lines:
-    cells = [_cells(path, line) for line in lines if line.strip()]
+  cells = [_cells(path, line) for line in _lines(request, path)]
   cells = [row for row in cells if row[0] != 'image_id']  # the header of a CSV file
   if any(len(row) != 2 for row in cells):
     raise errors.InputError(f'{request.name}: {path} must hold a file name and a number a line')
@@ -177,8 +181,7 @@ def _attribute_names(request, default: Sequence[str]) -> tuple[str, ...]:
 
 def _attributes(request, path, names) -> dict[str, list[int]]:
   """Attributes 0 or 1 of each file: a line with a count, one with names, then -1 or 1 a name."""
-  with _open(request, path) as lines:
-    cells = [_cells(path, line) for line in lines if line.strip()]
+  cells = [_cells(path, line) for line in _lines(request, path)]
   is_table = path.suffix == '.csv'
   cells = cells if is_table else cells[1:]  # the first line counts
   header = cells[0][int(is_table) :] if cells else []
@@ -189,6 +192,11 @@ def _attributes(request, path, names) -> dict[str, list[int]]:
       argument='label_key',
     )
   columns = [1 + header.index(name) for name in names]
+  short = [row[0] for row in cells[1:] if len(row) <= max(columns)]
+  if short:
+    raise errors.InputError(
+      f'{request.name}: {path.name} ends before the attributes of {short[0]}; bring back a copy'
+    )
   return {row[0]: [int(row[c] == '1') for c in columns] for row in cells[1:]}
 
 

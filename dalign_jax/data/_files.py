@@ -96,8 +96,20 @@ def _walk(path, gathered, above=()) -> Iterator[pathlib.Path]:
 def fingerprint(
   root: pathlib.Path, files: Iterable[pathlib.Path], **more: Any
 ) -> Callable[[], dict[str, Any]]:
-  """What a source depends on: where it is, its files, and `more` that its account tells."""
-  return lambda: {'path': str(root.resolve()), 'files': digest(root, files), **more}
+  """What a source depends on: where it is, its files, decoders, and `more` that its account tells.
+
+  Args:
+    root: the folder, or the file that was named.
+    files: all that are read.
+    **more: what JSON can hold.
+  """
+  folder = root if root.is_dir() else root.parent
+  return lambda: {
+    'path': str(root.resolve()),
+    'files': digest(folder, files),
+    'decoders': _pictures.decoders(),
+    **more,
+  }
 
 
 def digest(root: pathlib.Path, files: Iterable[pathlib.Path]) -> str:

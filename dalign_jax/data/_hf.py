@@ -32,8 +32,7 @@ def hf(request: _base.Request) -> _base.Opened:
   _check_one_place(request, root, split, files)
 
   def read(progress):
-    table = _read(request, files)
-    rows, names, unknown = _rows(request, table, split)
+    rows, names, unknown = _rows(request, _read(request, files), split)
     left_out = _base.note_unknown(request.label_key, len(rows) + len(unknown), unknown)
     more = {'class_names': names, 'splits': splits, 'left_out': left_out}
     said = f'{split} (the names of the files)'
@@ -69,11 +68,16 @@ def _read(request, files):
   import pyarrow
   from pyarrow import ipc, parquet
 
+  asked = {request.image_key, request.label_key, request.group_key, request.id_key} - {None}
   tables = []
   for file in files:
     try:
       if file.suffix == '.parquet':
-        tables.append(parquet.ParquetFile(file).read())
+        opened = parquet.ParquetFile(file)
+        there = opened.schema_arrow.names
+        known = [name for name in there if name in {*asked, 'img'}]
+        is_whole = asked - {'image'} <= set(known)  # else all of them, for the error
+        tables.append(opened.read(columns=known if is_whole else None))
       else:
         with pyarrow.memory_map(str(file)) as mapped:
           tables.append(ipc.open_stream(mapped).read_all())
@@ -110,7 +114,7 @@ def _rows(request, table, split):
     if label is None or label == -1:
       unknown.append(str(name))
       continue
-    content = image['bytes'] if isinstance(image, dict) else image
+    content = image.get('bytes') if isinstance(image, dict) else image
     if not isinstance(content, bytes):
       raise errors.InputError(
         f'{keys["image_key"]!r} must be a column of encoded pictures; {name} has none inside the '

@@ -40,7 +40,7 @@ def npz(request: _base.Request) -> _base.Opened:
       left_out=_base.note_unknown('labels', len(labels), unknown),
     )
 
-  return _base.Opened(_files.fingerprint(path.parent, [path]), read)
+  return _base.Opened(_files.fingerprint(path, [path]), read)
 
 
 def _read_arrays(request, path):

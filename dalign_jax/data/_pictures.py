@@ -26,7 +26,10 @@ _SKIP = '; skip_unreadable leaves such pictures out and lists them'
 _GREY = ('1', 'L', 'I', 'I;16', 'I;16B', 'I;16L', 'I;16N')
 _HEIF, _JXL = ('pillow_heif', 'pillow-heif'), ('pillow_jxl', 'pillow-jxl-plugin')
 _PLUGINS = {'.heic': _HEIF, '.heif': _HEIF, '.jxl': _JXL}  # modules, and what pip calls them
-_FAULTS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+_FAULTS = (
+  *(OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error),
+  RuntimeError,  # of decoders in C
+)
 _TURNED, _WHITE, _DEEP = (
   'turned as their EXIF orientation says',
   'partly transparent, laid on white',
@@ -52,6 +55,12 @@ def read_photo(path: str, *, is_grey: bool) -> np.ndarray:
   photo = pictures.read(place, 'the photo', 'L' if is_grey else 'RGB')
   assert photo is not None  # only where skipping was asked for
   return photo
+
+
+def decoders() -> list[str]:
+  """What decides which pictures can be read, and how: Pillow's version, and its plugins."""
+  plugins = sorted({module for module, _ in _PLUGINS.values()})
+  return [PIL.__version__, *(name for name in plugins if importlib.util.find_spec(name))]
 
 
 class Pictures:

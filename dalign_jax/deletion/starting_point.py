@@ -192,9 +192,12 @@ def _by_split(config, problem):
   }
   found = {name: source.dataset.take(r) for name, r in rows.items()}
   if config.test_split:
-    found['test'] = from_settings.load(
-      earlier.uncached(config), config.test_split, source.class_names
-    ).dataset
+    test = from_settings.load(earlier.uncached(config), config.test_split, source.class_names)
+    found['test'] = test.dataset
+    if identity.get('check_duplicates') == 'drop':  # the run did so, and keeps no rows of it
+      same = data_lib.duplicates({'retain': found['train'], 'test': found['test']})
+      gone = same.get(('retain', 'test'), np.zeros(0, np.int64))
+      found['test'] = found['test'].take(np.delete(np.arange(len(found['test'])), gone))
   return source, found
 
 

@@ -1,7 +1,6 @@
 """Difficulty as an axis: strata of a forget set by a score of each example."""
 
 import numpy as np
-from scipy import spatial
 
 from dalign_jax import errors
 from dalign_jax.metrics import _checks
@@ -86,5 +85,12 @@ def entanglement_distances(
   for label in np.unique(forget_labels):
     same, rows = retain[retain_labels == label], np.flatnonzero(forget_labels == label)
     for some in np.array_split(rows, -(-len(rows) // _BLOCK)):
-      distances[some] = spatial.distance.cdist(forget[some], same).mean(axis=1)
+      distances[some] = _distances(forget[some], same).mean(axis=1)
   return distances
+
+
+def _distances(first, second) -> np.ndarray:
+  """Euclidean distances `[N, M]`, as a product of matrices."""
+  squares = [np.sum(x**2, axis=1) for x in (first, second)]
+  found = squares[0][:, None] + squares[1] - 2 * first @ second.T
+  return np.sqrt(np.maximum(found, 0))

@@ -145,7 +145,7 @@ def warnings(rows: rows_lib.Results) -> list[str]:
   together = rows.gold.record.get('trained_together', 1)
   if together > 1:
     notes.append(
-      f'gold models were trained {together} at a time: their seconds are shares of that, so that "of '
+      f'gold models were trained {together} at a time: their seconds are shares of that, and "of '
       'gold" may say more of the machine than of methods; compare passes'
     )
   notes += _missed_leaks(rows)
