@@ -27,11 +27,25 @@ from dalign_jax.store import progress
 
 
 def load(
-  settings: settings_lib.Settings, split: str, class_names: tuple[str, ...] | None = None
+  settings: settings_lib.Settings,
+  split: str,
+  class_names: tuple[str, ...] | None = None,
+  *,
+  channels: int = 0,
 ) -> data_lib.Source:
-  """Reads a split of the data set; `class_names` are those of the training split."""
+  """Reads a split of the data set.
+
+  Args:
+    settings: of the run.
+    split: its name.
+    class_names: those of the training split, None for it.
+    channels: as well, 0 for it.
+
+  Raises:
+    errors.InputError: naming the flag.
+  """
   with errors.blame('dataset'), progress.bar(f'decode {settings.dataset}') as shown:
-    return data_lib.load(
+    source = data_lib.load(
       settings.dataset,
       data_dir=os.path.expanduser(settings.data_dir) or None,
       split=split,
@@ -43,8 +57,17 @@ def load(
       cache_dir=os.path.expanduser(settings.cache_dir) or None,
       class_names=class_names,
       skip_unreadable=settings.skip_unreadable,
+      channels=channels or settings.channels,
       progress=functools.partial(shown.update, note='images'),
     )
+  found = source.dataset.images.shape[-1]
+  if settings.channels not in (0, found):
+    raise errors.InputError(
+      f'{settings.dataset} has images of {found} channels, which are taken as they are; only '
+      f'pictures are read as others, got {settings.channels}',
+      argument='channels',
+    )
+  return source
 
 
 def network(

@@ -123,6 +123,12 @@ class Settings:
     section='Data',
     valid=valid_lib.Between(0, 4096),
   )
+  channels: int = problem_setting(
+    0,
+    'Read pictures as grey (1) or in colour (3); 0: grey where all of the training split are.',
+    section='Data',
+    valid=valid_lib.OneOf((0, 1, 3)),
+  )
   skip_unreadable: bool = problem_setting(
     False, 'Leave out pictures that cannot be read, and list them.', section='Data'
   )

@@ -1,7 +1,9 @@
 """Pictures are read as they look; what cannot be read is named."""
 
+import errno
 import os
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -172,3 +174,22 @@ def test_caches_go_with_what_pillow_can_read(root, tmp_path, monkeypatch):
     monkeypatch.setattr(_pictures, 'decoders', lambda version=version: [version])
     data.load(f'folder:{root}', cache_dir=kept)
   assert len(list(kept.iterdir())) == 2
+
+
+def test_what_a_killed_process_decoded_goes_after_a_day_and_a_full_disk_is_named(root, monkeypatch):
+  kept = root / '.cache'
+  ages = {'dalign_jax_tmp_old': 2 * 24 * 3600, 'dalign_jax_tmp_new': 60, 'mine': 10**7}
+  for name, age in ages.items():
+    (kept / name).mkdir(parents=True)
+    (kept / name / 'images').touch()
+    for path in (kept / name / 'images', kept / name):
+      os.utime(path, (time.time() - age,) * 2)
+  data.load(f'folder:{root}', cache_dir=kept)
+  assert {name for name in ages if (kept / name).exists()} == {'dalign_jax_tmp_new', 'mine'}
+
+  def fill(*arguments, **more):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  monkeypatch.setattr(_pictures, 'source', fill)
+  with pytest.raises(errors.InputError, match='cache_dir: cannot write the decoded images'):
+    data.load(f'folder:{root}', image_size=8, cache_dir=kept)

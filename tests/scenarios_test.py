@@ -109,18 +109,47 @@ def test_groups_of_a_test_split_are_those_of_the_training_split():
   assert sets._with_groups_of(source, test).group.tolist() == [2, -1, 0]
 
 
-def test_a_test_split_of_other_images_is_refused_before_training(tmp_path):
-  for split, mode in (('train', 'RGB'), ('test', 'L')):
+CHANNELS = [  # of the training split, the test split, what is asked for, and what there is
+  ('RGB', 'L', 0, 3),
+  ('L', 'RGB', 0, 1),
+  ('L', 'L', 3, 3),
+  ('RGB', 'RGB', 1, 1),
+]
+
+
+def _pictures(folder, of_split):
+  """Four pictures of two classes for each split, by `split -> (mode, side)`."""
+  for split, (mode, side) in of_split.items():
     for name in ('cat', 'dog'):
-      folder = tmp_path / split / name
-      folder.mkdir(parents=True)
+      place = folder / split / name
+      place.mkdir(parents=True)
       for k in range(4):
         colour = k if mode == 'L' else (k, 0, 9)
-        PIL.Image.new(mode, (4, 4), colour).save(folder / f'{k}.png')
+        PIL.Image.new(mode, (side, side), colour).save(place / f'{k}.png')
+
+
+def test_a_test_split_of_other_images_is_refused_before_training(tmp_path):
+  _pictures(tmp_path, {'train': ('RGB', 4), 'test': ('RGB', 5)})
   changes = {'dataset': f'folder:{tmp_path}', 'test_split': 'test', 'check_duplicates': 'off'}
-  message = r'test_split: test has images of \(4, 4, 1\), train of \(4, 4, 3\)'
+  message = r'test_split: test has images of \(5, 5, 3\), train of \(4, 4, 3\)'
   with pytest.raises(errors.InputError, match=message):
     sets.make(_config(forget='random:1', **changes))
+
+
+@pytest.mark.parametrize(('train', 'test', 'asked', 'channels'), CHANNELS)
+def test_a_test_split_has_the_channels_of_the_training_split(
+  train, test, asked, channels, tmp_path
+):
+  _pictures(tmp_path, {'train': (train, 4), 'test': (test, 4)})
+  changes = {'dataset': f'folder:{tmp_path}', 'test_split': 'test', 'check_duplicates': 'off'}
+  made = sets.make(_config(forget='random:1', channels=asked, **changes))
+  assert {part.images.shape[1:] for part in made.sets.values()} == {(4, 4, channels)}
+
+
+def test_arrays_are_not_read_in_other_channels(tmp_path):
+  np.savez(tmp_path / 'a.npz', images=np.zeros((8, 4, 4, 1), np.uint8), labels=np.arange(8) % 2)
+  with pytest.raises(errors.InputError, match=r'channels: .* has images of 1 channels, .* got 3'):
+    sets.make(_config(dataset=f'npz:{tmp_path}/a.npz', forget='random:1', channels=3))
 
 
 def test_memorised_takes_the_highest_scores_of_the_training_rows():

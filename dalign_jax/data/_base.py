@@ -78,6 +78,7 @@ class Request:
   image_key: str = 'image'
   image_size: int | None = None
   skip_unreadable: bool = False
+  channels: int | None = None  # of pictures
 
 
 class Opened(NamedTuple):

@@ -11,6 +11,7 @@ import pathlib
 import re
 import shutil
 import tempfile
+import time
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from dalign_jax.data import _base, _taken
 _FORMAT = 2
 _DECODING = 'dalign_jax_tmp_'  # begins the names of folders that are being made
 _ROWS = 4096
+_IDLE_SECONDS = 24 * 3600
 
 
 def content_hash(dataset: types.Dataset) -> str:
@@ -71,10 +73,11 @@ def cached(cache_dir: str | pathlib.Path, key: dict, read: Callable[[], _base.So
     return source
   with _writing(folder):
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_left(folder.parent)
     spool = pathlib.Path(tempfile.mkdtemp(prefix=_DECODING, dir=folder.parent))
   try:
     with _base.spooled_in(spool):
-      source = read()
+      source = _read(read, folder)
     with _writing(folder):
       _store(folder, source, key)
   finally:
@@ -84,6 +87,28 @@ def cached(cache_dir: str | pathlib.Path, key: dict, read: Callable[[], _base.So
     return source
   note = f'decoded again, since what was kept in {folder} was damaged'
   return dataclasses.replace(source, notes=(*source.notes, note))
+
+
+def _read(read, folder):
+  """Decodes; a disk that is full of it is the cache's."""
+  try:
+    return read()
+  except OSError as error:
+    if error.errno != errno.ENOSPC:
+      raise
+    with _writing(folder):
+      raise
+
+
+def _remove_left(place: pathlib.Path) -> None:
+  """Removes what processes left that were killed while they decoded, a day ago or before."""
+  for folder in place.glob(f'{_DECODING}*'):
+    try:
+      changed = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+    except OSError:
+      continue  # it has just gone
+    if time.time() - changed > _IDLE_SECONDS:
+      shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

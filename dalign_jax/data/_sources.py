@@ -64,6 +64,7 @@ def load(
   cache_dir: str | pathlib.Path | None = None,
   class_names: Sequence[str] | None = None,
   skip_unreadable: bool = False,
+  channels: int = 0,
   progress: Callable[[int, int], None] | None = None,
 ) -> _base.Source:
   """Reads a data set: `mnist5k`, `digits`, any TFDS name, or `npz:`, `folder:`, `csv:FILE` ...
@@ -93,6 +94,8 @@ def load(
     cache_dir: where decoded arrays are kept, to be memory-mapped from then on; None keeps none.
     class_names: the classes in order, so that a test split gets the numbers of its training split.
     skip_unreadable: leave pictures out that cannot be read, and list them; else they are errors.
+    channels: read picture files as grey (1) or in colour (3); 0: grey where all are. Arrays are
+      taken as they are.
     progress: called with `(rows done, total rows)` while images are decoded.
 
   Returns:
@@ -122,6 +125,7 @@ def load(
     image_key=image_key,
     image_size=None if image_size is None else int(image_size),
     skip_unreadable=skip_unreadable,
+    channels=channels or None,
   )
   opened = SOURCES[kind].open(request)
   read = lambda: opened.read(progress or (lambda done, total: None))

@@ -140,13 +140,17 @@ def pretrained_at(said: str, given: str, places: dict) -> str:
 
 
 def held_out_data(
-  config: settings_lib.Settings, held_out: str, class_names: tuple[str, ...] | None
+  config: settings_lib.Settings,
+  held_out: str,
+  class_names: tuple[str, ...] | None,
+  channels: int,
 ) -> types.Dataset | None:
-  """Data that were held out; None where they are part of the data of a run."""
+  """Data that were held out, read as the training data; None where they are part of a run's."""
   if not held_out and not config.test_split:
     return None
   config = dataclasses.replace(config, dataset=held_out or config.dataset)
-  return from_settings.load(uncached(config), config.test_split or 'train', class_names).dataset
+  split = config.test_split or 'train'
+  return from_settings.load(uncached(config), split, class_names, channels=channels).dataset
 
 
 def sets_by_ids(
@@ -176,7 +180,8 @@ def sets_by_ids(
   class_names = _class_names(record, keys, key)
   source = from_settings.load(uncached(config), config.train_split, class_names)
   _check_class_names(source.class_names, record, key)
-  other = held_out_data(config, held_out, class_names)
+  channels = source.dataset.images.shape[-1]
+  other = held_out_data(config, held_out, class_names, channels)
   row_of_train = _rows_by_name(source.dataset, key)
   row_of_other = row_of_train if other is None else _rows_by_name(other, key)
   found = {}

@@ -192,7 +192,10 @@ def _by_split(config, problem):
   }
   found = {name: source.dataset.take(r) for name, r in rows.items()}
   if config.test_split:
-    test = from_settings.load(earlier.uncached(config), config.test_split, source.class_names)
+    channels = source.dataset.images.shape[-1]
+    test = from_settings.load(
+      earlier.uncached(config), config.test_split, source.class_names, channels=channels
+    )
     found['test'] = test.dataset
     if identity.get('check_duplicates') == 'drop':  # the run did so, and keeps no rows of it
       same = data_lib.duplicates({'retain': found['train'], 'test': found['test']})
@@ -203,11 +206,18 @@ def _by_split(config, problem):
 
 def _whole(config, held_out, source):
   """All of the user's data, and others that were held out, half for methods to watch."""
-  other = earlier.held_out_data(config, held_out, source.class_names)
+  channels = source.dataset.images.shape[-1]
+  other = earlier.held_out_data(config, held_out, source.class_names, channels)
   if other is None:
     raise errors.InputError(
       'name data that the model was not trained on (npz:PATH, folder:PATH or a split '
       'by --test_split); without them nothing can be said of the result',
+      argument='held_out',
+    )
+  shapes = [dataset.images.shape[1:] for dataset in (source.dataset, other)]
+  if shapes[0] != shapes[1]:
+    raise errors.InputError(
+      f'has images of {shapes[1]}, the training data of {shapes[0]} (height, width, channels)',
       argument='held_out',
     )
   rows = np.random.default_rng(config.split_seed).permutation(len(other))

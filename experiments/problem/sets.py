@@ -53,7 +53,9 @@ def make(config: config_lib.Config, scores: np.ndarray | None = None) -> Made:
   sets = {name: source.dataset.take(getattr(split, name)) for name in _SETS}
   taken = (fine.taken,)
   if config.test_split:
-    fine_test = from_settings.load(config, config.test_split, fine.class_names)
+    fine_test = from_settings.load(
+      config, config.test_split, fine.class_names, channels=fine.dataset.images.shape[-1]
+    )
     taken = (fine.taken, fine_test.taken)
     shapes = [s.dataset.images.shape[1:] for s in (fine, fine_test)]
     if shapes[0] != shapes[1]:
