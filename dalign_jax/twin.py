@@ -14,7 +14,7 @@ import warnings
 import jax
 import numpy as np
 
-from dalign_jax import difficulty, errors, fresh, objectives, optim, training, types
+from dalign_jax import difficulty, errors, fresh, objectives, optim, parallel, training, types
 
 PREDICTORS = ('logistic', 'mlp')
 _FOLDS = 5
@@ -65,8 +65,8 @@ def predict(
     features: of `difficulty.FEATURES`.
     twin_epochs: passes of the twin over V, at most, beside as many other training rows; it stops
       when V's accuracy is that of the forget set under the original.
-    twin_learning_rate: of the twin's SGD; None for a fifth of the recipe's, or .01 where its
-      optimizer is another.
+    twin_learning_rate: of the twin's SGD; None for a fifth of the recipe's, at most .05, or .01
+      where its optimizer is another.
     curriculum_epochs: of the network from scratch.
 
   Returns:
@@ -158,7 +158,9 @@ def _twin(problem, trained, key, max_epochs, learning_rate) -> types.ModelState:
   """
   recipe, held_out = problem.recipe, _spread(problem.validation, _SAMPLE)
   if learning_rate is None:
-    learning_rate = recipe.learning_rate / 5 if recipe.optimizer == 'sgd' else 0.01
+    learning_rate = min(recipe.learning_rate / 5, 0.05) if recipe.optimizer == 'sgd' else 0.01
+  count = parallel.num_devices(problem.devices)
+  half = recipe.batch_size // 2 if recipe.batch_size % (2 * count) == 0 else recipe.batch_size
   forget = _spread(problem.forget, _SAMPLE)
   target = objectives.accuracy_on(problem, problem.original, forget)
   return training.minimize(
@@ -168,7 +170,7 @@ def _twin(problem, trained, key, max_epochs, learning_rate) -> types.ModelState:
     {'held_out': problem.validation, 'train': trained},
     key,
     num_epochs=max_epochs,
-    batch_size=recipe.batch_size,
+    batch_size=half,
     stop_fn=lambda model: objectives.accuracy_on(problem, model, held_out) >= target,
   )
 

@@ -1,6 +1,6 @@
 """The stages of a run, in order; each skips what is done and resumes what was interrupted."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 import contextlib
 import dataclasses
 import pathlib
@@ -223,14 +223,15 @@ def _train(job, role, folders, dataset, subsets):
     )
 
 
-def unlearn_all(job: preparation.Job, runs: Iterable[Run]) -> None:
+def unlearn_all(job: preparation.Job, runs: Sequence[Run]) -> None:
   """Runs methods one after the other; models that several of them need are made before."""
-  missing = [
-    run
+  folders = [
+    folder
     for run in runs
-    if not all(checkpoints.exists(run.folders[i] / 'unlearned') for i in job.members)
+    if methods.SUBSETS in run.sees
+    for folder in (*(run.folders[i] for i in job.members), *run.shadow_folders)
   ]
-  if any(methods.SUBSETS in run.sees for run in missing):
+  if not parallel.agree(all(checkpoints.exists(folder / 'unlearned') for folder in folders)):
     subset_models.make(job)
   for run in runs:
     unlearn(job, run)

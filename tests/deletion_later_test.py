@@ -189,6 +189,7 @@ def test_damage_is_more_than_a_few_answers_however_much_is_one_class():
 
   assert word(0.965, 200) == 'forgot'  # one answer, a quarter of what is above chance
   assert word(0.951, 1000) == 'destroyed'  # nineteen: it names the commonest class
+  assert word(0.77, 30) == 'destroyed'
   assert word(0.5, 200) == 'destroyed'
 
 

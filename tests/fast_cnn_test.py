@@ -329,7 +329,14 @@ def _centred(state, images, *, train):
   return outputs, {'own': own, 'mean': stats['mean']}
 
 
-EPOCHS = ('num_epochs', 'rounds', 'impair_epochs', 'repair_epochs', 'max_epochs')
+EPOCHS = (
+  'num_epochs',
+  'rounds',
+  'impair_epochs',
+  'repair_epochs',
+  'twin_epochs',
+  'curriculum_epochs',
+)
 
 
 @pytest.mark.parametrize('name', methods.METHODS)

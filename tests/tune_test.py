@@ -335,7 +335,7 @@ def test_failing_and_broken_trials_are_logged_and_lose(searched, monkeypatch):
   search.run(config, dataclasses.replace(TUNING, num_trials=8))
   rows = _log(search.tuning_folder(config) / 'search' / 'ssd' / 'trials.csv')
   statuses = [row['status'] for row in rows]
-  assert set(statuses[1:]) == {'RuntimeError: out of memory', 'outputs are not finite'}
+  assert set(statuses[1:]) == {'RuntimeError: out of memory', search._NOT_FINITE}
   text = (search.tuning_folder(config) / 'search' / 'ssd' / 'tuned.flags').read_text(
     encoding='utf-8'
   )

@@ -76,8 +76,8 @@ def _read(request, files):
         opened = parquet.ParquetFile(file)
         there = opened.schema_arrow.names
         known = [name for name in there if name in {*asked, 'img'}]
-        is_whole = asked - {'image'} <= set(known)  # else all of them, for the error
-        tables.append(opened.read(columns=known if is_whole else None))
+        is_whole = asked <= {*known, *(['image'] if 'img' in known else [])}
+        tables.append(opened.read(columns=known if is_whole else None))  # all for the error
       else:
         with pyarrow.memory_map(str(file)) as mapped:
           tables.append(ipc.open_stream(mapped).read_all())

@@ -195,13 +195,13 @@ def source(
     rows: ids, files or their content, labels, groups.
     progress: called with `(rows done, total rows)`.
     class_names: names of the labels, None to number them.
-    mode: `L` or `RGB`; None for that of the request's channels, or grey where all pictures are.
+    mode: `L` or `RGB` where the request does not say its channels; None for grey where all are.
     left_out: what the reader of the list left out.
     notes: what it understood.
     **names: more of `_base.build`.
   """
   pictures = Pictures(request)
-  mode = mode or {1: 'L', 3: 'RGB'}.get(request.channels or 0)
+  mode = {1: 'L', 3: 'RGB'}.get(request.channels or 0, mode)
   name = lambda row: row[0] if isinstance(row[1], bytes) else _words.show(row[1])
   if mode is None:
     modes = {pictures.mode(row[1], name(row)) for row in rows} - {None}

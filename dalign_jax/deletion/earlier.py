@@ -15,7 +15,7 @@ from dalign_jax.store import progress
 
 ROLES = ('train', 'validation', 'test')
 _PLACES = ('dataset', 'pretrained')  # settings that say where things are
-OF_TRAINING = {'gold_seed', *(f.name for f in dataclasses.fields(types.Recipe))}
+MAY_CHANGE = {'gold_seed', 'channels', *(f.name for f in dataclasses.fields(types.Recipe))}
 _WITHOUT_PATH = tuple(kind for kind, reader in data_lib.SOURCES.items() if not reader.path)
 
 
@@ -66,15 +66,19 @@ def with_fixed(
     given: names of the settings that somebody gave; None for those that are not at their defaults.
 
   Raises:
-    errors.InputError: if a flag contradicts one; those of the recipe and the seed of gold models,
-      which a new training alone reads, do not.
+    errors.InputError: if a flag contradicts one. Those of the recipe and the seed of gold models,
+      which a new training alone reads, do not; nor do the channels, since hashes check the pixels.
   """
   usual = {f.name: f.default for f in dataclasses.fields(settings_lib.Settings)}
   now = {name: getattr(config, name) for name in fixed if name not in _PLACES}
   is_given = lambda name: now[name] != usual[name] if given is None else name in given
   changed = {n: v for n, v in now.items() if v != fixed[n] and is_given(n)}
+  if given and 'dataset' in given and config.dataset != fixed['dataset']:
+    raise errors.InputError(
+      f'{by} has data of its own; say by --data where they are now', argument='dataset'
+    )
   for name, value in changed.items():
-    if name not in OF_TRAINING:
+    if name not in MAY_CHANGE:
       raise errors.InputError(
         f'{by} has {fixed[name]!r}, which the model is of; got {value!r}: leave the flag out',
         argument=name,

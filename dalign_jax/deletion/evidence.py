@@ -34,8 +34,9 @@ def measure(
     metrics: of `evaluation.compare`.
     exact: whether the method trains anew without the samples.
     seed: of the permutation tests.
-    counts: of samples kept and of held-out ones, as the record says them: `retain_accuracy` and
-      `test_accuracy` are over so many; None for those of `problem` and `test`.
+    counts: of samples kept (`retain_accuracy`) and held out (`test_accuracy`), as the record says
+      them: at least those that are measured, which may lack classes that went and samples that wait
+      for another request. None for those of `problem` and `test`.
 
   Returns:
     Numbers by name, as JSON has them. `parts` are the samples whose classes are kept and those

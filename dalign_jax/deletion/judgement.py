@@ -1,6 +1,5 @@
 """The judgement of a request by the declared rules: a word, and its reasons in sentences."""
 
-import math
 from typing import Any
 
 from dalign_jax.deletion import verdict_rules
@@ -47,20 +46,14 @@ def _lost(measured) -> list[str]:
   found = []
   for name, kept in measured['kept'].items():
     share = lost_share(kept['before'], kept['after'], measured['chance'])
-    fall, error = kept['before'] - kept['after'], _standard_error(**kept)
-    if share > _RULE['lost_share'] and fall > _RULE['lost_errors'] * error:
+    answers = round((kept['before'] - kept['after']) * kept['count'])
+    if share > _RULE['lost_share'] and answers >= _RULE['lost_answers']:
       found.append(
         f'Accuracy on {name} fell from {_percent(kept["before"])} to {_percent(kept["after"])}: '
         f'{_percent(share)} of what was above chance, and {_percent(_RULE["lost_share"])} is the '
         'most that is declared.'
       )
   return found
-
-
-def _standard_error(before: float, after: float, count: int) -> float:
-  """Of the difference of two accuracies on so many samples, if the models were equally good."""
-  mean = (before + after) / 2
-  return math.sqrt(2 * mean * (1 - mean) / count)
 
 
 def lost_share(before: float, after: float, chance: float) -> float:

@@ -86,9 +86,7 @@ def _replay(folder, record, config, places, may_differ) -> list[str]:
   start = earlier.pretrained_at(config.pretrained, given, kept)
   config = earlier.with_data_dir(dataclasses.replace(config, pretrained=start), kept)
   request = _request(record, places, kept)
-  basis = starting_point.read(
-    request, config, keys, trusts_records=False, given=earlier.OF_TRAINING
-  )
+  basis = starting_point.read(request, config, keys, trusts_records=False, given=earlier.MAY_CHANGE)
   _check_before(basis, record)
   wanted = _wanted(record, request, basis, places, kept)
   hparams = record_checks.hparams_of(record)

@@ -44,11 +44,11 @@ RULES = (
     'two trainings of one recipe differ by a few points at most; a tenth is damage that users see',
   ),
   Rule(
-    'lost_errors',
-    2.0,
-    'nothing is destroyed by a fall of accuracy of at most so many standard errors',
-    'where nearly all samples are of one class, a wrong answer is a large share of what is above '
-    'chance; two standard errors are passed by chance in 2 % of falls',
+    'lost_answers',
+    5,
+    'nothing is destroyed by fewer wrong answers more than this',
+    'where nearly all samples are of one class, one answer is a large share of what is above '
+    'chance; five of five changes for the worse come by chance with p = 1/32',
   ),
   Rule(
     'significance',

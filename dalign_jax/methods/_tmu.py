@@ -79,7 +79,7 @@ def tmu(
     weight_decay: L2 coefficient.
     batch_size: global batch of forget and of retain rows.
     twin_epochs: passes over the validation set by which the twin learns it, at most.
-    twin_learning_rate: of these; None for a fifth of the recipe's.
+    twin_learning_rate: of these; None for a fifth of the recipe's, at most .05.
     curriculum_epochs: passes over all data of the network from scratch.
 
   Raises:

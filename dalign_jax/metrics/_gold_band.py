@@ -31,8 +31,7 @@ def outside_golds(
     is_distance: the values are distances to gold: only larger ones are outside, with
       :math:`t_{1 - \alpha, G - 1}`.
     alpha: share of golds outside, where they are normal and independent.
-    resolution: a gap up to this is no gap, though all golds may have the same value: one answer in
-      an accuracy, one direction in a rank.
+    resolution: a gap up to this is no gap, though all golds may have the same value.
 
   Returns:
     True where the method is outside.

@@ -16,6 +16,7 @@ WORDS = (
   'from their mean than one unit of the last digit shown. Columns above '
   f'{100 * MOST_ALARMS:.0f} % are grey: with these numbers of models they reject retrained models.'
 )
+_STEPS = {'da_rank': 1.0}  # of whole numbers
 _LEAST_VALUES, _LEAST_DISTANCES = 4, 3  # golds behind a band
 
 
@@ -51,10 +52,8 @@ def false_alarms(column: columns_lib.Column, rows: rows_lib.Results) -> float | 
 
 def _options(column) -> dict[str, Any]:
   """How golds are compared: a gap below the last digit that the table shows is none."""
-  return {
-    'is_distance': column.is_distance,
-    'resolution': 10.0**-column.digits / column.scale,
-  }
+  step = max(10.0**-column.digits / column.scale, _STEPS.get(column.key, 0.0))
+  return {'is_distance': column.is_distance, 'resolution': step}
 
 
 def grey(shown: list[columns_lib.Column], rows: rows_lib.Results) -> set[str]:

@@ -35,7 +35,7 @@ _DISTANCE = 'activation_distance'  # from gold, whose own is 0
 _ALIGNMENT, _RANK = 'dimensional_alignment', 'da_rank'
 _IN_POINTS = ('forget_accuracy', 'retain_accuracy', 'validation_accuracy', 'attack')
 JUDGED = (*_IN_POINTS, _DISTANCE, _ALIGNMENT)
-RULE = 2  # to be raised when the score changes
+RULE = 3  # to be raised when the score changes
 _LEAST_FLOOR = {**dict.fromkeys(_IN_POINTS, 0.01), _RANK: 1.0}
 _SMALLEST = 1e-3  # least floor of all else
 

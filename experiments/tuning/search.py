@@ -32,7 +32,8 @@ _HEADS = (*_NAMES, 'front', 'score', 'scores', *score.METRICS, *_TIMES, 'hparam'
 # Every setting is a program of its own. jax.pmap keeps what it compiled until the process ends, 3
 # to 6 MiB a setting for the smallest network; with shard_map it goes when our caches drop it.
 _MAPPING = 'shard_map'
-_NOT_FINITE = 'outputs are not finite'
+_NOT_FINITE = 'outputs are not finite, or a measure is not defined'
+_WORST = 1e6  # the score of these for the sampler, which does not learn from failures
 _WAIT_SECONDS = 5.0  # after which it is tried again
 
 Row = dict[str, str]  # a line of the log
@@ -51,7 +52,7 @@ def run(config: config_lib.Config, tuning: config_lib.Tuning) -> None:
   job, folder = judge.job, judge.job.folder
   runs = [stages.Run.of(job, *item) for item in resolved.items()]  # raises before any trial
   if any(methods.SUBSETS in r.sees for r in runs):
-    subset_models.check(job)
+    _when_free(lambda: subset_models.check(job))  # it has the lock of those that train them
     _when_free(lambda: subset_models.make(job))
   for name, values in judge.references.items():
     progress.say(f'{name}: {_describe(values)}')
@@ -183,9 +184,9 @@ def _trial(judge, method, trial, names, tuning) -> Row:
   row |= {'status': status, **values, 'scores': ' '.join(f'{f["score"]:.4f}' for f in each)}
   row |= {name: f'{getattr(watch, name) / len(each):.3f}' for name in _TIMES}
   row = {head: str(row.get(head, '')) for head in _HEADS}
-  stopped = status.startswith('stopped') or status == _NOT_FINITE  # what the sampler learns from
-  failed = status != 'ok' and not stopped
-  trial.end(row, None if failed else values['score'], is_stopped=stopped)
+  stopped = status.startswith('stopped')
+  told = values['score'] if status == 'ok' or stopped else None  # None: it has failed
+  trial.end(row, _WORST if status == _NOT_FINITE else told, is_stopped=stopped)
   return row
 
 
