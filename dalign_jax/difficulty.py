@@ -148,7 +148,8 @@ def measure(
   Args:
     apply_fn: the network.
     model: was trained on `examples` and `kept`.
-    curriculum: trained from scratch for a short time on the same; None where it is not asked for.
+    curriculum: trained from scratch for a short time on these, and perhaps others; None where it
+      is not asked for.
     examples: the examples to predict.
     kept: what stays in training.
     names: of `FEATURES`, in the order of the columns.

@@ -139,6 +139,11 @@ class Dataset:
     images = image_rows.take(self.images, indices)
     return Dataset(images, self.labels[indices], self.ids[indices], group)
 
+  def spread(self, most: int) -> 'Dataset':
+    """At most so many rows, at equal distances and in their order."""
+    count = min(most, len(self))
+    return self.take(np.linspace(0, len(self) - 1, count).astype(np.int64))
+
 
 def concatenate(first: Dataset, second: Dataset) -> Dataset:
   """The rows of both sets, in that order."""

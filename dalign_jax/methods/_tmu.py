@@ -164,7 +164,7 @@ def _has_arrived(problem, share, has_easy):
   if not has_easy and share > 0:
     return objectives.is_forgotten(problem, share)
   count = min(max(len(problem.forget), _SAMPLE), len(problem.retain))
-  sample = problem.retain.take(np.linspace(0, len(problem.retain) - 1, count).astype(int))
+  sample = problem.retain.spread(count)
   of_forget, of_retain = (  # one example at least, whatever the rounding
     max(_TOLERANCE, 1 / number) + 1e-6 for number in (len(problem.forget), count)
   )

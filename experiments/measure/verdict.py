@@ -167,7 +167,7 @@ def _judgements(judged, methods, golds, originals, tested, seed, harmful) -> tup
   for name in judged:  # a control is corrected like the first of as many methods
     p = near_p.get(name, min(1.0, passing[name] * max(len(methods), 1)))
     unlike = {k: far_p.get((name, k), min(1.0, far[name][k] * family)) for k in TESTED}
-    words = HARMFUL if name in harmful else _words(p, unlike, smallest * family < ALPHA)
+    words = HARMFUL if name in harmful else _words(p, unlike, can_tell=smallest * family < ALPHA)
     undecided = [t.key.replace('_', ' ') for t in tested if t.is_told and not t.decides]
     if words not in (NOT_NEARER, HARMFUL) and undecided:
       words += f', undecided in {", ".join(undecided)}'
@@ -186,7 +186,7 @@ def _holm(family: dict) -> dict:
   return dict(zip(family, metrics.holm(np.array([*family.values()])).tolist(), strict=True))
 
 
-def _words(nearer_p, unlike, can_tell):
+def _words(nearer_p, unlike, *, can_tell):
   if nearer_p >= ALPHA:
     return NOT_NEARER
   if min(unlike.values()) < ALPHA:

@@ -68,12 +68,12 @@ def of(name: str) -> dict[str, Range]:
 
 
 _EPOCHS = Choice((1, 2, 3, 5, 10))
-_LONG = Choice((1, 3, 5, 10))
+_PASSES = Choice((1, 3, 5, 10))
 _RETAIN_RATE = Log(1e-3, 0.3)  # of passes over retain data
 _ASCENT_RATE = Log(1e-6, 0.1)  # from no effect to ruin, wherever a network's threshold lies
 
 RANGES: dict[str, dict[str, Range]] = {
-  'amun': {'num_epochs': _LONG, 'learning_rate': _RETAIN_RATE},
+  'amun': {'num_epochs': _PASSES, 'learning_rate': _RETAIN_RATE},
   'bad_teacher': {
     'num_epochs': _EPOCHS,
     'learning_rate': _ASCENT_RATE,
@@ -87,12 +87,12 @@ RANGES: dict[str, dict[str, Range]] = {
   },
   'cf_k': {
     'num_layers': Choice((1, 2, 3)),
-    'num_epochs': _LONG,
+    'num_epochs': _PASSES,
     'learning_rate': _RETAIN_RATE,
   },
   'cmf': {'scale': Log(5.0, 50.0), 'encoder_epochs': Choice((0, 1, 3, 5))},
-  'ct': {'num_epochs': _LONG, 'learning_rate': _RETAIN_RATE},
-  'datamodel_matching': {'num_epochs': _LONG, 'learning_rate': _RETAIN_RATE},
+  'ct': {'num_epochs': _PASSES, 'learning_rate': _RETAIN_RATE},
+  'datamodel_matching': {'num_epochs': _PASSES, 'learning_rate': _RETAIN_RATE},
   'delete': {'num_epochs': _EPOCHS, 'learning_rate': _ASCENT_RATE},
   'dlfd': {
     'learning_rate': Log(1e-4, 1e-2),
@@ -110,10 +110,10 @@ RANGES: dict[str, dict[str, Range]] = {
   'esc_t': {'learning_rate': Log(0.1, 100.0), 'threshold': Choice((0.5, 0.7, 0.9))},
   'eu_k': {
     'num_layers': Choice((1, 2, 3)),
-    'num_epochs': _LONG,
+    'num_epochs': _PASSES,
     'learning_rate': _RETAIN_RATE,
   },
-  'finetune': {'num_epochs': _LONG, 'learning_rate': Log(3e-3, 0.3)},
+  'finetune': {'num_epochs': _PASSES, 'learning_rate': Log(3e-3, 0.3)},
   'fisher': {'noise': Log(1e-9, 1e-4), 'max_variance': Log(1e-5, 1e-2)},
   'gradient_ascent': {'num_epochs': _EPOCHS, 'learning_rate': _ASCENT_RATE},
   'influence': {'scale': Log(0.1, 100.0), 'damping': Log(1e-4, 0.1)},
@@ -123,7 +123,7 @@ RANGES: dict[str, dict[str, Range]] = {
     'noise': Choice((0.1, 0.25, 0.5)),
   },
   'l1_sparse': {
-    'num_epochs': _LONG,
+    'num_epochs': _PASSES,
     'learning_rate': _RETAIN_RATE,
     'l1_weight': Log(1e-5, 1e-2),
   },
@@ -133,12 +133,12 @@ RANGES: dict[str, dict[str, Range]] = {
     'stop_accuracy': Choice((0.1, 0.3, 0.5, 0.7, 0.9)),
   },
   'lotus': {
-    'num_epochs': _LONG,
+    'num_epochs': _PASSES,
     'learning_rate': Log(1e-4, 3e-3),
     'smoothing': Choice((1.0, 2.0, 4.0, 8.0)),
   },
   'msg': {
-    'num_epochs': _LONG,
+    'num_epochs': _PASSES,
     'learning_rate': _RETAIN_RATE,
     'reset_share': Choice((0.1, 0.3, 0.5)),
     'kept_rate': Choice((0.03, 0.1, 0.3, 1.0)),
@@ -162,20 +162,20 @@ RANGES: dict[str, dict[str, Range]] = {
     'retain_weight': Choice((0.8, 0.9, 0.95, 0.98, 0.99, 0.995)),
   },
   'negmerge': {
-    'num_epochs': _LONG,
+    'num_epochs': _PASSES,
     'learning_rate': Log(0.01, 0.5),
     'control_share': Choice((0.95, 0.98, 0.99)),
   },
-  'noisy_finetune': {'num_epochs': _LONG, 'radius': Log(0.03, 3.0)},
+  'noisy_finetune': {'num_epochs': _PASSES, 'radius': Log(0.03, 3.0)},
   'pbu': {
     'learning_rate': _ASCENT_RATE,
     'fisher_weight': Log(10.0, 1e4),
     'distance_weight': Log(0.1, 10.0),
     'stop_accuracy': Choice((0.02, 0.1, 0.3)),
   },
-  'random_label': {'num_epochs': _LONG, 'learning_rate': _RETAIN_RATE},
+  'random_label': {'num_epochs': _PASSES, 'learning_rate': _RETAIN_RATE},
   'salun': {
-    'num_epochs': _LONG,
+    'num_epochs': _PASSES,
     'learning_rate': _RETAIN_RATE,
     'saliency': Choice((0.2, 0.5, 0.8)),
   },
@@ -187,7 +187,7 @@ RANGES: dict[str, dict[str, Range]] = {
     'distillation_weight': Log(1e-3, 1.0),
   },
   'sfron': {
-    'num_epochs': _LONG,
+    'num_epochs': _PASSES,
     'learning_rate': _RETAIN_RATE,
     'ascent_weight': Log(1.0, 100.0),
     'forget_every': Choice((1, 2, 5, 10)),
@@ -198,12 +198,12 @@ RANGES: dict[str, dict[str, Range]] = {
     'forget_scale': Choice((1.0, 3.0, 10.0, 30.0, 100.0)),
   },
   'task_vector': {
-    'num_epochs': _LONG,
+    'num_epochs': _PASSES,
     'learning_rate': Log(0.01, 0.5),
     'control_share': Choice((0.95, 0.98, 0.99)),
   },
   'tmu': {
-    'num_epochs': _LONG,
+    'num_epochs': _PASSES,
     'learning_rate': _RETAIN_RATE,
     'easy_weight': Choice((0.5, 1.0, 2.0)),
     'hard_weight': Choice((0.3, 1.0, 3.0)),
