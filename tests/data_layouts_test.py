@@ -331,6 +331,23 @@ def _parquet(path, labels, names=None, **columns):
   return f'hf:{path.parent}'
 
 
+def test_columns_that_nobody_asked_for_are_not_read_but_named(tmp_path, monkeypatch):
+  name = _parquet(tmp_path / 'train.parquet', [0, 1], depth=['a', 'b'])
+  from pyarrow import parquet
+
+  asked, read = [], parquet.ParquetFile.read
+  monkeypatch.setattr(
+    parquet.ParquetFile,
+    'read',
+    lambda self, columns: asked.append(columns) or read(self, columns=columns),
+  )
+  assert len(data.load(name).dataset) == 2 and asked == [['image', 'label']]
+  with pytest.raises(
+    errors.InputError, match=r"'photo' is not a column of .*: image, label, depth"
+  ):
+    data.load(name, image_key='photo')
+
+
 def test_two_configurations_of_hugging_face_are_not_mixed(tmp_path):
   for name in ('augmented', 'original'):
     _parquet(tmp_path / name / 'train-00000-of-00001.parquet', [0, 1])

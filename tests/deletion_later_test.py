@@ -71,6 +71,11 @@ def test_a_flag_that_was_given_counts_at_its_default_too(capsys):
   assert f'other than there: num_epochs={usual.num_epochs}' in capsys.readouterr().out
   with pytest.raises(errors.InputError, match=r"^model: request 1 has 'resnet8', .* got 'cnn'"):
     earlier.with_fixed(usual, fixed, 'request 1', {'model'})
+  other = dataclasses.replace(usual, dataset='npz:b', channels=3)
+  with pytest.raises(errors.InputError, match='dataset: request 1 has data of its own; say by'):
+    earlier.with_fixed(other, fixed, 'request 1', {'dataset'})
+  found = earlier.with_fixed(other, fixed | {'channels': 0}, 'request 1', {'channels'})
+  assert (found.dataset, found.channels) == ('a', 3)
   found = earlier.with_fixed(usual, fixed, 'request 1')
   assert (found.num_epochs, found.model) == (50, 'resnet8')
 

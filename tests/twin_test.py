@@ -77,6 +77,28 @@ def test_the_twin_has_learned_the_held_out_data(mislabelled):
   assert objectives.accuracy_on(problem, made, trained) > 0.9
 
 
+@pytest.mark.parametrize(
+  ('recipe', 'rate', 'rows'),
+  [
+    ({'learning_rate': 0.05}, 0.01, 16),
+    ({'learning_rate': 0.75}, 0.05, 16),  # no fifth: it would ruin a network that is trained
+    ({'optimizer': 'adamw', 'learning_rate': 0.001}, 0.01, 16),
+    ({'learning_rate': 0.05, 'batch_size': 31}, 0.01, 31),  # it has no half
+  ],
+)
+def test_the_twin_s_rate_and_batch_follow_the_recipe(recipe, rate, rows, mislabelled, monkeypatch):
+  problem, _ = mislabelled
+  problem = dataclasses.replace(problem, recipe=dataclasses.replace(problem.recipe, **recipe))
+  rates, sizes = [], []
+  monkeypatch.setattr(twin.optim, 'sgd', lambda rate, **more: rates.append(rate))
+  monkeypatch.setattr(
+    twin.training, 'minimize', lambda *arguments, **more: sizes.append(more['batch_size'])
+  )
+  monkeypatch.setattr(twin.parallel, 'num_devices', lambda devices: 1)
+  twin._twin(problem, problem.retain, KEY, 1, None)
+  assert (rates, sizes) == ([pytest.approx(rate)], [rows])
+
+
 def test_equal_keys_give_equal_predictions_and_gold_is_never_seen(mislabelled, found):
   problem, has_own_label = mislabelled
   told = noisy.told(problem, ~has_own_label)
