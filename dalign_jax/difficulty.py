@@ -7,6 +7,7 @@ for harder examples.
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,12 @@ from dalign_jax import (
 )
 
 FEATURES = ('distance', 'adversarial', 'curriculum', 'margin', 'instability')
+_FROM_SCRATCH = ('curriculum',)  # of the short network alone
+
+
+def needs_model(names: Sequence[str]) -> bool:
+  """Whether one of these features is of the model that was trained on the examples."""
+  return not set(names) <= set(_FROM_SCRATCH)
 
 
 def neighbour_distance(
@@ -135,7 +142,7 @@ def instability(
 
 def measure(
   apply_fn: types.ApplyFn,
-  model: types.ModelState,
+  model: types.ModelState | None,
   curriculum: types.ModelState | None,
   examples: types.Dataset,
   kept: types.Dataset,
@@ -147,7 +154,7 @@ def measure(
 
   Args:
     apply_fn: the network.
-    model: was trained on `examples` and `kept`.
+    model: was trained on `examples` and `kept`; None where no name needs it (`needs_model`).
     curriculum: trained from scratch for a short time on these, and perhaps others; None where it
       is not asked for.
     examples: the examples to predict.
@@ -167,15 +174,15 @@ def measure(
     found = prediction.predict(apply_fn, state, images, devices=devices)
     return types.Outputs(*map(np.asarray, found))
 
-  own = outputs(model, examples.images)
+  own = functools.cache(lambda: outputs(model, examples.images))
   loss = lambda logits: _cross_entropy(examples.labels, logits)
   columns = {
     'distance': lambda: neighbour_distance(
-      own.features, examples.labels, outputs(model, kept.images).features, kept.labels
+      own().features, examples.labels, outputs(model, kept.images).features, kept.labels
     ),
     'adversarial': lambda: adversarial_loss(apply_fn, model, examples.images, devices=devices),
     'curriculum': lambda: loss(outputs(curriculum, examples.images).logits),
-    'margin': lambda: -_margin(own.logits, examples.labels),
+    'margin': lambda: -_margin(own().logits, examples.labels),
     'instability': lambda: instability(
       apply_fn, model, examples.images, examples.labels, devices=devices
     ),

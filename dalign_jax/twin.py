@@ -17,9 +17,11 @@ import numpy as np
 from dalign_jax import difficulty, errors, fresh, objectives, optim, parallel, training, types
 
 PREDICTORS = ('logistic', 'mlp')
+FEATURES = ('curriculum', 'instability')  # those that do not remember the original's answers
 _FOLDS = 5
 _SAMPLE = 1000  # rows, at most, for a mean: of features in the reference, of answers at the stop
 _LEAST = _FOLDS  # examples of either label that a predictor needs
+_LEFT = 0.1  # of what the twin has to learn of V: the last images take most of the passes
 
 
 class Prediction(NamedTuple):
@@ -51,7 +53,7 @@ def predict(
   key: jax.Array,
   *,
   predictor: str = 'logistic',
-  features: Sequence[str] = difficulty.FEATURES,
+  features: Sequence[str] = FEATURES,
   twin_epochs: int = 20,
   twin_learning_rate: float | None = None,
   curriculum_epochs: int = 2,
@@ -64,10 +66,12 @@ def predict(
     predictor: 'logistic' regression or 'mlp' (32 and 16 hidden units, calibrated).
     features: of `difficulty.FEATURES`.
     twin_epochs: passes of the twin over V, at most, beside as many other training rows; it stops
-      when V's accuracy is that of the forget set under the original, on 1,000 rows of each at most.
+      when it has learned nine tenths of what lacked, at the start, to the forget set's accuracy
+      under the original (on 1,000 rows of each at most). No twin is made where no feature needs it.
     twin_learning_rate: of the twin's SGD; None for a fifth of the recipe's, at most .05, or .01
       where its optimizer is another.
-    curriculum_epochs: of the network from scratch.
+    curriculum_epochs: of the network from scratch, in half the recipe's batches at half its rate,
+      where the batch has halves: twice the steps make more of one or two passes.
 
   Returns:
     The prediction. Of the held-out examples of the forgotten classes it calls as many easy as the
@@ -99,8 +103,9 @@ def predict(
   _check_counts(held_out_easy)
   trained = types.concatenate(problem.retain, problem.forget)
   twin_key, curriculum_key, reference_key = training.split(key, 3)
-  twin = _twin(problem, trained, twin_key, twin_epochs, twin_learning_rate)
-  curriculum = None
+  twin, curriculum = None, None
+  if difficulty.needs_model(features):
+    twin = _twin(problem, trained, twin_key, twin_epochs, twin_learning_rate)
   if 'curriculum' in features:
     everything = types.concatenate(trained, held_out)
     curriculum = _curriculum(problem, everything, curriculum_key, curriculum_epochs)
@@ -159,9 +164,8 @@ def _twin(problem, trained, key, max_epochs, learning_rate) -> types.ModelState:
   recipe, held_out = problem.recipe, problem.validation.spread(_SAMPLE)
   if learning_rate is None:
     learning_rate = min(recipe.learning_rate / 5, 0.05) if recipe.optimizer == 'sgd' else 0.01
-  count = parallel.num_devices(problem.devices)
-  half = recipe.batch_size // 2 if recipe.batch_size % (2 * count) == 0 else recipe.batch_size
-  target = objectives.accuracy_on(problem, problem.original, problem.forget.spread(_SAMPLE))
+  known = objectives.accuracy_on(problem, problem.original, problem.forget.spread(_SAMPLE))
+  wanted = known - _LEFT * (known - objectives.accuracy_on(problem, problem.original, held_out))
   return training.minimize(
     dataclasses.replace(problem, monitor=types.StepsOnly(problem.monitor)),
     objectives.PooledLoss(problem.apply_fn, ('held_out', 'train'), recipe.augmentation),
@@ -169,14 +173,26 @@ def _twin(problem, trained, key, max_epochs, learning_rate) -> types.ModelState:
     {'held_out': problem.validation, 'train': trained},
     key,
     num_epochs=max_epochs,
-    batch_size=half,
-    stop_fn=lambda model: objectives.accuracy_on(problem, model, held_out) >= target,
+    batch_size=recipe.batch_size // _parts(problem),
+    stop_fn=lambda model: objectives.accuracy_on(problem, model, held_out) >= wanted,
   )
+
+
+def _parts(problem) -> int:
+  """2, or 1 where the recipe's batch has no halves: so short trainings make more steps of it."""
+  return 2 if problem.recipe.batch_size % (2 * parallel.num_devices(problem.devices)) == 0 else 1
 
 
 def _curriculum(problem, dataset, key, num_epochs) -> types.ModelState:
   """A network from scratch that has seen the data for a short time: it knows the easy examples."""
-  recipe = dataclasses.replace(problem.recipe, num_epochs=num_epochs, warmup_epochs=0.0)
+  parts = _parts(problem)
+  recipe = dataclasses.replace(
+    problem.recipe,
+    num_epochs=num_epochs,
+    warmup_epochs=0.0,
+    batch_size=problem.recipe.batch_size // parts,
+    learning_rate=problem.recipe.learning_rate / parts,
+  )
   init_key, fit_key = training.split(key)
   model = fresh.model(problem.init_fn, init_key, dataset)
   return training.fit(problem.apply_fn, model, dataset, recipe, fit_key, devices=problem.devices)

@@ -65,6 +65,21 @@ def test_hard_examples_lose_accuracy_and_easy_ones_keep_it(teacher, mislabelled)
   assert objectives.accuracy_on(problem, model, problem.retain) > 0.8
 
 
+def test_the_masked_teacher_leaves_hard_examples_what_they_resemble(mislabelled):
+  """Where the papers' teacher pulls them to no class at all."""
+  problem, _ = mislabelled
+  told = noisy.told(problem, np.zeros(len(problem.forget), bool))
+  logits = objectives.original_logits(problem, problem.forget).copy()
+  logits[np.arange(len(logits)), problem.forget.labels] = -np.inf
+  share = {}
+  for teacher in ('masked', 'uninformed'):
+    method = methods.tmu(easy='oracle', teacher=teacher, num_epochs=10, batch_size=32)
+    found = objectives.logits_of(problem, method(told, KEY), problem.forget).argmax(1)
+    is_wrong = found != problem.forget.labels
+    share[teacher] = np.mean(is_wrong & (found == logits.argmax(1)))
+  assert share['masked'] > share['uninformed'] + 0.2
+
+
 def test_prediction_is_followed_and_told(mislabelled):
   problem, has_own_label = mislabelled
   recorder = Recorder()
@@ -148,7 +163,7 @@ def test_damage_is_seen_however_few_are_forgotten(mislabelled, monkeypatch):
   ('changes', 'message'),
   [
     ({'easy': 'some'}, "easy must be one of predicted, random, none, oracle, got 'some'"),
-    ({'teacher': 'good'}, "teacher must be one of uninformed, random_label, got 'good'"),
+    ({'teacher': 'good'}, "teacher must be one of uninformed, random_label, masked, got 'good'"),
     ({'predictor': 'tree'}, "predictor must be one of logistic, mlp, got 'tree'"),
     ({'features': 'margin+depth'}, r"features must be some of .*, got \['margin', 'depth'\]"),
     ({'features': ''}, 'features must be some of'),

@@ -44,7 +44,7 @@ def test_as_many_held_out_examples_are_called_easy_as_the_original_gets_right(fo
   called = found.held_out_chance > found.threshold
   assert abs(int(called.sum()) - int(found.held_out_easy.sum())) <= 1
   np.testing.assert_array_equal(found.easy, found.chance > found.threshold)
-  assert found.features.shape == (120, 5) and found.held_out_features.shape == (280, 5)
+  assert found.features.shape == (120, 2) and found.held_out_features.shape == (280, 2)
   assert all(isinstance(value, np.ndarray | np.generic) for value in found)
 
 
@@ -97,6 +97,43 @@ def test_the_twin_s_rate_and_batch_follow_the_recipe(recipe, rate, rows, mislabe
   monkeypatch.setattr(twin.parallel, 'num_devices', lambda devices: 1)
   twin._twin(problem, problem.retain, KEY, 1, None)
   assert (rates, sizes) == ([pytest.approx(rate)], [rows])
+
+
+def test_the_twin_stops_short_of_the_last_images(mislabelled, monkeypatch):
+  problem, _ = mislabelled
+  shown = {'start': 0.8, 'short': 0.969, 'there': 0.971}  # forget 0.99: nine tenths are 0.971
+  accuracy = lambda _, model, data: shown['start' if model is problem.original else model]
+  known = lambda _, model, data: (
+    0.99 if data.ids[0] in problem.forget.ids else accuracy(_, model, 0)
+  )
+  monkeypatch.setattr(objectives, 'accuracy_on', known)
+  kept = {}
+  monkeypatch.setattr(twin.training, 'minimize', lambda *_, **options: kept.update(options))
+  twin._twin(problem, problem.retain, KEY, 20, 0.05)
+  assert [kept['stop_fn'](model) for model in ('short', 'there')] == [False, True]
+
+
+def test_no_twin_is_made_for_the_network_from_scratch_alone(mislabelled, monkeypatch):
+  problem, has_own_label = mislabelled
+  monkeypatch.setattr(twin, '_twin', lambda *_: pytest.fail('a twin was made'))
+  found = twin.predict(problem, KEY, features=('curriculum',))
+  assert metrics.roc_auc_score(has_own_label, found.chance) > 0.7
+
+
+def test_the_network_from_scratch_makes_twice_the_steps(mislabelled, monkeypatch):
+  problem, _ = mislabelled
+  recipes = []
+  monkeypatch.setattr(
+    twin.training, 'fit', lambda apply_fn, model, data, recipe, *_, **more: recipes.append(recipe)
+  )
+  monkeypatch.setattr(twin.parallel, 'num_devices', lambda devices: 1)
+  for size in (32, 31):
+    changed = dataclasses.replace(problem.recipe, batch_size=size, learning_rate=0.2)
+    twin._curriculum(dataclasses.replace(problem, recipe=changed), problem.retain, KEY, 3)
+  assert [(r.batch_size, r.learning_rate, r.num_epochs) for r in recipes] == [
+    (16, 0.1, 3),
+    (31, 0.2, 3),  # it has no halves
+  ]
 
 
 def test_equal_keys_give_equal_predictions_and_gold_is_never_seen(mislabelled, found):

@@ -75,8 +75,13 @@ def _minimize(
   step = _steps.make_step(loss_fn, tx, devices=devices)
   data = _feeding.put_data(datasets, devices, **(extra or {}))
 
+  has_stopped = False  # asked no more from a True on: the model stays the same
+
   def epoch_fn(state, epoch):
-    if stop_fn and parallel.agree(stop_fn(parallel.fetch(state).model)):
+    nonlocal has_stopped
+    if stop_fn and not has_stopped:
+      has_stopped = parallel.agree(stop_fn(parallel.fetch(state).model))
+    if has_stopped:
       return state, {}
     batches = _epochs.paired_batches(datasets, batch_size, _epochs.epoch_rng(key, epoch))
     constants = parallel.replicate(constants_fn(epoch), devices) if constants_fn else ()

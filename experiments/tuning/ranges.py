@@ -207,7 +207,7 @@ RANGES: dict[str, dict[str, Range]] = {
     'learning_rate': _RETAIN_RATE,
     'easy_weight': Choice((0.5, 1.0, 2.0)),
     'hard_weight': Choice((0.3, 1.0, 3.0)),
-    'teacher': Choice(('uninformed', 'random_label')),
+    'teacher': Choice(('masked', 'uninformed', 'random_label')),
   },
   'unsir': {
     'impair_epochs': Choice((1, 2)),
