@@ -142,7 +142,7 @@ def instability(
 
 def measure(
   apply_fn: types.ApplyFn,
-  model: types.ModelState | None,
+  model: types.ModelState,
   curriculum: types.ModelState | None,
   examples: types.Dataset,
   kept: types.Dataset,
@@ -154,7 +154,7 @@ def measure(
 
   Args:
     apply_fn: the network.
-    model: was trained on `examples` and `kept`; None where no name needs it (`needs_model`).
+    model: was trained on `examples` and `kept`; any where no name needs it (`needs_model`).
     curriculum: trained from scratch for a short time on these, and perhaps others; None where it
       is not asked for.
     examples: the examples to predict.

@@ -103,7 +103,7 @@ def predict(
   _check_counts(held_out_easy)
   trained = types.concatenate(problem.retain, problem.forget)
   twin_key, curriculum_key, reference_key = training.split(key, 3)
-  twin, curriculum = None, None
+  twin, curriculum = problem.original, None
   if difficulty.needs_model(features):
     twin = _twin(problem, trained, twin_key, twin_epochs, twin_learning_rate)
   if 'curriculum' in features:
