@@ -168,6 +168,8 @@ ROW = {
   'verdict': 'forgot',
   'seconds': 1.0,
   'chance': 0.1,
+  'remaining': 1000,
+  'held_out': 200,
   'first_retain_accuracy': 1.0,
   'retain_accuracy': 1.0,
   'attack_so_far': 0.5,
@@ -187,5 +189,6 @@ def test_each_rule_says_when_to_retrain(key):
   lines = stream_report.advice(rows)
   assert lines[-1] == 'From request 2 on, retrain instead.'
   assert sum('since request 2' in line for line in lines) == 1
-  calm = [{**ROW, 'requests': i + 1} for i in range(5)]
+  of_few = {'retain_accuracy': 0.95, 'remaining': 80}  # four answers of 80
+  calm = [{**ROW, 'requests': i + 1, **(of_few if i == 4 else {})} for i in range(5)]
   assert stream_report.advice(calm)[-1] == 'No rule asks for a retrained model.'

@@ -46,14 +46,24 @@ def _lost(measured) -> list[str]:
   found = []
   for name, kept in measured['kept'].items():
     share = lost_share(kept['before'], kept['after'], measured['chance'])
-    answers = round((kept['before'] - kept['after']) * kept['count'])
-    if share > _RULE['lost_share'] and answers >= _RULE['lost_answers']:
+    if is_lost(**kept, chance=measured['chance'], most=_RULE['lost_share']):
       found.append(
         f'Accuracy on {name} fell from {_percent(kept["before"])} to {_percent(kept["after"])}: '
         f'{_percent(share)} of what was above chance, and {_percent(_RULE["lost_share"])} is the '
         'most that is declared.'
       )
   return found
+
+
+def is_lost(before: float, after: float, count: float, chance: float, most: float) -> bool:
+  """Whether more than this share of an accuracy above chance went, and more than a few answers.
+
+  Example:
+    >>> [is_lost(0.96, 0.94, count, 0.95, 0.1) for count in (200, 1000)]
+    [False, True]
+  """
+  answers = round((before - after) * count)
+  return lost_share(before, after, chance) > most and answers >= _RULE['lost_answers']
 
 
 def lost_share(before: float, after: float, chance: float) -> float:

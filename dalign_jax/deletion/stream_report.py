@@ -137,13 +137,15 @@ def advice(rows: list[dict[str, Any]]) -> list[str]:
 def _holds(rule: Rule, rows) -> bool:
   row = rows[-1]
   if rule.key == 'lost_share':
-    pairs = (('first_retain_accuracy', 'retain_accuracy'), ('first_test_accuracy', 'test_accuracy'))
-    shares = [
-      judgement.lost_share(row[a], row[b], row['chance'])
-      for a, b in pairs
-      if row.get(a) is not None and row.get(b) is not None
-    ]
-    return max(shares, default=0.0) > rule.threshold
+    sets = (
+      ('first_retain_accuracy', 'retain_accuracy', 'remaining'),
+      ('first_test_accuracy', 'test_accuracy', 'held_out'),
+    )
+    return any(
+      judgement.is_lost(row[before], row[after], row[count], row['chance'], rule.threshold)
+      for before, after, count in sets
+      if row.get(before) is not None and row.get(after) is not None
+    )
   if rule.key == 'unsuccessful':
     last = rows[-int(rule.threshold) :]
     failed = [bool(verdict_rules.of_word(r['verdict']).accept) for r in last]

@@ -218,6 +218,7 @@ def _row(first, request, folder, done, seconds, with_gold) -> dict[str, Any]:
     'first_retain_accuracy': so_far['original']['retain_accuracy'],
     'first_test_accuracy': so_far['original'].get('test_accuracy'),
     'chance': record['verdict']['measured']['chance'],
+    'held_out': so_far['held_out'],
   }
   if 'gold' in so_far:
     row |= _gaps(so_far) | {'gold_seconds': so_far['seconds']}
@@ -242,15 +243,16 @@ def _so_far(first, request, folder, with_gold) -> dict[str, Any]:
     golds = []
   seconds = (time.monotonic() - timing.compile_seconds() - start) / 2
   model, _ = checkpoints.restore(folder / 'model', first.model)
+  test = carry_out.of_known_classes(first.sets['test'], problem)
   found = evaluation.compare(
     problem,
     model,
-    carry_out.of_known_classes(first.sets['test'], problem),
+    test,
     golds=golds,
     energy=first.config.da_energy,
     seed=first.config.evaluation_seed,
   )
-  return {**found, 'seconds': round(seconds, 3)}
+  return {**found, 'seconds': round(seconds, 3), 'held_out': len(test)}
 
 
 def _gaps(so_far) -> dict[str, float]:
