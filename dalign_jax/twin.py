@@ -17,7 +17,7 @@ import numpy as np
 from dalign_jax import difficulty, errors, fresh, objectives, optim, parallel, training, types
 
 PREDICTORS = ('logistic', 'mlp')
-FEATURES = ('curriculum', 'instability')  # those that do not remember the original's answers
+FEATURES = ('distance', 'curriculum', 'instability')  # the margin remembers the original's answers
 _FOLDS = 5
 _SAMPLE = 1000  # rows, at most, for a mean: of features in the reference, of answers at the stop
 _LEAST = _FOLDS  # examples of either label that a predictor needs
@@ -110,7 +110,7 @@ def predict(
     everything = types.concatenate(trained, held_out)
     curriculum = _curriculum(problem, everything, curriculum_key, curriculum_epochs)
   held_out_features, forget_features = _measure(problem, twin, curriculum, features, reference_key)
-  chance, held_out_chance = _learn(predictor, held_out_features, held_out_easy, forget_features)
+  chance, held_out_chance = learn(predictor, held_out_features, held_out_easy, forget_features)
   chance = np.where(np.isin(problem.forget.labels, problem.retain.labels), chance, 0.0)
   share = held_out_easy[is_of_class].mean()
   own = held_out_chance[is_of_class]
@@ -224,8 +224,20 @@ def _standardize(features, reference) -> np.ndarray:
   return (features - reference.mean(axis=0)) / np.where(spread > 0, spread, np.inf)
 
 
-def _learn(predictor, features, is_easy, target_features):
-  """Chances `[N]` of the target, and out-of-fold chances `[V]` of the examples learned from."""
+def learn(
+  predictor: str, features: np.ndarray, is_easy: np.ndarray, target_features: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Learns from some examples what the chances of others are.
+
+  Args:
+    predictor: of `PREDICTORS`.
+    features: `[V, K]`, standardised, of the examples learned from.
+    is_easy: bool `[V]`, their labels.
+    target_features: `[N, K]`, standardised by their own side.
+
+  Returns:
+    Chances `[N]` of the target, and out-of-fold chances `[V]` of the examples learned from.
+  """
   from sklearn import exceptions, model_selection  # heavy: imported where it is used
 
   model = _classifier(predictor)

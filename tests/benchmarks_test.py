@@ -11,7 +11,15 @@ import pytest
 
 from dalign_jax import errors, training
 from dalign_jax.training import _feeding
-from experiments.benchmarks import alignment, harness, loading, loops, precision, transport
+from experiments.benchmarks import (
+  alignment,
+  difficulty_features,
+  harness,
+  loading,
+  loops,
+  precision,
+  transport,
+)
 
 FIELDS = {'name', 'seconds', 'first_call_seconds', 'ratios'}
 
@@ -133,3 +141,38 @@ def test_precision_compares_types_at_equal_seeds_and_seeds_at_equal_types():
   assert len(rows) == len(precision.ROLES) * 6
   row = next(r for r in rows if (r['role'], r['metric']) == ('gold', 'test accuracy'))
   assert (row['gap'], row['floor']) == (25.0, 100.0)
+
+
+def _prediction(seed):
+  """One feature that tells what gold knows, and one of noise; 80 % are easy."""
+  rng = np.random.default_rng(seed)
+  right, known = rng.random(600) < 0.8, rng.random(500) < 0.8
+  shown = lambda easy: np.c_[rng.normal(size=len(easy)) - 3 * easy, rng.normal(size=len(easy))]
+  return {
+    'known_to_gold': known,
+    'held_out_easy': right,
+    'held_out_features': shown(right),
+    'features': shown(known),
+    'names': np.array(['told', 'noise']),
+  }
+
+
+def test_features_are_compared_by_what_gold_knows(tmp_path, capsys):
+  arrays = _prediction(0)
+  columns = difficulty_features.COLUMNS
+  told, noise = (
+    dict(zip(columns, difficulty_features.measured(arrays, [k]), strict=True)) for k in (0, 1)
+  )
+  assert min(told['AUC held out'], told['AUC gold']) > 0.95 and told['as gold'] > 85
+  assert abs(noise['AUC gold'] - 0.5) < 0.1 and abs(noise['as gold'] - 50) < 8
+  assert told['known to gold'] == 100 * arrays['known_to_gold'].mean()
+  for seed in (0, 1):
+    (tmp_path / f'seed_{seed}').mkdir()
+    np.savez(tmp_path / f'seed_{seed}' / 'reliability.npz', **_prediction(seed))
+  with flagsaver.flagsaver((difficulty_features._RUNS, [str(tmp_path)])):
+    difficulty_features.main(['program'])
+  table = capsys.readouterr().out
+  assert '2 seeds' in table and '| told+noise |' in table
+  with flagsaver.flagsaver((difficulty_features._RUNS, [str(tmp_path / 'seed_0')])):
+    with pytest.raises(app.UsageError, match='run the stage evaluate first'):
+      difficulty_features.main(['program'])

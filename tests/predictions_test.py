@@ -49,7 +49,7 @@ def test_prediction_is_kept_beside_the_model_without_pickle(finished):
         'margin',
         'instability',
       }
-      assert arrays['easy'].dtype == bool and arrays['features'].shape == (len(arrays['easy']), 2)
+      assert arrays['easy'].dtype == bool and arrays['features'].shape == (len(arrays['easy']), 3)
   assert not (folder / 'runs/tmu:oracle/seed_0/prediction.npz').exists()
 
 

@@ -44,7 +44,7 @@ def test_as_many_held_out_examples_are_called_easy_as_the_original_gets_right(fo
   called = found.held_out_chance > found.threshold
   assert abs(int(called.sum()) - int(found.held_out_easy.sum())) <= 1
   np.testing.assert_array_equal(found.easy, found.chance > found.threshold)
-  assert found.features.shape == (120, 2) and found.held_out_features.shape == (280, 2)
+  assert found.features.shape == (120, 3) and found.held_out_features.shape == (280, 3)
   assert all(isinstance(value, np.ndarray | np.generic) for value in found)
 
 
@@ -62,7 +62,7 @@ def test_all_are_easy_where_the_original_is_always_right_but_for_classes_that_we
   monkeypatch.setattr(twin, '_twin', lambda problem, *_: problem.original)
   monkeypatch.setattr(twin, '_curriculum', lambda problem, *_: problem.original)
   monkeypatch.setattr(twin, '_measure', lambda *_: (np.zeros((280, 5)), np.zeros((120, 5))))
-  monkeypatch.setattr(twin, '_learn', lambda *_: (np.full(120, 0.1), np.linspace(0.2, 0.9, 280)))
+  monkeypatch.setattr(twin, 'learn', lambda *_: (np.full(120, 0.1), np.linspace(0.2, 0.9, 280)))
   found = twin.predict(problem, KEY)
   np.testing.assert_array_equal(found.easy, problem.forget.labels != gone)
 
@@ -149,13 +149,13 @@ def test_predictor_finds_a_signal_and_none_in_noise(predictor):
   is_easy, target_is_easy = rng.random(400) < 0.6, rng.random(300) < 0.6
   shown = lambda easy: rng.normal(size=(len(easy), 3)) - 1.5 * easy[:, None] * np.array([[1, 0, 0]])
   features, target = shown(is_easy), shown(target_is_easy)
-  chance, own = twin._learn(predictor, features, is_easy, target)
+  chance, own = twin.learn(predictor, features, is_easy, target)
   assert chance.min() >= 0 and chance.max() <= 1
   assert metrics.roc_auc_score(target_is_easy, chance) > 0.8
   assert metrics.roc_auc_score(is_easy, own) > 0.8
   assert abs(chance.mean() - 0.6) < 0.08  # calibrated
   noise = rng.permutation(is_easy)
-  chance, own = twin._learn(predictor, features, noise, target)
+  chance, own = twin.learn(predictor, features, noise, target)
   assert abs(metrics.roc_auc_score(noise, own) - 0.5) < 0.09  # three standard deviations
   assert abs(metrics.roc_auc_score(target_is_easy, chance) - 0.5) < 0.5
 

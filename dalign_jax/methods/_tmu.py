@@ -66,8 +66,8 @@ def tmu(
       hard, the stop is that of the predicted share: a target accuracy and nothing else), 'oracle'
       (`problem.gold_logits`, which no method can have).
     predictor: 'logistic' or 'mlp'.
-    features: names of `difficulty.FEATURES` joined by '+', or 'all'. By default those that do not
-      remember what the original said of the held-out data (`twin.predict`).
+    features: names of `difficulty.FEATURES` joined by '+', or 'all'; why these, see
+      `twin.predict`.
     num_epochs: passes over the forget set, at most. A set smaller than a batch needs more, since a
       pass is a step then, for the retain set too.
     easy_weight: a.
