@@ -157,7 +157,7 @@ def _prediction(seed):
   }
 
 
-def test_features_are_compared_by_what_gold_knows(tmp_path, capsys):
+def test_features_are_compared_by_what_gold_knows(tmp_path):
   arrays = _prediction(0)
   columns = difficulty_features.COLUMNS
   told, noise = (
@@ -169,10 +169,7 @@ def test_features_are_compared_by_what_gold_knows(tmp_path, capsys):
   for seed in (0, 1):
     (tmp_path / f'seed_{seed}').mkdir()
     np.savez(tmp_path / f'seed_{seed}' / 'reliability.npz', **_prediction(seed))
-  with flagsaver.flagsaver((difficulty_features._RUNS, [str(tmp_path)])):
-    difficulty_features.main(['program'])
-  table = capsys.readouterr().out
-  assert '2 seeds' in table and '| told+noise |' in table
-  with flagsaver.flagsaver((difficulty_features._RUNS, [str(tmp_path / 'seed_0')])):
-    with pytest.raises(app.UsageError, match='run the stage evaluate first'):
-      difficulty_features.main(['program'])
+  table = difficulty_features.markdown(difficulty_features.read(str(tmp_path)))
+  assert '| told+noise |' in table and table.count('\n') == 4
+  with pytest.raises(app.UsageError, match='run the stage evaluate first'):
+    difficulty_features.read(str(tmp_path / 'seed_0'))

@@ -50,17 +50,23 @@ def _sets(count: int) -> Iterable[tuple[int, ...]]:
     yield from itertools.combinations(range(count), size)
 
 
+def read(run: str) -> list[dict[str, np.ndarray]]:
+  """The predictions of all seeds of a run."""
+  paths = sorted(pathlib.Path(run).glob(f'seed_*/{predictions.FILE}'))
+  if not paths:
+    raise app.UsageError(f'no seed_*/{predictions.FILE} in {run}; run the stage evaluate first')
+  seeds = []
+  for path in paths:
+    with np.load(path) as there:
+      seeds.append(dict(there))
+  return seeds
+
+
 def main(arguments: Sequence[str]) -> None:
   if arguments[1:] or not _RUNS.value:
     raise app.UsageError('name the folders of runs by --runs')
   for run in _RUNS.value:
-    paths = sorted(pathlib.Path(run).glob(f'seed_*/{predictions.FILE}'))
-    if not paths:
-      raise app.UsageError(f'no seed_*/{predictions.FILE} in {run}; run the stage evaluate first')
-    seeds = []
-    for path in paths:
-      with np.load(path) as there:
-        seeds.append(dict(there))
+    seeds = read(run)
     print(f'{run}, {len(seeds)} seeds\n\n{markdown(seeds)}\n')
 
 
