@@ -27,12 +27,11 @@ from dalign_jax import (
 )
 
 FEATURES = ('distance', 'adversarial', 'curriculum', 'margin', 'instability')
-_FROM_SCRATCH = ('curriculum',)  # of the short network alone
 
 
 def needs_model(names: Sequence[str]) -> bool:
   """Whether one of these features is of the model that was trained on the examples."""
-  return not set(names) <= set(_FROM_SCRATCH)
+  return any(name != 'curriculum' for name in names)
 
 
 def neighbour_distance(

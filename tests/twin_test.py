@@ -102,11 +102,13 @@ def test_the_twin_s_rate_and_batch_follow_the_recipe(recipe, rate, rows, mislabe
 def test_the_twin_stops_short_of_the_last_images(mislabelled, monkeypatch):
   problem, _ = mislabelled
   shown = {'start': 0.8, 'short': 0.969, 'there': 0.971}  # forget 0.99: nine tenths are 0.971
-  accuracy = lambda _, model, data: shown['start' if model is problem.original else model]
-  known = lambda _, model, data: (
-    0.99 if data.ids[0] in problem.forget.ids else accuracy(_, model, 0)
-  )
-  monkeypatch.setattr(objectives, 'accuracy_on', known)
+
+  def accuracy(_, model, dataset):
+    if dataset.ids[0] in problem.forget.ids:
+      return 0.99
+    return shown['start' if model is problem.original else model]
+
+  monkeypatch.setattr(objectives, 'accuracy_on', accuracy)
   kept = {}
   monkeypatch.setattr(twin.training, 'minimize', lambda *_, **options: kept.update(options))
   twin._twin(problem, problem.retain, KEY, 20, 0.05)

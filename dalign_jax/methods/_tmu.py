@@ -96,7 +96,6 @@ def tmu(
     https://arxiv.org/abs/2408.11433
     Niu et al.: Towards Aligned Data Forgetting via Twin Machine Unlearning.
     https://arxiv.org/abs/2501.08615
-
     Zhou, Zheng, et al.: Decoupled Distillation to Erase: A General Unlearning Method for Any
     Class-centric Tasks (the teacher 'masked'). https://arxiv.org/abs/2503.23751
 

@@ -25,7 +25,7 @@ def measured(arrays: dict[str, np.ndarray], features: Sequence[int]) -> tuple[fl
   known, right = arrays['known_to_gold'], arrays['held_out_easy']
   of_held_out = arrays['held_out_features'][:, features]
   chance, own = twin.learn('logistic', of_held_out, right, arrays['features'][:, features])
-  easy = chance > np.quantile(own, 1 - right.mean())
+  easy = chance > twin.threshold(own, right)
   auc = lambda chances, outcomes: (
     metrics.prediction_auc(chances[None], outcomes[None], seed=0, num_bootstrap=1).auc
   )
