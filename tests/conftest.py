@@ -1,9 +1,20 @@
-"""Four fake CPU devices, strict promotion, equal programs compiled once, and shared fixtures."""
+"""Four fake CPU devices, strict promotion, cheap and shared compilation, and shared fixtures.
 
+Most of a test's time is compilation, so programs are compiled with few optimisations, here and in
+the commands that tests start: half the time. The notebooks and the documentation's own network,
+which `.ci/run` also runs, are compiled as users do.
+"""
+
+import os
 import tempfile
 
 import jax
 
+CHEAP = '--xla_cpu_use_fusion_emitters=false --xla_cpu_prefer_vector_width=128'
+os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'  # for commands that tests start
+jax.config.update('jax_disable_most_optimizations', True)
+if jax.__version_info__ < (0, 11):  # a flag that jax does not know ends the process
+  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {CHEAP}'.strip()
 COMPILED = tempfile.TemporaryDirectory(prefix='dalign_jax_tests_')
 jax.config.update('jax_compilation_cache_dir', COMPILED.name)
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dalign_jax import errors, influence, losses, metrics, training
+from dalign_jax import errors, evaluation, influence, losses, metrics, training, types
 from tests import tiny
 
 
@@ -94,6 +94,32 @@ def test_groups():
     metrics.by_group(np.mean, groups, labels[1:])
   with pytest.raises(errors.InputError, match='groups must have one of 99 examples'):
     metrics.by_group(np.mean, groups, labels, least=99)
+
+
+@pytest.mark.parametrize(
+  ('labels', 'wanted'),
+  [
+    ([0, 0, 0, 0, 0, 1, 1], (4 / 5 + 1 / 2) / 2),  # each class alike
+    ([0, 0, 0, 0, 1, 1], None),  # not over twice as many
+    ([0, 0, 0, 0, 0, 0], None),  # one class
+    ([0, 0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2], (4 / 5 + 1 / 2) / 2),  # 2 is forgotten
+  ],
+)
+def test_balanced_accuracy_is_for_uneven_classes(labels, wanted):
+  labels = np.array(labels, np.int32)
+  said = labels.copy()
+  said[np.unique(labels, return_index=True)[1]] += 1  # the first of each class is wrong
+  said %= 3
+  dataset = lambda name, y: types.Dataset(
+    np.zeros((len(y), 1, 1, 1), np.uint8), y, np.char.add(name, np.arange(len(y)).astype(str))
+  )
+  kept = labels[labels < 2]
+  gone = labels[labels == 2] if 2 in labels else labels[:1]
+  sets = {'retain': dataset('r', kept), 'forget': dataset('f', gone), 'test': dataset('t', labels)}
+  outputs = {'test': types.Outputs(np.eye(3, dtype=np.float32)[said], np.ones((len(labels), 2)))}
+  case = evaluation.Case(sets=sets, outputs=outputs, original=outputs, gold=None, num_classes=3)
+  got = evaluation.measure(case, keys=['test_accuracy_balanced'])
+  assert got.get('test_accuracy_balanced') == (wanted and pytest.approx(wanted))
 
 
 def test_group_attack_finds_the_group_that_leaks():

@@ -13,6 +13,7 @@ from dalign_jax import metrics
 from dalign_jax.evaluation import _case, _matching
 
 _LEAST_PAIRS = 5  # an attack on fewer images says nothing
+_UNEVEN = 2  # classes of such different sizes have a balanced accuracy
 
 
 class Measure(NamedTuple):
@@ -72,6 +73,18 @@ def _accuracy(name: str) -> Callable[[_case.Case], float | None]:
 
 def _accuracy_on_forgotten(name: str) -> Callable[[_case.Case], float | None]:
   return lambda case: case.accuracy(name, case.is_forgotten(name)) if name in case.sets else None
+
+
+def _balanced_accuracy(case):
+  """Defined where one class has over twice as many test images as another, on two or more."""
+  if case.is_multi_label or 'test' not in case.sets:
+    return None
+  rows = ~case.is_forgotten('test')
+  labels = case.sets['test'].labels[rows]
+  sizes = np.unique(labels, return_counts=True)[1]
+  if len(sizes) < 2 or sizes.max() <= _UNEVEN * sizes.min():
+    return None
+  return metrics.group_accuracy(case.logits('test')[rows], labels, labels).values.mean()
 
 
 def _accuracy_inside(name: str, *, inside: bool) -> Callable[[_case.Case], float | None]:
@@ -219,6 +232,14 @@ MEASURES: tuple[Measure, ...] = (
     'test',
     'Accuracy on test images of the retained classes (and subclasses), %.',
     _accuracy('test'),
+    group='accuracy (%)',
+  ),
+  _percent(
+    'test_accuracy_balanced',
+    'test balanced',
+    'Mean over the classes of that accuracy, %; where the largest class has over twice as many '
+    'test images as the smallest.',
+    _balanced_accuracy,
     group='accuracy (%)',
   ),
   _percent(

@@ -10,7 +10,7 @@ from experiments.report import table
 WIDTH = 100  # characters
 _WANTED = (  # heads of columns, the most wanted first
   *('forget', 'test', 'DA', 'AD', 'Avg Gap', 'ToW', 'retain', 'LP forgotten', 'attack'),
-  *('NMI', 'seconds', 'of gold', 'test forgotten', 'ASR', 'FS'),
+  *('NMI', 'seconds', 'of gold', 'test forgotten', 'test balanced', 'ASR', 'FS'),
 )
 _LONGEST_NAME = 30
 
