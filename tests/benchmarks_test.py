@@ -101,6 +101,7 @@ def test_alignment_runs():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('exact_sums')
 def test_loops_run():
   rows = loops.measure(quick=True)
   assert [row['name'] for row in rows] == ['8 training steps', 'per-example gradient norms']

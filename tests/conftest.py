@@ -35,6 +35,17 @@ def freed_programs():
   jax.clear_caches()
 
 
+@pytest.fixture
+def exact_sums(monkeypatch):
+  """Full optimisation: its sums are more exact, for tests that compare two orders of summation."""
+  monkeypatch.setenv('JAX_DISABLE_MOST_OPTIMIZATIONS', '0')
+  jax.config.update('jax_disable_most_optimizations', False)
+  jax.clear_caches()
+  yield
+  jax.config.update('jax_disable_most_optimizations', True)
+  jax.clear_caches()
+
+
 @pytest.fixture(scope='session')
 def tiny_problem() -> types.Problem:
   """The tiny problem with a trained original."""

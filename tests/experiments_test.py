@@ -502,6 +502,7 @@ def _start_two(config, how):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('exact_sums')
 @pytest.mark.parametrize('case', TOGETHER)
 def test_two_processes_equal_one(case, tmp_path):
   changes, how, names = TOGETHER[case]

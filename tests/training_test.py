@@ -78,6 +78,7 @@ def test_four_devices_equal_one(kind):
   chex.assert_trees_all_close(four, one, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.usefixtures('exact_sums')
 def test_four_devices_equal_one_with_the_librarys_batch_norm():
   data = tiny.problem()
   apply_fn, init_fn = models.build('cnn', num_classes=10, image_shape=(8, 8, 1))
