@@ -1,24 +1,29 @@
 """Four fake CPU devices, strict promotion, cheap and shared compilation, and shared fixtures.
 
-Most of a test's time is compilation, so programs are compiled with few optimisations, here and in
-the commands that tests start: half the time. The notebooks and the documentation's own network,
-which `.ci/run` also runs, are compiled as users do.
+Most of a test's time is compilation. Programs are compiled with few optimisations, which takes half
+the time, and once for all test processes and the commands that tests start. The notebooks and the
+documentation's own network, which `.ci/run` also runs, are compiled as users do.
 """
 
 import os
 import tempfile
 
+CHEAP = '--xla_cpu_use_fusion_emitters=false --xla_cpu_prefer_vector_width=128'
+if 'DALIGN_JAX_TESTS' not in os.environ:  # the first process; it ends last
+  COMPILED = tempfile.TemporaryDirectory(prefix='dalign_jax_tests_')
+  os.environ |= {
+    'DALIGN_JAX_TESTS': COMPILED.name,
+    'JAX_COMPILATION_CACHE_DIR': COMPILED.name,
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '0',
+    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
+  }
+
 import jax
 
-CHEAP = '--xla_cpu_use_fusion_emitters=false --xla_cpu_prefer_vector_width=128'
-os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'  # for commands that tests start
-jax.config.update('jax_disable_most_optimizations', True)
-if jax.__version_info__ < (0, 11):  # a flag that jax does not know ends the process
+if jax.__version_info__ < (0, 11) and CHEAP not in os.environ.get('XLA_FLAGS', ''):
+  # a flag that a version does not know ends the process
   os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {CHEAP}'.strip()
-COMPILED = tempfile.TemporaryDirectory(prefix='dalign_jax_tests_')
-jax.config.update('jax_compilation_cache_dir', COMPILED.name)
-jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-jax.config.update('jax_persistent_cache_min_entry_size_bytes', 0)
 jax.config.update('jax_num_cpu_devices', 4)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
