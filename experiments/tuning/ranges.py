@@ -95,7 +95,7 @@ RANGES: dict[str, dict[str, Range]] = {
   'datamodel_matching': {'num_epochs': _PASSES, 'learning_rate': _RETAIN_RATE},
   'delete': {'num_epochs': _EPOCHS, 'learning_rate': _ASCENT_RATE},
   'dlfd': {
-    'learning_rate': Log(1e-4, 1e-2),
+    'learning_rate': Log(3e-4, 0.1),
     'step_size': Choice((0.004, 0.008, 0.016, 0.03)),
     'num_steps': Choice((2, 5)),
     'ot_weight': Choice((1.0, 3.0, 10.0)),
