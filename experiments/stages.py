@@ -145,7 +145,9 @@ class Run:
       raise _needs_classes(method, job.config)
     if not job.config.beyond_range:
       with errors.blame('methods'):
-        methods.check_range(method, job.sets['forget'].labels, job.sets['retain'].labels)
+        forget, retain = job.sets['forget'], job.sets['retain']
+        of_people = bool(methods.forgets_people(forget, retain))
+        methods.check_range(method, forget.labels, retain.labels, of_people=of_people)
     if job.is_multi_label and not methods.METHODS[method].multi_label:
       raise errors.InputError(
         f'{method} needs classes; --label_key={job.config.label_key} are several attributes',

@@ -9,6 +9,7 @@ import pytest
 from dalign_jax import checkpoints, errors, hparams, methods
 from experiments import config as config_lib
 from experiments import stages
+from tests import tiny
 
 TINY = {
   'dataset': 'digits',
@@ -129,6 +130,32 @@ def test_a_kind_of_request_that_harms_is_refused():
   with pytest.raises(errors.InputError, match='tmu is not for requests of whole classes'):
     methods.check_range('tmu', threes, others)
   methods.check_range('tmu', np.append(threes, 0), others)  # a part of it stays
+
+
+def test_dlfd_is_for_people(tmp_path):
+  labels = np.arange(20) % 2
+  for of_people in (True, None):
+    methods.check_range('dlfd', labels, labels, of_people=of_people)
+  message = 'dlfd forgets people, whose label others share'
+  with pytest.raises(errors.InputError, match=message):
+    methods.check_range('dlfd', labels, labels, of_people=False)
+  with pytest.raises(errors.InputError, match=message):
+    methods.check_range('dlfd', labels, labels + 2, of_people=True)  # people who are classes
+  with pytest.raises(errors.InputError, match=f'methods: {message}'):
+    stages.run(_config(tmp_path, methods=('dlfd',), forget='random:0.1', hparam=()))
+
+
+@pytest.mark.parametrize(
+  ('shared', 'expected'), [(0, True), (2, True), (3, False), (20, False), (None, None)]
+)
+def test_a_request_of_people_takes_nearly_all_images_of_each(shared, expected):
+  """Of 20 images to forget, some are of people with further images."""
+  group = lambda start: None if shared is None else np.arange(start, start + 20, dtype=np.int32)
+  dataset = lambda start: dataclasses.replace(
+    tiny.dataset().take(np.arange(20)), group=group(start)
+  )
+  retain = dataset(20 - (shared or 0))
+  assert methods.forgets_people(dataset(0), retain) is expected
 
 
 def test_class_only_methods_and_batches_are_checked_for_variants(tmp_path):

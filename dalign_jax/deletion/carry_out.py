@@ -300,7 +300,8 @@ def problem_of(basis, request, rows, values: dict | None = None, *, of_several: 
     )
   if not of_several:
     with errors.blame('method'):
-      methods.check_range(request.method, forgotten.labels, retain.labels)
+      of_people = methods.forgets_people(forgotten, retain)
+      methods.check_range(request.method, forgotten.labels, retain.labels, of_people=of_people)
   if train.is_multi_label and not method.multi_label:
     raise errors.InputError(
       f'{request.method} needs classes, not several attributes', argument='method'

@@ -52,7 +52,8 @@ from dalign_jax.methods._tmu import asks_gold, tmu
 from dalign_jax.methods._unsir import unsir
 from dalign_jax.methods._valid import VALID
 
-SINGLE_IMAGES, WHOLE_CLASSES = 'single images', 'whole classes'  # kinds of requests
+SINGLE_IMAGES, WHOLE_CLASSES, PEOPLE = 'single images', 'whole classes', 'people'  # requests
+_NEARLY_ALL = 0.9  # of the images of a request for people
 
 # what a method may read of a problem, in the order in which tables say it
 RETAIN, PART_OF_RETAIN = 'all retain', 'part of retain'
@@ -72,6 +73,7 @@ class Method(NamedTuple):
     class_only: whether it forgets whole classes only.
     most_share: share of the training data that it forgets at most; see `check_range`.
     harmed_by: the kind of requests that it does not serve; see `check_range`.
+    people_only: whether it forgets people only, behind a label that others share.
     multi_label: whether it also takes several binary attributes.
     guarantee: `hyper_parameters -> {'definition', 'covers', 'does_not_cover'}` of an (epsilon,
       delta) guarantee; None where there is none. `retrain` is exact.
@@ -83,6 +85,7 @@ class Method(NamedTuple):
   class_only: bool = False
   most_share: float = 1.0
   harmed_by: str = ''
+  people_only: bool = False
   multi_label: bool = False
   guarantee: Callable[[Mapping[str, Any]], dict[str, str]] | None = None
 
@@ -109,7 +112,9 @@ METHODS: dict[str, Method] = {
   'ct': Method(ct, sees={RETAIN}),
   'datamodel_matching': Method(datamodel_matching, sees={RETAIN, FORGET, SUBSETS}),
   'delete': Method(delete, sees={FORGET}, most_share=0.25),
-  'dlfd': Method(dlfd, sees={RETAIN, FORGET, VALIDATION, UNSEEN}, multi_label=True),
+  'dlfd': Method(
+    dlfd, sees={RETAIN, FORGET, VALIDATION, UNSEEN}, people_only=True, multi_label=True
+  ),
   'duck': Method(duck, sees={RETAIN, FORGET, VALIDATION}),
   'esc': Method(esc, sees={FORGET_IMAGES}, class_only=True),
   'esc_t': Method(esc_t, sees={FORGET}, class_only=True),
@@ -215,7 +220,19 @@ WHOLE_WEIGHTS: dict[str, str] = {
 }
 
 
-def check_range(name: str, forget: np.ndarray, retain: np.ndarray) -> None:
+def forgets_people(forget: types.Dataset, retain: types.Dataset) -> bool | None:
+  """Whether nearly all images are of people who go whole; None where no groups say whose they are.
+
+  Nearly: the forget set of MUFAC is the first 1,500 rows of a list, wherever its last person ends.
+  """
+  if forget.group is None or retain.group is None:
+    return None
+  return bool(np.mean(~np.isin(forget.group, retain.group)) >= _NEARLY_ALL)
+
+
+def check_range(
+  name: str, forget: np.ndarray, retain: np.ndarray, *, of_people: bool | None = None
+) -> None:
   """Refuses a request outside the range in which a method's defaults do no harm.
 
   The shares are of methods that lost more than ten points of test accuracy against gold by their
@@ -223,12 +240,14 @@ def check_range(name: str, forget: np.ndarray, retain: np.ndarray) -> None:
   original). They lie below that, and above the requests of a tenth that these methods are made for.
   The kinds are of methods that lost more than two points there: `cmf` on images of classes that
   stay, whose means hardly move; `tmu` where all goes whole, so that gold gets none right and
-  nothing is left to predict. docs/methods.md has the numbers.
+  nothing is left to predict. docs/methods.md has the numbers. `dlfd` is made for people: it has no
+  reason to lose a class.
 
   Args:
     name: of the method.
     forget: labels of the examples to forget.
     retain: labels of those that stay.
+    of_people: whether the request is of people (`forgets_people`), None if that is not known.
 
   Raises:
     errors.InputError: if it is.
@@ -240,6 +259,12 @@ def check_range(name: str, forget: np.ndarray, retain: np.ndarray) -> None:
       f'of the training data, and these are {100 * share:.0f} %; see docs/methods.md'
     )
   stays = np.isin(forget, retain) if forget.ndim == 1 else np.ones(1, bool)
+  if method.people_only and (of_people is False or not stays.any()):
+    raise errors.InputError(
+      f'{name} forgets people, whose label others share: it keeps the labels that it finds. The '
+      'request must be of all images of some people, and the data must name them (group_key); see '
+      'docs/methods.md'
+    )
   harms = {SINGLE_IMAGES: stays.any(), WHOLE_CLASSES: not stays.any()}
   if harms.get(method.harmed_by):
     raise errors.InputError(
@@ -278,6 +303,7 @@ __all__ = [
   'GOLD',
   'METHODS',
   'OWN_STEPS',
+  'PEOPLE',
   'SINGLE_IMAGES',
   'SUBSETS',
   'VALID',
@@ -299,6 +325,7 @@ __all__ = [
   'eu_k',
   'finetune',
   'fisher',
+  'forgets_people',
   'gradient_ascent',
   'head_only',
   'in_words',

@@ -271,6 +271,8 @@ def _serves(name) -> str:
   method = methods.METHODS[name]
   if method.class_only or method.harmed_by == methods.SINGLE_IMAGES:
     return methods.WHOLE_CLASSES
+  if method.people_only:
+    return methods.PEOPLE
   if method.harmed_by:
     return f'all but {method.harmed_by}'
   return 'any request' if method.most_share == 1 else f'up to {100 * method.most_share:.0f} %'
